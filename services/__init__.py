@@ -1,0 +1,17 @@
+"""Millstream: the streaming engine for a Feast feature repo.
+
+The data path, in order::
+
+    transactions        events a producer publishes, keyed by customer
+      validate          decode, check the contract; what is wrong goes to dead-letters
+      featurize         exact windows per customer
+      (re-key)          transactions.terminal: the same event, keyed by the next entity
+      featurize         exact windows per terminal
+      score             on-demand features, then the champion model or the declared rule
+    scored              the complete record: event, features as served, every score
+    predictions         the public contract: id, score, decision, model, times
+      (view)            the latest features per entity, written behind the commit to Feast's Redis layout
+    dead-letters        every input that could not go on: reason and original bytes
+
+`services.topology` holds every topic and stage as a value.
+"""

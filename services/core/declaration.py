@@ -1,0 +1,112 @@
+"""What a feature repo declares, as plain values: the engine knows only these, never Feast.
+
+`services.adapters.feature_repo` compiles Feast objects into a `Declaration`; `services.topology` derives stages from it.
+Feature columns are named ``{view}__{feature}`` everywhere past this point (Feast's own full feature name).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Function = Literal["count", "sum", "mean", "min", "max", "std", "var", "first", "last", "count_distinct"]
+KeyType = Literal["int64", "string"]
+FeatureType = Literal["int64", "int32", "float64", "float32", "bool", "string", "unix_timestamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One feature: ``function`` of ``column`` over (t - window_ms, t], event time, current event included."""
+
+    feature: str
+    dtype: FeatureType
+    column: str
+    function: Function
+    window_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A stream feature view: aggregates of one topic, per value of one entity.
+
+    ``lateness_ms`` is the source's ``watermark_delay_threshold``: an event older than its key's newest by more than
+    this is late.
+    """
+
+    name: str
+    entity: str
+    join_key: str
+    key_type: KeyType
+    topic: str
+    timestamp_column: str
+    lateness_ms: int
+    aggregates: tuple[Aggregate, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of this view's features in the flow, in declared order."""
+        return tuple(f"{self.name}__{aggregate.feature}" for aggregate in self.aggregates)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandView:
+    """A row-level transform.
+
+    ``compute`` takes a dict of equally long lists (``inputs``) and returns a dict of equally long lists
+    (names of ``outputs``), as Feast's ``mode="python"`` does.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[str, FeatureType], ...]
+    compute: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """A view that somebody else materialises into the online store; read per micro-batch and carried along."""
+
+    name: str
+    join_keys: tuple[tuple[str, KeyType], ...]
+    features: tuple[tuple[str, FeatureType], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What one model reads.
+
+    Parameters
+    ----------
+    name : str
+        Feast ``FeatureService`` name.
+    features : tuple of (column, dtype)
+        In declared order; ``column`` is ``{view}__{feature}``.
+    baseline : str
+        SQL expression over event fields and features giving a score in [0, 1], used while no model can answer.
+    threshold : float
+        Decision threshold on the score, in [0, 1].
+    tags : mapping
+        The service's Feast tags.
+    """
+
+    name: str
+    features: tuple[tuple[str, FeatureType], ...]
+    baseline: str
+    threshold: float
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """Everything the engine needs from a feature repo.
+
+    ``topic`` is the one event topic that all stream views read; its contract is ``schemas/{topic}.avsc``.
+    """
+
+    project: str
+    topic: str
+    views: tuple[View, ...]
+    on_demand: tuple[OnDemandView, ...]
+    batch: tuple[BatchView, ...]
+    service: Service

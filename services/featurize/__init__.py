@@ -1,0 +1,1 @@
+"""Step: exact windowed features of one entity."""

@@ -1,0 +1,89 @@
+"""What the engine asks of the outside, as protocols; each has a fake that passes the real one's contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core.batch import Array
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRows:
+    """The newest feature values of some keys of one entity, for the online store.
+
+    Parameters
+    ----------
+    view : str
+        View name.
+    keys : ndarray of shape (n,), int64 or object of str
+        Entity key values; each at most once.
+    features : float64 ndarray of shape (n, len(view.aggregates))
+        Columns in the view's declared order; NaN is null.
+    feature_time_us : int64 ndarray of shape (n,)
+        Microseconds since the epoch, strictly increasing per key from one write to the next.
+    """
+
+    view: str
+    keys: Array
+    features: NDArray[np.float64]
+    feature_time_us: NDArray[np.int64]
+
+
+class OnlineView(Protocol):
+    """The online store as the engine writes it: a view that may lag or vanish, never the source of truth."""
+
+    def write(self, rows: Sequence[ViewRows]) -> int:
+        """Write rows unless a newer one is stored; return how many were applied.
+
+        Raises
+        ------
+        Retry
+            The store cannot be reached or refused for now; nothing about the rows is known, writing again is safe.
+        """
+
+    def epoch(self) -> str | None:
+        """Return the mark left by `mark_epoch`, or None if the store lost its data (or never had any)."""
+
+    def mark_epoch(self, epoch: str) -> None:
+        """Leave a mark whose absence later tells that the store lost its data."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A model as it travels: registry to promotion event to scorers.
+
+    ``manifest`` is the JSON text described in `services.core.manifest`; ``body`` is the LightGBM text model.
+    """
+
+    name: str
+    version: int
+    manifest: str
+    body: str
+    sha256: str
+
+
+class ModelRegistry(Protocol):
+    """Where trained models are kept and one of them is champion."""
+
+    def register(self, name: str, manifest: str, body: str, metrics: Mapping[str, float]) -> ModelVersion:
+        """Store a new version; versions of a name count up from 1."""
+
+    def load(self, name: str, version: int | None = None) -> ModelVersion | None:
+        """Return a version, or the champion when ``version`` is None; None when there is none."""
+
+    def promote(self, name: str, version: int) -> ModelVersion:
+        """Make this version champion.
+
+        Raises
+        ------
+        Refused
+            If there is no such version.
+        """
+
+    def versions(self, name: str) -> list[tuple[int, Mapping[str, float], bool]]:
+        """Return (version, metrics, is champion), oldest first."""

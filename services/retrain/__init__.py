@@ -1,0 +1,1 @@
+"""From replayed features and labels to a registered, promoted model."""

@@ -1,0 +1,1 @@
+"""Step: features to a score and a decision."""

@@ -1,0 +1,84 @@
+"""Every setting, read once from ``MILLSTREAM_*`` into one frozen object.
+
+Kafka client settings pass straight through: ``MILLSTREAM_KAFKA_SASL_MECHANISMS=PLAIN`` becomes librdkafka's
+``sasl.mechanisms=PLAIN``. With ``MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS`` or ``MILLSTREAM_REDIS_URL`` set, that endpoint
+is used; without them, the embedded servers of the state directory are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.errors import Misconfigured
+
+PREFIX = "MILLSTREAM_"
+_KAFKA = PREFIX + "KAFKA_"
+
+
+class Settings(BaseSettings):
+    """Millstream's settings; every field is ``MILLSTREAM_`` plus its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    state_dir: Path = Field(default=Path(".millstream"), description="embedded servers, offline log, models, caches")
+    feature_repo: Path = Field(default=Path("feature_repo"), description="the Feast repo")
+    schemas_dir: Path | None = Field(default=None, description="contracts; default: the ones shipped")
+    redis_url: SecretStr | None = Field(
+        default=None, description="redis:// or rediss:// URL instead of embedded Valkey"
+    )
+    schema_registry_url: str | None = Field(default=None, description="Confluent-compatible registry; default: none")
+    schema_registry_user_info: SecretStr | None = Field(default=None, description="user:password for the registry")
+    mlflow_tracking_uri: str | None = Field(default=None, description="default: sqlite in the state directory")
+
+    guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    worker_id: str | None = Field(default=None, description="stable name of this worker; default: a free slot")
+    partitions: int = Field(default=4, ge=1, le=1024, description="partitions of topics this command creates")
+    replication: int = Field(default=1, ge=1, le=9, description="replication factor of topics this command creates")
+    batch_records: int = Field(default=5000, ge=1, le=100_000, description="most records in one micro-batch")
+    checkpoint_interval_ms: int = Field(default=5000, ge=100, description="between checkpoints of window state")
+    transaction_timeout_ms: int = Field(default=15_000, ge=1000, description="after which a dead worker's is aborted")
+    shutdown_deadline_ms: int = Field(default=20_000, ge=1000, description="from SIGTERM to a forced exit")
+    watchdog_ms: int = Field(
+        default=120_000, ge=1000, description="lag without progress for this long ends the process"
+    )
+    dead_letter_share: float = Field(default=0.5, gt=0, le=1, description="share above which a stage stops; 1 = never")
+    dead_letter_window: int = Field(default=2000, ge=10, description="records over which that share is taken")
+    late_policy: Literal["dead_letter", "count"] = Field(
+        default="dead_letter", description="what becomes of late events"
+    )
+    max_record_bytes: int = Field(default=1_000_000, ge=1, description="larger records are dead-lettered")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0, le=65_535, description="Prometheus and health endpoint; 0 = a free port")
+    score_threads: int = Field(default=1, ge=1, description="LightGBM threads per worker")
+
+    kafka: Mapping[str, str] = Field(default_factory=dict, description="librdkafka settings from MILLSTREAM_KAFKA_*")
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Read settings from the environment; ``overrides`` (command-line options) win.
+
+    Raises
+    ------
+    Misconfigured
+        Naming each key that is wrong, what was found and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    kafka = {
+        name[len(_KAFKA) :].lower().replace("_", "."): value
+        for name, value in environ.items()
+        if name.startswith(_KAFKA) and value
+    }
+    try:
+        return Settings(kafka=kafka, **{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+        raise Misconfigured("settings are wrong:\n  " + "\n  ".join(lines)) from error

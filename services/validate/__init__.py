@@ -1,0 +1,1 @@
+"""Step: bytes to validated columns; what is wrong becomes a rejection."""
