@@ -1,0 +1,69 @@
+"""The log a stage reads and writes, as a protocol: Kafka in earnest, memory for replay and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.transport.records import Output, Records
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a stage does when work comes and goes; the log calls these between two micro-batches.
+
+    Parameters
+    ----------
+    assigned : callable (partition, committed offset or None) -> int
+        Recover the partition's state; return the offset to go on from.
+    revoked : callable (partitions)
+        Checkpoint and forget them; transactions may still be made inside.
+    lost : callable (partitions)
+        Forget them; somebody else may own them already, so nothing may be written.
+    """
+
+    assigned: Callable[[int, int | None], int]
+    revoked: Callable[[Sequence[int]], None]
+    lost: Callable[[Sequence[int]], None]
+
+
+class StageLog(Protocol):
+    """One worker's membership in one stage: read micro-batches, write transactions."""
+
+    def subscribe(self, topic: str, assignment: Assignment) -> None:
+        """Join the group that shares ``topic``; partitions arrive during later polls."""
+
+    def poll(self, max_records: int, timeout_s: float) -> Records:
+        """Return what is there, at most ``max_records``, waiting at most ``timeout_s`` for a first record.
+
+        Raises
+        ------
+        Retry
+            The log cannot be reached for now.
+        Stop
+            It never will be, as configured.
+        """
+
+    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+        """Write the outputs and commit the offsets, all or nothing (or at least once, if so configured).
+
+        Raises
+        ------
+        Fenced
+            Another worker owns this work; nothing was written.
+        Stop
+            The transaction was aborted; state in memory is ahead of the log and must be thrown away.
+        """
+
+    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
+        """Yield committed records with start <= offset < end (None: up to the end as of now), outside the group."""
+
+    def beginning(self, topic: str, partition: int) -> int:
+        """Return the first offset still retained."""
+
+    def lag(self) -> dict[int, int]:
+        """Return, per assigned partition, how many records are yet to be read."""
+
+    def close(self) -> None:
+        """Leave the group at once, handing partitions back through ``revoked``."""
