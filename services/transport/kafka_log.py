@@ -1,0 +1,368 @@
+"""The log on Kafka: one group member, one transactional producer, both librdkafka's.
+
+Exactly once is KIP-98 with KIP-447: outputs, checkpoint rows and the group's offsets are one transaction, and the
+group metadata sent along fences a worker that no longer owns its partitions.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from services.errors import Fenced, Retry, Stop
+from services.transport.log import Assignment
+from services.transport.records import Output, Records, empty_records
+
+logger = logging.getLogger(__name__)
+
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+}
+_PASSING = {
+    KafkaError._PARTITION_EOF,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
+_CALL_TIMEOUT_S = 30.0
+
+
+def records_of(topic: str, messages: Sequence[Message]) -> Records:
+    """Lay librdkafka's messages out as columns."""
+    count = len(messages)
+    return Records(
+        topic,
+        np.fromiter((m.partition() for m in messages), dtype=np.int64, count=count),
+        np.fromiter((m.offset() for m in messages), dtype=np.int64, count=count),
+        np.fromiter((m.timestamp()[1] for m in messages), dtype=np.int64, count=count),
+        [m.key() for m in messages],
+        [m.value() for m in messages],
+    )
+
+
+def _raise(error: KafkaError, doing: str) -> NoReturn:
+    """Turn a librdkafka error into the one that says what must be done."""
+    if error.code() in _FENCED:
+        raise Fenced(f"another worker owns this work now ({doing}: {error.str()})")
+    if error.retriable() and not error.fatal():
+        raise Retry(f"{doing}: {error.str()}")
+    raise Stop(f"{doing}: {error.str()}")
+
+
+class KafkaLog:
+    """`StageLog` on a Kafka cluster.
+
+    Parameters
+    ----------
+    kafka : mapping
+        librdkafka settings common to all clients (``bootstrap.servers``, TLS, SASL ...).
+    group : str
+        Consumer group of the stage.
+    transactional_id : str
+        Stable per worker and stage, so that a restart at once aborts what a crash left open.
+    exactly_once : bool
+        False writes at least once: outputs are flushed, then offsets committed.
+    transaction_timeout_ms : int
+        After which the broker aborts the transaction of a worker that never came back.
+    instance_id : str or None
+        Static group membership (KIP-345): a restart within the session timeout moves no partitions.
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, str],
+        *,
+        group: str,
+        transactional_id: str,
+        exactly_once: bool,
+        transaction_timeout_ms: int,
+        instance_id: str | None = None,
+    ) -> None:
+        self._kafka = dict(kafka)
+        self._group = group
+        self._exactly_once = exactly_once
+        self._topic = ""
+        self._owned: set[int] = set()
+        self._delivery_errors: list[KafkaError] = []
+        member = {"group.instance.id": instance_id} if instance_id else {}
+        self._consumer = Consumer(
+            {
+                "group.id": group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "isolation.level": "read_committed",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": 10_000,
+                "heartbeat.interval.ms": 2_000,
+                "max.poll.interval.ms": 600_000,
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": 32_768,
+                "fetch.message.max.bytes": 16_777_216,
+                **member,
+                **self._kafka,
+            }
+        )
+        transaction = (
+            {
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": transaction_timeout_ms,
+            }
+            if exactly_once
+            else {}
+        )
+        self._producer = Producer(
+            {
+                "enable.idempotence": True,
+                "acks": "all",
+                "partitioner": "murmur2_random",
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                # The next transaction's first write meets the previous one's markers and is retried after this long.
+                "retry.backoff.ms": 5,
+                "retry.backoff.max.ms": 200,
+                "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.kbytes": 1_048_576,
+                "message.max.bytes": 16_777_216,
+                "delivery.timeout.ms": transaction_timeout_ms,
+                **transaction,
+                **self._kafka,
+            }
+        )
+        if exactly_once:
+            self._call(self._producer.init_transactions, "taking over the transactional id")
+
+    def _call(self, call: Callable[..., object], doing: str, *arguments: object) -> None:
+        """Make a transactional call, again in place while librdkafka says it may succeed."""
+        deadline = time.monotonic() + 2 * _CALL_TIMEOUT_S
+        while True:
+            try:
+                call(*arguments, _CALL_TIMEOUT_S)
+                return
+            except KafkaException as failure:
+                error: KafkaError = failure.args[0]
+                if error.retriable() and not error.txn_requires_abort() and time.monotonic() < deadline:
+                    logger.warning("%s: %s; trying again", doing, error.str())
+                    continue
+                if error.retriable() and not error.fatal():
+                    raise Stop(f"{doing}: {error.str()}; the transaction stays aborted") from failure
+                _raise(error, doing)
+
+    def subscribe(self, topic: str, assignment: Assignment) -> None:
+        """See `StageLog.subscribe`."""
+        self._topic = topic
+
+        def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            if not partitions:
+                consumer.incremental_assign([])
+                return
+            starts = []
+            for known in consumer.committed(partitions, timeout=_CALL_TIMEOUT_S):
+                if known.error is not None:
+                    _raise(known.error, f"asking for the committed offset of {topic}[{known.partition}]")
+                committed = known.offset if known.offset >= 0 else None
+                start = assignment.assigned(known.partition, committed)
+                starts.append(TopicPartition(topic, known.partition, start))
+                self._owned.add(known.partition)
+            consumer.incremental_assign(starts)
+
+        def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            numbers = [p.partition for p in partitions]
+            assignment.revoked(numbers)
+            self._owned.difference_update(numbers)
+            consumer.incremental_unassign(partitions)
+
+        def lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            numbers = [p.partition for p in partitions]
+            assignment.lost(numbers)
+            self._owned.difference_update(numbers)
+            consumer.incremental_unassign(partitions)
+
+        self._consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def poll(self, max_records: int, timeout_s: float) -> Records:
+        """See `StageLog.poll`."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return empty_records(self._topic)
+        messages = [first]
+        if max_records > 1:
+            # Whatever is already here: small batches when idle, large ones under load.
+            messages += self._consumer.consume(max_records - 1, timeout=0)
+        good = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                good.append(message)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                raise Stop(
+                    f"{self._topic}: the committed offset is no longer retained ({error.str()}); records were deleted "
+                    "before they were read. Raise the topic's retention, then set the group's offset by hand"
+                )
+            elif error.code() not in _PASSING:
+                _raise(error, f"reading {self._topic}")
+            elif error.code() != KafkaError._PARTITION_EOF:
+                logger.warning("reading %s: %s; librdkafka goes on trying", self._topic, error.str())
+        return records_of(self._topic, good)
+
+    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+        """See `StageLog.transact`."""
+        offsets = [TopicPartition(self._topic, p, offset) for p, offset in next_offsets.items()]
+        if not self._exactly_once:
+            self._write_then_commit(outputs, offsets)
+            return
+        try:
+            self._producer.begin_transaction()
+            for output in outputs:
+                self._produce(output)
+            if offsets:
+                self._call(
+                    self._producer.send_offsets_to_transaction,
+                    "adding offsets to the transaction",
+                    offsets,
+                    self._consumer.consumer_group_metadata(),
+                )
+            self._call(self._producer.commit_transaction, "committing")
+        except (Stop, KafkaException) as failure:
+            self._abort()
+            if isinstance(failure, Stop):
+                raise
+            _raise(failure.args[0], "writing the transaction")
+
+    def _abort(self) -> None:
+        try:
+            self._producer.abort_transaction(5.0)
+        except KafkaException as failure:
+            # The broker aborts it after transaction.timeout.ms, or the next owner's init_transactions does.
+            logger.warning("aborting: %s", failure.args[0].str())
+
+    def _write_then_commit(self, outputs: Sequence[Output], offsets: list[TopicPartition]) -> None:
+        for output in outputs:
+            self._produce(output, self._delivered)
+        left = self._producer.flush(_CALL_TIMEOUT_S)
+        if left or self._delivery_errors:
+            detail = self._delivery_errors[0].str() if self._delivery_errors else f"{left} records unacknowledged"
+            raise Stop(f"writing outputs: {detail}; offsets were not committed")
+        if offsets:
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as failure:
+                _raise(failure.args[0], "committing offsets")
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._delivery_errors.append(error)
+
+    def _produce(self, output: Output, on_delivery: Callable[..., None] | None = None) -> None:
+        more: dict[str, Any] = {}
+        if output.partition is not None:
+            more["partition"] = output.partition
+        if on_delivery is not None:
+            more["on_delivery"] = on_delivery
+        produce, topic = self._producer.produce, output.topic
+        stamps = output.timestamps_ms
+        for i, (key, value) in enumerate(zip(output.keys, output.values, strict=True)):
+            if stamps is not None:
+                more["timestamp"] = stamps[i]
+            while True:
+                try:
+                    produce(topic, value, key, **more)
+                    break
+                except BufferError:
+                    self._producer.poll(0.05)
+        self._producer.poll(0)
+
+    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
+        """See `StageLog.read`."""
+        yield from read_committed(self._kafka, topic, partition, start, end)
+
+    def beginning(self, topic: str, partition: int) -> int:
+        """See `StageLog.beginning`."""
+        try:
+            low, _high = self._consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=_CALL_TIMEOUT_S, cached=False
+            )
+        except KafkaException as failure:
+            _raise(failure.args[0], f"asking where {topic}[{partition}] begins")
+        return int(low)
+
+    def lag(self) -> dict[int, int]:
+        """See `StageLog.lag`."""
+        lags = {}
+        for at in self._consumer.position([TopicPartition(self._topic, p) for p in sorted(self._owned)]):
+            _low, high = self._consumer.get_watermark_offsets(at, cached=True)
+            if high >= 0 and at.offset >= 0:
+                lags[at.partition] = max(0, high - at.offset)
+        return lags
+
+    def close(self) -> None:
+        """See `StageLog.close`."""
+        self._consumer.close()
+        self._producer.flush(5.0)
+
+
+def read_committed(
+    kafka: Mapping[str, str], topic: str, partition: int, start: int, end: int | None, batch_records: int = 10_000
+) -> Iterator[Records]:
+    """Yield committed records of one partition with start <= offset < end, outside any group.
+
+    Parameters
+    ----------
+    end : int or None
+        Exclusive; None reads to the last stable offset as of the moment it is reached.
+
+    Raises
+    ------
+    Retry, Stop
+        The partition cannot be read.
+    """
+    stop = sys.maxsize if end is None else end
+    if stop <= start:
+        return
+    consumer = Consumer(
+        {
+            "group.id": "millstream.reader",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.message.max.bytes": 16_777_216,
+            **{k: v for k, v in kafka.items() if not k.startswith("group.")},
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(topic, partition, start)])
+        done = False
+        while not done:
+            good = []
+            for message in consumer.consume(batch_records, timeout=0.2):
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    done = True
+                elif error is not None and error.code() not in _PASSING:
+                    _raise(error, f"reading {topic}[{partition}]")
+                elif error is None:
+                    if message.offset() >= stop:
+                        done = True
+                        break
+                    good.append(message)
+                    done = done or message.offset() == stop - 1
+            if good:
+                yield records_of(topic, good)
+    finally:
+        consumer.close()

@@ -1,0 +1,119 @@
+"""The log in memory: the same promises as Kafka's for one process, for replay and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.core.partitioner import partition_of
+from services.transport.log import Assignment
+from services.transport.records import Output, Records, empty_records
+
+Entry = tuple[int, bytes | None, bytes | None]
+
+
+@dataclass
+class MemoryBroker:
+    """Topics, partitions and committed offsets; ``now_ms`` stamps records that bring no time of their own."""
+
+    partitions: int = 1
+    now_ms: int = 0
+    topics: dict[str, list[list[Entry]]] = field(default_factory=dict)
+    committed: dict[tuple[str, str, int], int] = field(default_factory=dict)
+
+    def log(self, topic: str) -> list[list[Entry]]:
+        """Return the partitions of a topic, created on first use."""
+        return self.topics.setdefault(topic, [[] for _ in range(self.partitions)])
+
+    def append(self, output: Output) -> None:
+        """Append records to their partitions, by key unless the output names one."""
+        log = self.log(output.topic)
+        stamps = output.timestamps_ms or [self.now_ms] * len(output.values)
+        entries = zip(stamps, output.keys, output.values, strict=True)
+        if output.partition is not None or len(log) == 1:
+            log[output.partition or 0].extend(entries)
+            return
+        places = partition_of([key or b"" for key in output.keys], len(log)).tolist()
+        for place, entry in zip(places, entries, strict=True):
+            log[place].append(entry)
+
+    def records(self, topic: str, partition: int, start: int, end: int) -> Records:
+        """Return the records with start <= offset < end."""
+        entries = self.log(topic)[partition][start:end]
+        count = len(entries)
+        return Records(
+            topic,
+            np.full(count, partition, dtype=np.int64),
+            np.arange(start, start + count, dtype=np.int64),
+            np.fromiter((entry[0] for entry in entries), dtype=np.int64, count=count),
+            [entry[1] for entry in entries],
+            [entry[2] for entry in entries],
+        )
+
+
+class MemoryLog:
+    """`StageLog` on a `MemoryBroker`: the only member of its group."""
+
+    def __init__(self, broker: MemoryBroker, group: str) -> None:
+        self._broker = broker
+        self._group = group
+        self._topic = ""
+        self._assignment: Assignment | None = None
+        self._positions: dict[int, int] = {}
+        self._turn = 0
+
+    def subscribe(self, topic: str, assignment: Assignment) -> None:
+        """See `StageLog.subscribe`."""
+        self._topic, self._assignment = topic, assignment
+
+    def _assign(self) -> None:
+        if self._assignment is None or self._positions:
+            return
+        for partition in range(len(self._broker.log(self._topic))):
+            committed = self._broker.committed.get((self._group, self._topic, partition))
+            self._positions[partition] = self._assignment.assigned(partition, committed)
+
+    def poll(self, max_records: int, timeout_s: float) -> Records:
+        """See `StageLog.poll`; partitions take turns, and nothing is waited for."""
+        self._assign()
+        count = len(self._positions)
+        for step in range(count):
+            partition = (self._turn + step) % count
+            start = self._positions[partition]
+            records = self._broker.records(self._topic, partition, start, start + max_records)
+            if len(records):
+                self._positions[partition] = start + len(records)
+                self._turn = partition + 1
+                return records
+        return empty_records(self._topic)
+
+    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+        """See `StageLog.transact`."""
+        for output in outputs:
+            self._broker.append(output)
+        for partition, offset in next_offsets.items():
+            self._broker.committed[self._group, self._topic, partition] = offset
+
+    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
+        """See `StageLog.read`."""
+        stop = len(self._broker.log(topic)[partition]) if end is None else end
+        if stop > start:
+            yield self._broker.records(topic, partition, start, stop)
+
+    def beginning(self, topic: str, partition: int) -> int:
+        """See `StageLog.beginning`."""
+        return 0
+
+    def lag(self) -> dict[int, int]:
+        """See `StageLog.lag`."""
+        log = self._broker.log(self._topic)
+        return {partition: len(log[partition]) - at for partition, at in self._positions.items()}
+
+    def close(self) -> None:
+        """See `StageLog.close`."""
+        if self._assignment is not None and self._positions:
+            self._assignment.revoked(list(self._positions))
+        self._positions.clear()
+        self._assignment = None
