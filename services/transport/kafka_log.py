@@ -357,11 +357,10 @@ def read_committed(
                 elif error is not None and error.code() not in _PASSING:
                     _raise(error, f"reading {topic}[{partition}]")
                 elif error is None:
-                    if message.offset() >= stop:
-                        done = True
-                        break
-                    good.append(message)
-                    done = done or message.offset() == stop - 1
+                    offset = message.offset() or 0
+                    if offset < stop:
+                        good.append(message)
+                    done = done or offset >= stop - 1
             if good:
                 yield records_of(topic, good)
     finally:

@@ -1,0 +1,141 @@
+"""Fold a micro-batch into one entity's windows, partition by partition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from services.core.batch import Batch, Rejection
+from services.core.declaration import View
+from services.core.identity import as_values, id_hashes
+from services.core.windows import DUPLICATE, LATE, OK, WindowStore, representable
+from services.ports import ViewRows
+from services.transport.flow import Flow
+
+
+class Featurize:
+    """Exact windows of one entity.
+
+    Parameters
+    ----------
+    views : sequence of View
+        All views of the entity.
+    event_id : str
+        Column that tells duplicates.
+    time_column : str
+        Event time, milliseconds since the epoch.
+    feature_time_column : str
+        Column to add: the entity's feature timestamp, microseconds.
+    late_policy : str
+        ``dead_letter`` rejects late events, ``count`` only counts them.
+    """
+
+    def __init__(
+        self, views: Sequence[View], event_id: str, time_column: str, feature_time_column: str, late_policy: str
+    ) -> None:
+        self._views = tuple(views)
+        self._join_key = views[0].join_key
+        self._event_id = event_id
+        self._time_column = time_column
+        self._feature_time_column = feature_time_column
+        self._late_policy = late_policy
+        self.stores: dict[int, WindowStore] = {}
+        self._columns = [
+            (column, aggregate.dtype in {"int64", "int32"})
+            for view in views
+            for column, aggregate in zip(view.columns, view.aggregates, strict=True)
+        ]
+
+    def new_store(self) -> WindowStore:
+        """Return an empty store for one partition."""
+        return WindowStore(self._views)
+
+    def __call__(self, flow: Flow) -> tuple[Flow, list[ViewRows]]:
+        """Return the flow with features added, and the newest rows of the keys it touched."""
+        flow = self._storable(flow)
+        batch = flow.batch
+        n = batch.length
+        status = np.zeros(n, dtype=np.int8)
+        features = np.full((n, len(self._columns)), np.nan)
+        feature_time_us = np.zeros(n, dtype=np.int64)
+        view_rows: list[ViewRows] = []
+        if n:
+            keys = batch.columns[self._join_key]
+            times_ms = batch.columns[self._time_column]
+            ids = id_hashes(batch.columns[self._event_id])
+            partitions = flow.partitions
+            for partition in np.unique(partitions).tolist():
+                store = self.stores[partition]
+                rows = np.flatnonzero(partitions == partition)
+                values = self._values(batch, store.columns, rows)
+                updated = store.update(keys[rows], times_ms[rows], ids[rows], values)
+                status[rows] = updated.status
+                features[rows] = updated.features
+                feature_time_us[rows] = updated.feature_time_us
+                view_rows += self.online(store, store.touched())
+        return self._turn_away(flow, status, features, feature_time_us), view_rows
+
+    def online(self, store: WindowStore, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterable[ViewRows]:
+        """Return the newest rows of these slots, one `ViewRows` per view."""
+        keys, features, feature_time_us = store.online(slots)
+        if not len(feature_time_us):
+            return
+        at = 0
+        for view in self._views:
+            width = len(view.aggregates)
+            yield ViewRows(view.name, keys, features[:, at : at + width], feature_time_us)
+            at += width
+
+    def _values(self, batch: Batch, columns: Sequence[str], rows: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        if not columns:
+            return np.zeros((len(rows), 0))
+        return np.column_stack([as_values(batch, column)[rows] for column in columns])
+
+    def _storable(self, flow: Flow) -> Flow:
+        """Turn away rows the windows cannot hold: no entity, no id, no time, or a number beyond exact sums."""
+        batch = flow.batch
+        good = np.ones(batch.length, dtype=np.bool_)
+        rejections: list[Rejection] = []
+
+        def refuse(mask: np.ndarray, reason: str, field: str, detail: str) -> None:  # type: ignore[type-arg]
+            for row in np.flatnonzero(mask & good).tolist():
+                rejections.append(Rejection(row, reason, field, detail))
+            good[mask] = False
+
+        for name in (self._join_key, self._event_id, self._time_column):
+            if name in batch.nulls:
+                refuse(batch.nulls[name], "null-key", name, f"{name} is null, but features are kept per {name}")
+        for name in {aggregate.column for view in self._views for aggregate in view.aggregates}:
+            if batch.columns[name].dtype == np.float64:
+                beyond = ~representable(batch.as_floats(name))
+                if beyond.any():
+                    refuse(beyond, "range", name, f"{name} is beyond 2^90 in size and cannot be summed exactly")
+        return flow.keep(good, rejections)
+
+    def _turn_away(self, flow: Flow, status, features, feature_time_us) -> Flow:  # type: ignore[no-untyped-def]
+        columns: dict[str, np.ndarray] = {self._feature_time_column: feature_time_us}  # type: ignore[type-arg]
+        nulls = {}
+        for position, (column, integral) in enumerate(self._columns):
+            values = features[:, position]
+            missing = np.isnan(values)
+            if missing.any():
+                nulls[column] = missing
+            columns[column] = np.where(missing, 0, values).astype(np.int64) if integral else values
+        flow = replace(flow, batch=flow.batch.with_columns(columns, nulls))
+        duplicates, late = status == DUPLICATE, status == LATE
+        rejections = []
+        if self._late_policy == "dead_letter":
+            times_ms = flow.batch.columns[self._time_column]
+            rejections = [
+                Rejection(
+                    row,
+                    "late",
+                    self._time_column,
+                    f"event time {times_ms[row]} ms is older than its key's newest by more than the allowed lateness",
+                )
+                for row in np.flatnonzero(late).tolist()
+            ]
+        counts = {"duplicates": int(duplicates.sum()), "late": int(late.sum())}
+        return flow.keep(status == OK, rejections, **counts)

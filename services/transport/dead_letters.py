@@ -1,0 +1,90 @@
+"""Rejections as dead letters: the reason, where the record was, and its original bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from services.core.batch import Batch, Rejection
+from services.core.encode import RecordWriter
+from services.errors import Stop
+from services.topology import DEAD_LETTERS
+from services.transport.records import Output, Records
+
+
+def dead_letter_output(
+    records: Records, rejections: Sequence[Rejection], stage: str, failed_at_ms: int, writer: RecordWriter
+) -> Output:
+    """Return the dead letters of one micro-batch, keyed by their id ``topic-partition-offset``."""
+    rows = [rejection.row for rejection in rejections]
+    places = [(int(records.partitions[row]), int(records.offsets[row])) for row in rows]
+    ids = [f"{records.topic}-{partition}-{offset}" for partition, offset in places]
+    keys, values = [records.keys[row] for row in rows], [records.values[row] for row in rows]
+    count = len(rows)
+    columns = {
+        "id": np.array(ids, dtype=object),
+        "topic": np.full(count, records.topic, dtype=object),
+        "partition": np.array([partition for partition, _ in places], dtype=np.int64),
+        "offset": np.array([offset for _, offset in places], dtype=np.int64),
+        "key": _objects([key or b"" for key in keys]),
+        "value": _objects([value or b"" for value in values]),
+        "reason": _objects([rejection.reason for rejection in rejections]),
+        "field": _objects([rejection.field for rejection in rejections]),
+        "detail": _objects([rejection.detail for rejection in rejections]),
+        "stage": np.full(count, stage, dtype=object),
+        "received_at_ms": records.timestamps_ms[np.array(rows, dtype=np.int64)],
+        "failed_at_ms": np.full(count, failed_at_ms, dtype=np.int64),
+    }
+    nulls = {
+        "key": np.array([key is None for key in keys]),
+        "value": np.array([value is None for value in values]),
+    }
+    return Output(DEAD_LETTERS, [each.encode() for each in ids], writer.encode(Batch(count, columns, nulls)))
+
+
+def _objects(values: Sequence[object]) -> np.ndarray:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+class DeadLetterLimit:
+    """Stop a stage that would dead-letter nearly everything: most likely a bad deploy, not bad data.
+
+    Parameters
+    ----------
+    share : float
+        In (0, 1]; 1 never stops.
+    window : int
+        Records over which the share is taken, at least; the share is judged each time so many have passed.
+    """
+
+    def __init__(self, share: float, window: int) -> None:
+        self._share = share
+        self._window = window
+        self._seen = 0
+        self._rejected: dict[str, int] = {}
+
+    def update(self, records: int, rejections: Sequence[Rejection]) -> None:
+        """Count a micro-batch.
+
+        Raises
+        ------
+        Stop
+            With the reasons met, when the share of the last window is above the limit.
+        """
+        self._seen += records
+        for rejection in rejections:
+            self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1
+        if self._seen < self._window:
+            return
+        rejected = sum(self._rejected.values())
+        if self._share < 1 and rejected > self._share * self._seen:
+            reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(self._rejected.items(), key=lambda i: -i[1]))
+            raise Stop(
+                f"{rejected} of the last {self._seen} records would go to {DEAD_LETTERS} ({reasons}), more than the "
+                f"allowed share of {self._share:g}. Nothing of this micro-batch was committed. If the contract or the "
+                "producer is wrong, mend it and start again; to let them through, set MILLSTREAM_DEAD_LETTER_SHARE=1"
+            )
+        self._seen, self._rejected = 0, {}

@@ -1,0 +1,151 @@
+"""A stage: the steps that share one key, from a consumed micro-batch to the outputs of its transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from services.core.batch import Batch, Rows
+from services.core.encode import RecordWriter
+from services.core.text import as_text
+from services.core.windows import WindowStore
+from services.ports import ViewRows
+from services.topology import PREDICTIONS, StagePlan
+from services.transport.dead_letters import dead_letter_output
+from services.transport.flow import Flow
+from services.transport.records import Output, Records
+
+
+class ValidateStep(Protocol):
+    """Bytes to sound rows."""
+
+    def __call__(self, records: Records) -> Flow: ...
+
+
+class FeaturizeStep(Protocol):
+    """Rows to rows with features; keeps one window store per partition."""
+
+    stores: dict[int, WindowStore]
+
+    def new_store(self) -> WindowStore: ...
+
+    def online(self, store: WindowStore, slots: Rows) -> Iterable[ViewRows]: ...
+
+    def __call__(self, flow: Flow) -> tuple[Flow, list[ViewRows]]: ...
+
+
+class ScoreStep(Protocol):
+    """Rows with features to rows with scores."""
+
+    def __call__(self, flow: Flow, now_ms: int) -> Flow: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """What a micro-batch became.
+
+    Parameters
+    ----------
+    flow : Flow
+        As it left the last step.
+    outputs : list of Output
+        For the micro-batch's transaction.
+    view_rows : list of ViewRows
+        For the online store, once the transaction is committed.
+    seconds : dict of str to float
+        Time spent by phase.
+    """
+
+    flow: Flow
+    outputs: list[Output]
+    view_rows: list[ViewRows]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Stage:
+    """The steps of one stage over a micro-batch; all its state is in the featurize step's window stores.
+
+    Parameters
+    ----------
+    plan : StagePlan
+        What is read and written.
+    validate, featurize, score : steps
+        ``score`` is None for all stages but the last.
+    output, predictions, dead_letters : RecordWriter
+        Of the respective topics; ``predictions`` is None where ``score`` is.
+    """
+
+    def __init__(
+        self,
+        plan: StagePlan,
+        validate: ValidateStep,
+        featurize: FeaturizeStep,
+        score: ScoreStep | None,
+        output: RecordWriter,
+        predictions: RecordWriter | None,
+        dead_letters: RecordWriter,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.plan = plan
+        self.featurize = featurize
+        self.score = score
+        self._validate = validate
+        self._output = output
+        self._predictions = predictions
+        self._dead_letters = dead_letters
+        self._clock_s = clock_s
+
+    def apply(self, records: Records) -> None:
+        """Fold records into the state and write nothing: how recovery catches up."""
+        self.featurize(self._validate(records))
+
+    def process(self, records: Records, now_ms: int) -> Processed:
+        """Take a micro-batch through all steps.
+
+        Parameters
+        ----------
+        now_ms : int
+            Wall clock (live) or virtual (replay); only stamps outputs, decides nothing.
+        """
+        marks = [self._clock_s()]
+        flow = self._validate(records)
+        marks.append(self._clock_s())
+        flow, view_rows = self.featurize(flow)
+        marks.append(self._clock_s())
+        if self.score is not None:
+            flow = self.score(flow, now_ms)
+        marks.append(self._clock_s())
+        outputs = self._encode(flow, now_ms)
+        marks.append(self._clock_s())
+        phases = ("validate", "featurize", "score", "encode")
+        seconds = {name: end - start for name, start, end in zip(phases, marks, marks[1:], strict=False)}
+        return Processed(flow, outputs, view_rows, seconds)
+
+    def _encode(self, flow: Flow, now_ms: int) -> list[Output]:
+        outputs: list[Output] = []
+        batch = flow.batch
+        if batch.length:
+            keys = as_text(batch.columns[self.plan.key_column])
+            outputs.append(Output(self.plan.output, keys, self._output.encode(batch)))
+            if self._predictions is not None:
+                outputs.append(Output(PREDICTIONS, keys, self._predictions.encode(self._public(flow, keys))))
+        if flow.rejections:
+            outputs.append(
+                dead_letter_output(flow.records, flow.rejections, self.plan.name, now_ms, self._dead_letters)
+            )
+        return outputs
+
+    def _public(self, flow: Flow, event_ids: Sequence[bytes]) -> Batch:
+        """Return the public prediction: the small, stable part of the scored record."""
+        batch = flow.batch
+        time_column = self.plan.views[0].timestamp_column
+        columns = {
+            "event_id": np.array([each.decode() for each in event_ids], dtype=object),
+            "key": np.array([each.decode() for each in as_text(batch.columns[self.plan.source_key])], dtype=object),
+            "event_time_ms": batch.columns[time_column],
+        }
+        return replace(batch, columns={**batch.columns, **columns})

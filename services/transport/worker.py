@@ -1,0 +1,208 @@
+"""A worker process: Faust agents over channels, fed by the stage loops' polls.
+
+Faust supervises agents and gives the service tree; it does no Kafka I/O here (its own acknowledges what failed).
+Each stage has one thread in which it polls, processes and commits in turn; librdkafka, numba and LightGBM release the
+interpreter lock there, so stages in one process overlap where it counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+
+from services.errors import MillstreamError, Retry, Stop
+from services.transport.loop import StageLoop
+from services.transport.records import Records
+
+logger = logging.getLogger(__name__)
+
+EXIT_STUCK = 70
+_POLL_S = 0.2
+_RETRIES = 10
+
+
+class _NoKafka(BootStrategy):
+    enable_kafka = False
+    enable_web = False
+
+
+class _App(faust.App):
+    BootStrategy = _NoKafka
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    records: Records
+    done: asyncio.Future[None]
+
+
+async def _agent(loop: StageLoop, thread: ThreadPoolExecutor, stream: AsyncIterator[_Work]) -> None:
+    """Handle each micro-batch; a failure goes back to the feeder, which stops the worker. None is ever skipped."""
+    running = asyncio.get_running_loop()
+    async for work in stream:
+        try:
+            await running.run_in_executor(thread, loop.handle, work.records)
+        except MillstreamError as error:
+            work.done.set_exception(Stop(str(error)) if isinstance(error, Retry) else error)
+        except Exception as error:  # noqa: BLE001 handed on whole: the feeder raises it and the process leaves
+            work.done.set_exception(error)
+        else:
+            work.done.set_result(None)
+
+
+async def _feed(loop: StageLoop, thread: ThreadPoolExecutor, channel: Any, stopping: asyncio.Event) -> None:
+    running = asyncio.get_running_loop()
+    failures = 0
+    try:
+        await running.run_in_executor(thread, loop.start)
+        while not stopping.is_set():
+            try:
+                records = await running.run_in_executor(thread, loop.poll, _POLL_S)
+            except Retry as error:
+                failures += 1
+                if failures > _RETRIES:
+                    raise Stop(f"gave up after {_RETRIES} tries: {error}") from error
+                logger.warning("%s; trying again (%s of %s)", error, failures, _RETRIES)
+                await asyncio.sleep(min(0.1 * 2**failures, 5.0))
+                continue
+            failures = 0
+            done: asyncio.Future[None] = running.create_future()
+            await channel.send(value=_Work(records, done))
+            await done
+    except BaseException:
+        # State in memory may be ahead of the log: leave without a last checkpoint; the restart recovers.
+        stopping.set()
+        raise
+    await running.run_in_executor(thread, loop.close)
+
+
+class Watchdog:
+    """Ends the process when a stage hangs, or has lag and does not move: the restart is the cure.
+
+    Parameters
+    ----------
+    loops : sequence of StageLoop
+    limit_ms : int
+        For how long nothing may move.
+    leave : callable
+        Called with the exit code; never returns in earnest.
+    """
+
+    def __init__(
+        self,
+        loops: Sequence[StageLoop],
+        limit_ms: int,
+        leave: Callable[[int], None] = os._exit,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._loops = loops
+        self._limit_s = limit_ms / 1000
+        self._leave = leave
+        self._clock_s = clock_s
+        self._moved: dict[tuple[str, int], tuple[int, float]] = {}
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Watch from a thread of its own."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(1.0):
+            stuck = self.stuck()
+            if stuck is not None:
+                logger.critical("%s; leaving so that the restart recovers", stuck)
+                faulthandler.dump_traceback(file=sys.stderr)
+                self._leave(EXIT_STUCK)
+
+    def stuck(self) -> str | None:
+        """Return what hangs, in words, or None."""
+        now_s = self._clock_s()
+        for loop in self._loops:
+            name = loop.stage.plan.name
+            if now_s - loop.progress_at_s > self._limit_s:
+                return f"stage {name} has not come round for {now_s - loop.progress_at_s:.0f} s"
+            lags = loop.log.lag() if loop.partitions else {}
+            for partition in loop.partitions:
+                key, at = (name, partition), loop.next_offset(partition)
+                before = self._moved.get(key)
+                if before is None or before[0] != at or not lags.get(partition):
+                    self._moved[key] = (at, now_s)
+                elif now_s - before[1] > self._limit_s:
+                    return f"stage {name} partition {partition} has lag {lags[partition]} and did not move past {at}"
+        return None
+
+
+async def serve(
+    loops: Sequence[StageLoop], *, name: str, watchdog_ms: int, shutdown_deadline_ms: int, stopping: asyncio.Event
+) -> None:
+    """Run the stages until ``stopping`` is set (SIGTERM and SIGINT set it) or one of them fails.
+
+    Raises
+    ------
+    Stop
+        A stage must not go on; nothing it had not committed is lost.
+    """
+    running = asyncio.get_running_loop()
+
+    def leave(*_: object) -> None:
+        if stopping.is_set():
+            return
+        stopping.set()
+        deadline = threading.Timer(shutdown_deadline_ms / 1000, os._exit, (EXIT_STUCK,))
+        deadline.daemon = True
+        deadline.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        running.add_signal_handler(number, leave)
+    app = _App(
+        name,
+        broker="kafka://unused",
+        store="memory://",
+        web_enabled=False,
+        autodiscover=False,
+        topic_disable_leader=True,
+    )
+    threads = {loop.stage.plan.name: ThreadPoolExecutor(1, f"stage-{loop.stage.plan.name}") for loop in loops}
+    feeders = []
+    watchdog = Watchdog(loops, watchdog_ms)
+    channels = []
+    for loop in loops:
+        stage, thread = loop.stage.plan.name, threads[loop.stage.plan.name]
+        channel = app.channel(maxsize=1)
+        app.agent(channel, name=stage)(functools.partial(_agent, loop, thread))
+        channels.append(channel)
+    await app.start()
+    # Without Kafka nobody else opens the flow of events to the agents.
+    app.flow_control.resume()
+    watchdog.start()
+    try:
+        for loop, channel in zip(loops, channels, strict=True):
+            feed = _feed(loop, threads[loop.stage.plan.name], channel, stopping)
+            feeders.append(asyncio.create_task(feed, name=loop.stage.plan.name))
+        results = await asyncio.gather(*feeders, return_exceptions=True)
+    finally:
+        watchdog.close()
+        await app.stop()
+        for thread in threads.values():
+            thread.shutdown(wait=False, cancel_futures=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
