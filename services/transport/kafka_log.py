@@ -7,39 +7,20 @@ group metadata sent along fences a worker that no longer owns its partitions.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from services.errors import Fenced, Retry, Stop
+from services.adapters.kafka_client import PASSING, raise_for, read_committed
+from services.errors import Stop
 from services.transport.log import Assignment
 from services.transport.records import Output, Records, empty_records
 
 logger = logging.getLogger(__name__)
 
-_FENCED = {
-    KafkaError._FENCED,
-    KafkaError.PRODUCER_FENCED,
-    KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.FENCED_INSTANCE_ID,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-}
-_PASSING = {
-    KafkaError._PARTITION_EOF,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TRANSPORT,
-    KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.UNSTABLE_OFFSET_COMMIT,
-}
 _CALL_TIMEOUT_S = 30.0
 
 
@@ -54,15 +35,6 @@ def records_of(topic: str, messages: Sequence[Message]) -> Records:
         [m.key() for m in messages],
         [m.value() for m in messages],
     )
-
-
-def _raise(error: KafkaError, doing: str) -> NoReturn:
-    """Turn a librdkafka error into the one that says what must be done."""
-    if error.code() in _FENCED:
-        raise Fenced(f"another worker owns this work now ({doing}: {error.str()})")
-    if error.retriable() and not error.fatal():
-        raise Retry(f"{doing}: {error.str()}")
-    raise Stop(f"{doing}: {error.str()}")
 
 
 class KafkaLog:
@@ -161,7 +133,7 @@ class KafkaLog:
                     continue
                 if error.retriable() and not error.fatal():
                     raise Stop(f"{doing}: {error.str()}; the transaction stays aborted") from failure
-                _raise(error, doing)
+                raise_for(error, doing)
 
     def subscribe(self, topic: str, assignment: Assignment) -> None:
         """See `StageLog.subscribe`."""
@@ -174,7 +146,7 @@ class KafkaLog:
             starts = []
             for known in consumer.committed(partitions, timeout=_CALL_TIMEOUT_S):
                 if known.error is not None:
-                    _raise(known.error, f"asking for the committed offset of {topic}[{known.partition}]")
+                    raise_for(known.error, f"asking for the committed offset of {topic}[{known.partition}]")
                 committed = known.offset if known.offset >= 0 else None
                 start = assignment.assigned(known.partition, committed)
                 starts.append(TopicPartition(topic, known.partition, start))
@@ -214,8 +186,8 @@ class KafkaLog:
                     f"{self._topic}: the committed offset is no longer retained ({error.str()}); records were deleted "
                     "before they were read. Raise the topic's retention, then set the group's offset by hand"
                 )
-            elif error.code() not in _PASSING:
-                _raise(error, f"reading {self._topic}")
+            elif error.code() not in PASSING:
+                raise_for(error, f"reading {self._topic}")
             elif error.code() != KafkaError._PARTITION_EOF:
                 logger.warning("reading %s: %s; librdkafka goes on trying", self._topic, error.str())
         return records_of(self._topic, good)
@@ -242,7 +214,7 @@ class KafkaLog:
             self._abort()
             if isinstance(failure, Stop):
                 raise
-            _raise(failure.args[0], "writing the transaction")
+            raise_for(failure.args[0], "writing the transaction")
 
     def _abort(self) -> None:
         try:
@@ -262,7 +234,7 @@ class KafkaLog:
             try:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as failure:
-                _raise(failure.args[0], "committing offsets")
+                raise_for(failure.args[0], "committing offsets")
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
@@ -289,7 +261,8 @@ class KafkaLog:
 
     def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
         """See `StageLog.read`."""
-        yield from read_committed(self._kafka, topic, partition, start, end)
+        for messages in read_committed(self._kafka, topic, partition, start, end):
+            yield records_of(topic, messages)
 
     def beginning(self, topic: str, partition: int) -> int:
         """See `StageLog.beginning`."""
@@ -298,7 +271,7 @@ class KafkaLog:
                 TopicPartition(topic, partition), timeout=_CALL_TIMEOUT_S, cached=False
             )
         except KafkaException as failure:
-            _raise(failure.args[0], f"asking where {topic}[{partition}] begins")
+            raise_for(failure.args[0], f"asking where {topic}[{partition}] begins")
         return int(low)
 
     def lag(self) -> dict[int, int]:
@@ -314,54 +287,3 @@ class KafkaLog:
         """See `StageLog.close`."""
         self._consumer.close()
         self._producer.flush(5.0)
-
-
-def read_committed(
-    kafka: Mapping[str, str], topic: str, partition: int, start: int, end: int | None, batch_records: int = 10_000
-) -> Iterator[Records]:
-    """Yield committed records of one partition with start <= offset < end, outside any group.
-
-    Parameters
-    ----------
-    end : int or None
-        Exclusive; None reads to the last stable offset as of the moment it is reached.
-
-    Raises
-    ------
-    Retry, Stop
-        The partition cannot be read.
-    """
-    stop = sys.maxsize if end is None else end
-    if stop <= start:
-        return
-    consumer = Consumer(
-        {
-            "group.id": "millstream.reader",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.message.max.bytes": 16_777_216,
-            **{k: v for k, v in kafka.items() if not k.startswith("group.")},
-        }
-    )
-    try:
-        consumer.assign([TopicPartition(topic, partition, start)])
-        done = False
-        while not done:
-            good = []
-            for message in consumer.consume(batch_records, timeout=0.2):
-                error = message.error()
-                if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                    done = True
-                elif error is not None and error.code() not in _PASSING:
-                    _raise(error, f"reading {topic}[{partition}]")
-                elif error is None:
-                    offset = message.offset() or 0
-                    if offset < stop:
-                        good.append(message)
-                    done = done or offset >= stop - 1
-            if good:
-                yield records_of(topic, good)
-    finally:
-        consumer.close()

@@ -45,6 +45,22 @@ class Observer(Protocol):
     def revoked(self, stage: str, partitions: Sequence[int]) -> None: ...
 
 
+class Unobserved:
+    """An `Observer` that tells nobody."""
+
+    def processed(self, stage: str, records: Records, processed: Processed, seconds: float) -> None:
+        """Ignore."""
+
+    def checkpointed(self, stage: str, rows: int, seconds: float) -> None:
+        """Ignore."""
+
+    def recovered(self, stage: str, partition: int, recovered: Recovered, seconds: float) -> None:
+        """Ignore."""
+
+    def revoked(self, stage: str, partitions: Sequence[int]) -> None:
+        """Ignore."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoopLimits:
     """The loop's numbers; see `services.settings.Settings` for each."""

@@ -15,17 +15,30 @@ Entry = tuple[int, bytes | None, bytes | None]
 
 
 @dataclass
+class Partition:
+    """Records from offset ``beginning`` on; earlier ones were dropped."""
+
+    beginning: int = 0
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        """Offset the next record will get."""
+        return self.beginning + len(self.entries)
+
+
+@dataclass
 class MemoryBroker:
     """Topics, partitions and committed offsets; ``now_ms`` stamps records that bring no time of their own."""
 
     partitions: int = 1
     now_ms: int = 0
-    topics: dict[str, list[list[Entry]]] = field(default_factory=dict)
+    topics: dict[str, list[Partition]] = field(default_factory=dict)
     committed: dict[tuple[str, str, int], int] = field(default_factory=dict)
 
-    def log(self, topic: str) -> list[list[Entry]]:
+    def log(self, topic: str) -> list[Partition]:
         """Return the partitions of a topic, created on first use."""
-        return self.topics.setdefault(topic, [[] for _ in range(self.partitions)])
+        return self.topics.setdefault(topic, [Partition() for _ in range(self.partitions)])
 
     def append(self, output: Output) -> None:
         """Append records to their partitions, by key unless the output names one."""
@@ -33,15 +46,17 @@ class MemoryBroker:
         stamps = output.timestamps_ms or [self.now_ms] * len(output.values)
         entries = zip(stamps, output.keys, output.values, strict=True)
         if output.partition is not None or len(log) == 1:
-            log[output.partition or 0].extend(entries)
+            log[output.partition or 0].entries.extend(entries)
             return
         places = partition_of([key or b"" for key in output.keys], len(log)).tolist()
         for place, entry in zip(places, entries, strict=True):
-            log[place].append(entry)
+            log[place].entries.append(entry)
 
     def records(self, topic: str, partition: int, start: int, end: int) -> Records:
         """Return the records with start <= offset < end."""
-        entries = self.log(topic)[partition][start:end]
+        held = self.log(topic)[partition]
+        start = max(start, held.beginning)
+        entries = held.entries[start - held.beginning : max(0, end - held.beginning)]
         count = len(entries)
         return Records(
             topic,
@@ -51,6 +66,14 @@ class MemoryBroker:
             [entry[1] for entry in entries],
             [entry[2] for entry in entries],
         )
+
+    def drain(self, topic: str) -> list[Records]:
+        """Return all records of a topic, partition by partition, and drop them."""
+        drained = []
+        for number, held in enumerate(self.log(topic)):
+            drained.append(self.records(topic, number, held.beginning, held.end))
+            held.beginning, held.entries = held.end, []
+        return drained
 
 
 class MemoryLog:
@@ -98,18 +121,18 @@ class MemoryLog:
 
     def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
         """See `StageLog.read`."""
-        stop = len(self._broker.log(topic)[partition]) if end is None else end
+        stop = self._broker.log(topic)[partition].end if end is None else end
         if stop > start:
             yield self._broker.records(topic, partition, start, stop)
 
     def beginning(self, topic: str, partition: int) -> int:
         """See `StageLog.beginning`."""
-        return 0
+        return self._broker.log(topic)[partition].beginning
 
     def lag(self) -> dict[int, int]:
         """See `StageLog.lag`."""
         log = self._broker.log(self._topic)
-        return {partition: len(log[partition]) - at for partition, at in self._positions.items()}
+        return {partition: log[partition].end - at for partition, at in self._positions.items()}
 
     def close(self) -> None:
         """See `StageLog.close`."""

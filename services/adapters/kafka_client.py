@@ -1,0 +1,91 @@
+"""What every Kafka client here shares: errors sorted by what to do, and reading committed records outside a group."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from services.errors import Fenced, Retry, Stop
+
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+}
+PASSING = {
+    KafkaError._PARTITION_EOF,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
+
+
+def raise_for(error: KafkaError, doing: str) -> NoReturn:
+    """Turn a librdkafka error into the one that says what must be done."""
+    if error.code() in _FENCED:
+        raise Fenced(f"another worker owns this work now ({doing}: {error.str()})")
+    if error.retriable() and not error.fatal():
+        raise Retry(f"{doing}: {error.str()}")
+    raise Stop(f"{doing}: {error.str()}")
+
+
+def read_committed(
+    kafka: Mapping[str, str], topic: str, partition: int, start: int, end: int | None, batch_records: int = 10_000
+) -> Iterator[list[Message]]:
+    """Yield committed records of one partition with start <= offset < end, outside any group.
+
+    Parameters
+    ----------
+    end : int or None
+        Exclusive; None reads to the last stable offset as of the moment it is reached.
+
+    Raises
+    ------
+    Retry, Stop
+        The partition cannot be read.
+    """
+    stop = sys.maxsize if end is None else end
+    if stop <= start:
+        return
+    consumer = Consumer(
+        {
+            "group.id": "millstream.reader",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.message.max.bytes": 16_777_216,
+            **{k: v for k, v in kafka.items() if not k.startswith("group.")},
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(topic, partition, start)])
+        done = False
+        while not done:
+            good = []
+            for message in consumer.consume(batch_records, timeout=0.2):
+                error = message.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    done = True
+                elif error is not None and error.code() not in PASSING:
+                    raise_for(error, f"reading {topic}[{partition}]")
+                elif error is None:
+                    offset = message.offset() or 0
+                    if offset < stop:
+                        good.append(message)
+                    done = done or offset >= stop - 1
+            if good:
+                yield good
+    finally:
+        consumer.close()

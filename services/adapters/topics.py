@@ -1,0 +1,110 @@
+"""Create the topology's topics, and refuse ones that exist with a layout the engine cannot work on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from services.errors import Misconfigured, Retry
+from services.topology import MODELS, Topic
+
+_TIMEOUT_S = 30.0
+_BIG_RECORD_BYTES = 16_777_216
+
+
+@dataclass(frozen=True, slots=True)
+class TopicsCreated:
+    """Names of topics that were made and of those that were there."""
+
+    created: tuple[str, ...]
+    present: tuple[str, ...]
+
+
+def _config(topic: Topic) -> dict[str, str]:
+    if topic.cleanup == "compact":
+        config = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "600000"}
+        return {**config, "max.message.bytes": str(_BIG_RECORD_BYTES)} if topic.name == MODELS else config
+    return {"cleanup.policy": "delete", "retention.ms": "-1"}
+
+
+def create_topics(
+    kafka: Mapping[str, str], topics: Sequence[Topic], partitions: int, replication: int
+) -> TopicsCreated:
+    """Create what is missing.
+
+    Raises
+    ------
+    Retry
+        The cluster cannot be reached.
+    Misconfigured
+        A topic may not be created, or stages' topics differ in their number of partitions.
+    """
+    admin = AdminClient(dict(kafka))
+    counts = partition_counts(kafka, [topic.name for topic in topics])
+    wanted = {topic.name: topic.partitions or partitions for topic in topics}
+    # New topics follow the ones that are there: all keyed topics of one topology are co-partitioned.
+    shared = {counts[topic.name] for topic in topics if topic.partitions is None and topic.name in counts}
+    if len(shared) > 1:
+        layout = ", ".join(f"{t.name}: {counts[t.name]}" for t in topics if t.partitions is None and t.name in counts)
+        raise Misconfigured(
+            f"topics differ in their number of partitions ({layout}), so state and input would not meet. "
+            "Recreate them with one number, or start under another project name"
+        )
+    for name, count in wanted.items():
+        if name not in counts and shared and count == partitions:
+            wanted[name] = next(iter(shared))
+    missing = [topic for topic in topics if topic.name not in counts]
+    if not missing:
+        return TopicsCreated((), tuple(counts))
+    new = [
+        NewTopic(topic.name, num_partitions=wanted[topic.name], replication_factor=replication, config=_config(topic))
+        for topic in missing
+    ]
+    for name, future in admin.create_topics(new, operation_timeout=_TIMEOUT_S).items():
+        try:
+            future.result(_TIMEOUT_S)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            raise Misconfigured(f"topic {name} could not be created: {error.str()}") from failure
+    return TopicsCreated(tuple(topic.name for topic in missing), tuple(counts))
+
+
+def partition_counts(kafka: Mapping[str, str], names: Sequence[str]) -> dict[str, int]:
+    """Return the number of partitions of those of the topics that exist.
+
+    Raises
+    ------
+    Retry
+        The cluster cannot be reached.
+    """
+    try:
+        metadata = AdminClient(dict(kafka)).list_topics(timeout=_TIMEOUT_S)
+    except KafkaException as failure:
+        where = kafka.get("bootstrap.servers", "?")
+        raise Retry(f"Kafka at {where} does not answer ({failure.args[0].str()}); see `millstream doctor`") from failure
+    return {name: len(metadata.topics[name].partitions) for name in names if name in metadata.topics}
+
+
+def require_topics(kafka: Mapping[str, str], topics: Sequence[Topic]) -> int:
+    """Return the common number of partitions of the topology's topics.
+
+    Raises
+    ------
+    Misconfigured
+        One is missing, or they differ.
+    """
+    counts = partition_counts(kafka, [topic.name for topic in topics])
+    missing = [topic.name for topic in topics if topic.name not in counts]
+    if missing:
+        raise Misconfigured(f"topics are missing: {', '.join(missing)}; create them with `millstream init`")
+    shared = {counts[topic.name] for topic in topics if topic.partitions is None}
+    if len(shared) > 1:
+        layout = ", ".join(f"{t.name}: {counts[t.name]}" for t in topics if t.partitions is None)
+        raise Misconfigured(f"topics differ in their number of partitions ({layout}); state and input would not meet")
+    return shared.pop()
