@@ -70,8 +70,6 @@ def encode(  # noqa: PLR0912 - one branch per Avro type
                 at += 8
             elif put == PUT_FLOAT:
                 real32[0] = np.float32(reals[slot, row])
-                if np.isinf(real32[0]) and not np.isinf(reals[slot, row]):
-                    return row, step
                 for k in range(4):
                     out[at + k] = np.uint8((bits32[0] >> np.int32(8 * k)) & np.int32(0xFF))
                 at += 4
