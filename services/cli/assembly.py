@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import check_columns, load_declaration
 from services.adapters.schema_topic import SchemaResolver
+from services.core.batch import Array, Batch
 from services.core.contracts import Contract
 from services.core.declaration import Declaration
 from services.core.decode import RecordReader
 from services.core.encode import RecordWriter
 from services.core.schema import Schema, SchemaId
+from services.core.text import as_text
 from services.featurize.step import Featurize
 from services.score.step import Carried, Score
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED, StagePlan, Topology, derive
+from services.transport.records import Records
 from services.transport.stage import Stage
 from services.validate.step import Validate
 
@@ -41,6 +46,25 @@ class Assembly:
     def resolver(self) -> SchemaResolver:
         """Return a resolver of the schemas known without asking anybody."""
         return SchemaResolver(self.schemas, None, None)
+
+    def sample(self, plan: StagePlan) -> Records:
+        """Return two made-up records of a stage's input, to compile kernels on before real ones come."""
+        made: dict[str, Array] = {}
+        for field in plan.input_schema.fields:
+            if field.kind in {"int", "long"}:
+                made[field.name] = np.array([1, 2])
+            elif field.kind in {"float", "double"}:
+                made[field.name] = np.array([1.0, 2.0])
+            elif field.kind == "boolean":
+                made[field.name] = np.array([False, True])
+            else:
+                made[field.name] = np.array(
+                    [b"" if field.kind == "bytes" else field.symbols[0] if field.symbols else "a"] * 2, dtype=object
+                )
+        keys = as_text(made[self.contract.key if plan.first else plan.join_key])
+        two = np.array([-1, -1])
+        values = RecordWriter(plan.input_schema).encode(Batch(2, made))
+        return Records(plan.input, two, np.array([0, 1]), np.array([1, 2]), keys, values)
 
     def stage(self, plan: StagePlan, resolve: Resolve, carried: Carried | None = None) -> Stage:
         """Build a stage; its stores come with partitions."""

@@ -19,8 +19,8 @@ from services.transport.stage import Stage
 
 logger = logging.getLogger(__name__)
 
-_ROW = b"r"
-_MARKER = b"m"
+ROW_PREFIX = b"r"
+MARKER_KEY = b"m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ def checkpoint(
     rows: list[tuple[bytes, bytes | None]] = [(key, None) for key in stale]
     rows += store.dirty_rows()
     marker = Marker(next_offset, store.fingerprint, store.stream_time_ms)
-    keys = [_ROW + key for key, _ in rows]
+    keys = [ROW_PREFIX + key for key, _ in rows]
     values: list[bytes | None] = [value for _, value in rows]
-    return Output(changelog, [*keys, _MARKER], [*values, marker.encode()], partition)
+    return Output(changelog, [*keys, MARKER_KEY], [*values, marker.encode()], partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def recover(
     marker: Marker | None = None
     for records in log.read(plan.changelog, partition, 0, None):
         for key, value in zip(records.keys, records.values, strict=True):
-            if key == _MARKER and value is not None:
+            if key == MARKER_KEY and value is not None:
                 marker = Marker.decode(value)
             elif key is not None and value is not None:
                 rows[key[1:]] = value

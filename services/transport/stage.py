@@ -99,6 +99,12 @@ class Stage:
         self._dead_letters = dead_letters
         self._clock_s = clock_s
 
+    def warm_up(self, records: Records) -> None:
+        """Compile every kernel on a made-up micro-batch of partition -1, and forget what came of it."""
+        self.featurize.stores[-1] = self.featurize.new_store()
+        self.process(records, 0)
+        del self.featurize.stores[-1]
+
     def apply(self, records: Records) -> None:
         """Fold records into the state and write nothing: how recovery catches up."""
         self.featurize(self._validate(records))

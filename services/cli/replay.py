@@ -1,0 +1,180 @@
+"""``millstream replay``: history through the same stages, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from services.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from services.cli.assembly import Assembly
+    from services.core.batch import Batch
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(replay)
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return the bar that every long command shows."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def day_ms(text: str) -> int:
+    """Return an ISO date or time, UTC unless it says otherwise, as milliseconds since the epoch."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no ISO date or time, such as 2018-08-01") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def events_of(
+    assembly: Assembly, path: Path, mapping: dict[str, str], start_ms: int | None = None, end_ms: int | None = None
+) -> Iterator[tuple[Batch, int]]:
+    """Yield the file's events in file order, with how many rows could not be read as events.
+
+    Rows outside [start_ms, end_ms) of event time are passed over.
+    """
+    import numpy as np
+
+    from services.adapters.ingest import columns_for
+    from services.adapters.tabular import open_table
+    from services.core.convert import to_batch
+
+    table = open_table(path)
+    contract = assembly.contract
+    columns = columns_for(table, contract, mapping)
+    for chunk in table.chunks(list(columns.values())):
+        batch, rejections = to_batch(contract.schema.fields, columns, chunk.frame)
+        times_ms = batch.columns[contract.event_time]
+        good = np.ones(batch.length, dtype=np.bool_)
+        bad = {each.row for each in (*rejections, *chunk.rejections)}
+        good[list(bad)] = False
+        if start_ms is not None:
+            good &= times_ms >= start_ms
+        if end_ms is not None:
+            good &= times_ms < end_ms
+        yield (batch if good.all() else batch.take(good)), len(bad)
+
+
+def replay(
+    source: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines; events in the order to replay.")],
+    out: Annotated[Path, typer.Option(help="Directory for scored.parquet and dead-letters.parquet.")],
+    start: Annotated[str | None, typer.Option("--from", help="First event time (ISO, UTC).")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Event time to stop before (ISO, UTC).")] = None,
+    model: Annotated[str, typer.Option(help="champion, a version number, or none (the declared rule).")] = "champion",
+    mapping: Annotated[list[str] | None, typer.Option("--map", help="COLUMN=FIELD, if names differ.")] = None,
+) -> None:
+    """Replay history through the very stages that run live; write features, scores and dead letters."""
+    from services.cli.assembly import assemble
+
+    console = Console()
+    settings = load_settings()
+    pairs = dict(item.split("=", 1) for item in mapping or [])
+    assembly = assemble(settings)
+    counts = run_replay(
+        assembly,
+        source,
+        out,
+        console,
+        start_ms=day_ms(start) if start else None,
+        end_ms=day_ms(end) if end else None,
+        champion=model,
+        mapping=pairs,
+    )
+    console.print(
+        f"[bold]{counts['read']:,}[/] events replayed in {counts['seconds']:.1f} s "
+        f"({counts['read'] / max(counts['seconds'], 1e-9):,.0f}/s): {counts['scored']:,} scored, "
+        f"{counts['dead']:,} dead letters, {counts['duplicates']:,} duplicates -> {out}"
+    )
+    if counts["bad"]:
+        console.print(f"[yellow]{counts['bad']:,} rows of {source.name} could not be read as events and were left out; "
+                      f"`millstream ingest` names each[/]")  # fmt: skip
+        raise typer.Exit(1)
+
+
+def run_replay(
+    assembly: Assembly,
+    source: Path,
+    out: Path,
+    console: Console,
+    *,
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    champion: str = "none",
+    mapping: dict[str, str] | None = None,
+) -> dict[str, float]:
+    """Replay a file into a directory with a progress bar; return counts and seconds."""
+    import time
+
+    from services.adapters.parquet_out import ParquetOut
+    from services.adapters.tabular import open_table
+    from services.cli.replaying import History
+    from services.topology import DEAD_LETTERS
+
+    history = History(assembly, load_champion(assembly.settings, assembly, champion))
+    total = open_table(source).rows
+    started_s = time.perf_counter()
+    bad = 0
+    last = assembly.topology.stages[-1]
+    with (
+        progress_bar(console) as bar,
+        ParquetOut(out / "scored.parquet", last.output_schema) as scored,
+        ParquetOut(out / "dead-letters.parquet", assembly.contracts[DEAD_LETTERS].schema) as dead,
+    ):
+        task = bar.add_task(f"replay {source.name}", total=total, note="")
+        read = 0
+        for events, unreadable in events_of(assembly, source, mapping or {}, start_ms, end_ms):
+            bad += unreadable
+            for replayed in history.run(iter([events])):
+                scored.write(replayed.scored)
+                dead.write(replayed.dead_letters)
+                read = replayed.read
+                speed = read / (time.perf_counter() - started_s)
+                bar.update(task, completed=read + bad, note=f"{speed:,.0f} events/s")
+        bar.update(task, total=read + bad, completed=read + bad)
+    return {
+        "read": read,
+        "scored": scored.rows,
+        "dead": dead.rows,
+        "duplicates": read - scored.rows - dead.rows,
+        "bad": bad,
+        "seconds": time.perf_counter() - started_s,
+    }
+
+
+def load_champion(settings: Settings, assembly: Assembly, which: str):  # type: ignore[no-untyped-def]
+    """Return the model a command names: ``none``, ``champion`` or a version number."""
+    from services.errors import Misconfigured
+    from services.score.scorer import Champion
+
+    if which == "none":
+        return None
+    from services.adapters.registry import open_registry
+
+    service = assembly.declaration.service
+    registry = open_registry(settings)
+    found = registry.load(service.name, None if which == "champion" else int(which))
+    if found is None:
+        if which == "champion":
+            return None
+        raise Misconfigured(f"model {service.name} has no version {which}; see `millstream models list`")
+    return Champion.load(found, service)

@@ -1,0 +1,60 @@
+"""``millstream init`` and ``millstream run``: topics and feature repo, then the stages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.settings import Settings, load_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(init)
+    app.command()(run)
+
+
+def init() -> None:
+    """Create the topics, publish their schemas and apply the Feast repo. Safe to repeat."""
+    from services.cli.setup import initialise
+
+    console = Console()
+    initialise(load_settings(), console.print)
+
+
+def run(
+    stages: Annotated[
+        list[str] | None, typer.Argument(help="Stages to run; default: all, in this one process.")
+    ] = None,
+    guarantee: Annotated[str | None, typer.Option(help="exactly_once or at_least_once.")] = None,
+    worker_id: Annotated[
+        str | None, typer.Option(help="Stable worker name; default: a free slot of this machine.")
+    ] = None,
+    log_format: Annotated[str, typer.Option(help="human or json.")] = "human",
+) -> None:
+    """Run stages until SIGTERM or Ctrl-C. Several processes share the work by partitions."""
+    from services.adapters.logs import configure_logs
+
+    settings = load_settings(guarantee=guarantee, worker_id=worker_id)
+    configure_logs(log_format)
+    asyncio.run(_serve(settings, stages or []))
+
+
+async def _serve(settings: Settings, names: list[str]) -> None:
+    from services.cli.workers import build_worker
+    from services.transport.worker import serve
+
+    stopping = asyncio.Event()
+    with contextlib.ExitStack() as stack:
+        loops, name = build_worker(settings, names, stack)
+        await serve(
+            loops,
+            name=name,
+            watchdog_ms=settings.watchdog_ms,
+            shutdown_deadline_ms=settings.shutdown_deadline_ms,
+            stopping=stopping,
+        )

@@ -1,0 +1,30 @@
+"""What must be there before stages run: topics, published schemas, the applied Feast repo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.adapters import feature_repo
+from services.adapters.endpoints import resolve
+from services.adapters.schema_topic import publish_schemas
+from services.adapters.topics import create_topics
+from services.cli.assembly import Assembly, assemble
+from services.settings import Settings
+
+
+def initialise(settings: Settings, say: Callable[[str], None]) -> Assembly:
+    """Create topics, publish schemas, apply the Feast repo; all of it safe to repeat.
+
+    Raises
+    ------
+    Misconfigured, Retry
+        Saying what is missing or wrong.
+    """
+    assembly = assemble(settings)
+    endpoints = resolve(settings)
+    topics = create_topics(endpoints.kafka, assembly.topology.topics, settings.partitions, settings.replication)
+    say(f"topics: {len(topics.created)} created, {len(topics.present)} were there")
+    publish_schemas(endpoints.kafka, assembly.schemas)
+    feature_repo.apply(settings)
+    say(f"Feast project {assembly.declaration.project}: {len(assembly.declaration.views)} stream views applied")
+    return assembly

@@ -1,0 +1,139 @@
+"""Compose a worker: stages with their logs, the online view, promoted models, metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+from services.adapters import telemetry as telemetry_adapter
+from services.adapters.endpoints import Endpoints, resolve
+from services.adapters.schema_topic import SchemaResolver, publish_schemas, read_schemas
+from services.adapters.topics import require_topics
+from services.cli.assembly import Assembly, assemble
+from services.errors import Refused
+from services.score.scorer import Champion
+from services.score.step import Score
+from services.settings import Settings
+from services.topology import StagePlan
+from services.transport.dead_letters import DeadLetterLimit
+from services.transport.kafka_log import KafkaLog
+from services.transport.loop import LoopLimits, StageLoop
+from services.transport.observer import TelemetryObserver
+from services.transport.worker_slot import WorkerSlot
+
+logger = logging.getLogger(__name__)
+
+
+def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.ExitStack) -> tuple[list[StageLoop], str]:
+    """Return the loops of the named stages (all when none is named) and the worker's name.
+
+    Whatever must be closed is entered into ``stack``.
+
+    Raises
+    ------
+    Misconfigured, Retry
+        Saying what is missing, before anything is consumed.
+    """
+    endpoints = resolve(settings)
+    # Before anything imports Feast, which would turn the metrics library to its multi-process mode.
+    telemetry = telemetry_adapter.Telemetry()
+    assembly = assemble(settings)
+    plans = [assembly.topology.stage(name) for name in names] if names else list(assembly.topology.stages)
+    require_topics(endpoints.kafka, assembly.topology.topics)
+    publish_schemas(endpoints.kafka, assembly.schemas)
+    slot = WorkerSlot(settings.state_dir / "workers", settings.worker_id)
+    stack.callback(slot.release)
+    resolver = _resolver(assembly, endpoints)
+    view = _view(assembly, endpoints, plans, stack)
+    observer = TelemetryObserver(telemetry, view)
+    loops = []
+    for plan in plans:
+        stage = assembly.stage(plan, resolver, _carried(assembly, endpoints, stack) if plan.last else None)
+        log = KafkaLog(
+            endpoints.kafka,
+            group=f"{assembly.topology.project}.{plan.name}",
+            transactional_id=f"{assembly.topology.project}.{plan.name}.{slot.name}",
+            exactly_once=settings.guarantee == "exactly_once",
+            transaction_timeout_ms=settings.transaction_timeout_ms,
+            instance_id=settings.worker_id,
+        )
+        before_batch = _promotions(assembly, endpoints, stage.score, stack) if isinstance(stage.score, Score) else None
+        stage.warm_up(assembly.sample(plan))
+        loops.append(
+            StageLoop(
+                stage,
+                log,
+                LoopLimits(settings.batch_records, settings.checkpoint_interval_ms),
+                DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_window),
+                view,
+                observer,
+                before_batch or (lambda: None),
+            )
+        )
+    observer.watch(loops)
+    stack.enter_context(
+        telemetry_adapter.serve(telemetry, settings, slot.name, [p.name for p in plans], observer.ready)
+    )
+    return loops, slot.name
+
+
+def _resolver(assembly: Assembly, endpoints: Endpoints) -> SchemaResolver:
+    registry = None
+    if assembly.settings.schema_registry_url is not None:
+        from services.adapters.schema_registry import open_registry_resolver
+
+        registry = open_registry_resolver(assembly.settings)
+    return SchemaResolver(assembly.schemas, lambda: read_schemas(endpoints.kafka), registry)
+
+
+def _view(assembly, endpoints, plans, stack):  # type: ignore[no-untyped-def]
+    from services.adapters.view_writer import open_view_writer
+
+    writer = open_view_writer(
+        assembly.settings, assembly.declaration, endpoints.redis_url, [plan.name for plan in plans]
+    )
+    stack.callback(writer.close)
+    return writer
+
+
+def _carried(assembly, endpoints, stack):  # type: ignore[no-untyped-def]
+    if not assembly.declaration.batch:
+        return None
+    from services.adapters.batch_views import BatchViewReader
+
+    reader = BatchViewReader(assembly.declaration, endpoints.redis_url)
+    stack.callback(reader.close)
+    return reader
+
+
+def _promotions(
+    assembly: Assembly, endpoints: Endpoints, score: Score, stack: contextlib.ExitStack
+) -> Callable[[], None]:
+    """Load the champion now, and return what swaps in a newly promoted one between two micro-batches."""
+    from services.adapters.promotions import PromotionWatcher, latest
+
+    service = assembly.declaration.service
+
+    def offer(model) -> None:  # type: ignore[no-untyped-def]
+        try:
+            score.swap(Champion.load(model, service))
+            logger.info("model %s version %s answers from now on", model.name, model.version)
+        except Refused as error:
+            serving = score.champion.version if score.champion is not None else "the declared rule"
+            logger.error("model %s version %s refused: %s; %s goes on", model.name, model.version, error, serving)
+
+    present = latest(endpoints.kafka, service.name)
+    if present is None:
+        logger.warning("no model %s is promoted yet: the declared rule answers", service.name)
+    else:
+        offer(present)
+    watcher = PromotionWatcher(endpoints.kafka, service.name)
+    stack.callback(watcher.close)
+
+    def before_batch() -> None:
+        promoted = watcher.take()
+        if promoted is not None and (score.champion is None or promoted.version != score.champion.version):
+            offer(promoted)
+
+    return before_batch

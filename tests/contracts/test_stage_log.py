@@ -1,0 +1,199 @@
+"""The log's promises, kept alike by Kafka and by memory."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from services.adapters.endpoints import Endpoints
+from services.adapters.topics import create_topics
+from services.errors import Stop
+from services.topology import Topic
+from services.transport.kafka_log import KafkaLog
+from services.transport.log import Assignment, StageLog
+from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.records import Output
+
+PARTITIONS = 2
+
+
+@dataclass
+class World:
+    """A log of one kind: fresh topics, and as many members as wanted."""
+
+    topic: str
+    out: str
+    member: Callable[[], StageLog]
+    append: Callable[[Output], None]
+    opened: list[StageLog] = field(default_factory=list)
+
+    def join(self) -> StageLog:
+        log = self.member()
+        self.opened.append(log)
+        return log
+
+
+def _memory() -> World:
+    broker = MemoryBroker(partitions=PARTITIONS)
+    return World("in", "out", lambda: MemoryLog(broker, "group"), broker.append)
+
+
+def _kafka(endpoints: Endpoints) -> World:
+    name = uuid.uuid4().hex[:8]
+    topics = [Topic(f"in-{name}", "key", "w", ()), Topic(f"out-{name}", "key", "w", ())]
+    create_topics(endpoints.kafka, topics, PARTITIONS, 1)
+
+    def member() -> StageLog:
+        return KafkaLog(
+            endpoints.kafka,
+            group=f"group-{name}",
+            transactional_id=f"member-{name}",
+            exactly_once=True,
+            transaction_timeout_ms=10_000,
+        )
+
+    def append(output: Output) -> None:
+        writer = KafkaLog(
+            endpoints.kafka,
+            group=f"writer-{name}",
+            transactional_id=f"writer-{name}",
+            exactly_once=True,
+            transaction_timeout_ms=10_000,
+        )
+        writer.transact([output], {})
+        writer.close()
+
+    return World(f"in-{name}", f"out-{name}", member, append)
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = _memory() if request.param == "memory" else _kafka(request.getfixturevalue("kafka"))
+    yield made
+    for log in made.opened:
+        log.close()
+
+
+@dataclass
+class Seen:
+    """What a member was told and read."""
+
+    assigned: dict[int, int | None] = field(default_factory=dict)
+    revoked: list[int] = field(default_factory=list)
+    values: dict[int, list[bytes | None]] = field(default_factory=dict)
+
+    def assignment(self, begin: int = 0) -> Assignment:
+        def assigned(partition: int, committed: int | None) -> int:
+            self.assigned[partition] = committed
+            return begin if committed is None else committed
+
+        return Assignment(assigned, self.revoked.extend, self.revoked.extend)
+
+    def read(self, log: StageLog, count: int, max_records: int = 100) -> dict[int, int]:
+        offsets: dict[int, int] = {}
+        for _ in range(300):
+            records = log.poll(max_records, 0.1)
+            assert len(records) <= max_records
+            for partition, value in zip(records.partitions.tolist(), records.values, strict=True):
+                self.values.setdefault(partition, []).append(value)
+            offsets.update(records.next_offsets())
+            if sum(map(len, self.values.values())) >= count:
+                return offsets
+        raise AssertionError(f"{count} records wanted, read {self.values}")
+
+
+def _numbered(count: int) -> Output:
+    return Output("in", [b"%d" % i for i in range(count)], [b"v%d" % i for i in range(count)])
+
+
+def test_every_record_arrives_once_in_order_per_partition(world: World) -> None:
+    world.append(Output(world.topic, _numbered(50).keys, _numbered(50).values))
+    log, seen = world.join(), Seen()
+    log.subscribe(world.topic, seen.assignment())
+    seen.read(log, 50, max_records=7)
+    assert seen.assigned == {0: None, 1: None}
+    arrived = [int(value[1:]) for values in seen.values.values() for value in values if value]
+    assert sorted(arrived) == list(range(50))
+    for values in seen.values.values():
+        numbers = [int(value[1:]) for value in values if value]
+        assert numbers == sorted(numbers)
+
+
+def test_outputs_and_offsets_are_kept_together(world: World) -> None:
+    world.append(Output(world.topic, _numbered(20).keys, _numbered(20).values))
+    log, seen = world.join(), Seen()
+    log.subscribe(world.topic, seen.assignment())
+    offsets = seen.read(log, 20)
+    log.transact([Output(world.out, [b"k", b"k"], [b"one", b"two"], partition=1)], offsets)
+    read = [value for records in log.read(world.out, 1, 0, None) for value in records.values]
+    assert read == [b"one", b"two"]
+    log.close()
+    assert sorted(seen.revoked) == [0, 1]
+
+    again = Seen()
+    log = world.join()
+    log.subscribe(world.topic, again.assignment())
+    world.append(Output(world.topic, [b"next"], [b"next"]))
+    again.read(log, 1)
+    assert again.assigned == offsets
+    assert [value for values in again.values.values() for value in values] == [b"next"]
+
+
+def test_reading_a_range_leaves_out_its_end(world: World) -> None:
+    world.append(Output(world.topic, [b"k"] * 6, [b"%d" % i for i in range(6)], partition=0))
+    log = world.join()
+    found = [
+        (offset, value)
+        for records in log.read(world.topic, 0, 2, 5)
+        for offset, value in zip(records.offsets.tolist(), records.values, strict=True)
+    ]
+    assert [value for _, value in found] == [b"2", b"3", b"4"]
+    assert list(log.read(world.topic, 0, 4, 4)) == []
+    assert list(log.read(world.topic, 1, 0, None)) == []
+    assert log.beginning(world.topic, 0) == 0
+
+
+def test_keys_decide_the_partition_as_in_java(world: World) -> None:
+    keys = [b"21", b"foobar", b"abc"]
+    world.append(Output(world.topic, keys, keys))
+    log, seen = world.join(), Seen()
+    log.subscribe(world.topic, seen.assignment())
+    seen.read(log, 3)
+    # Utils.murmur2 of the Java client, positive, modulo 2.
+    assert seen.values == {0: [b"21", b"foobar"], 1: [b"abc"]}
+
+
+def test_tombstones_and_null_keys_pass(world: World) -> None:
+    world.append(Output(world.topic, [b"k", None], [None, b""], partition=0))
+    log, seen = world.join(), Seen()
+    log.subscribe(world.topic, seen.assignment())
+    seen.read(log, 2)
+    assert seen.values == {0: [None, b""]}
+
+
+def test_lag_is_what_is_left_to_read(world: World) -> None:
+    world.append(Output(world.topic, [b"k"] * 5, [b"v"] * 5, partition=0))
+    log, seen = world.join(), Seen()
+    log.subscribe(world.topic, seen.assignment())
+    seen.read(log, 2, max_records=2)
+    assert sum(log.lag().values()) >= 1
+    seen.read(log, 5)
+    assert log.lag()[0] == 0
+
+
+@pytest.mark.kafka
+def test_a_second_owner_fences_the_first(kafka: Endpoints) -> None:
+    world = _kafka(kafka)
+    world.append(Output(world.topic, [b"k"], [b"v"], partition=0))
+    first, seen = world.join(), Seen()
+    first.subscribe(world.topic, seen.assignment())
+    offsets = seen.read(first, 1)
+    world.join()
+    with pytest.raises(Stop):
+        first.transact([Output(world.out, [b"k"], [b"zombie"], partition=0)], offsets)
+    assert [value for records in first.read(world.out, 0, 0, None) for value in records.values] == []
+    for log in world.opened:
+        log.close()
