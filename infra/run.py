@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> int:
         return test(rest)
     if command == "lock":
         return lock()
-    os.execv(str(BIN / "millstream"), [str(BIN / "millstream"), *arguments])
+    return os.execv(str(BIN / "millstream"), [str(BIN / "millstream"), *arguments])
 
 
 if __name__ == "__main__":
