@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 from services.core.schema_field import (
     MISSING,
     Field,
+    Kind,
     Missing,
     SchemaError,
     canonical_type,
@@ -27,7 +28,7 @@ from services.core.schema_field import (
     parse_field,
 )
 
-__all__ = ["MISSING", "Field", "Missing", "Schema", "SchemaError", "SchemaId", "crc64"]
+__all__ = ["MISSING", "Field", "Kind", "Missing", "Schema", "SchemaError", "SchemaId", "crc64"]
 
 _CRC_EMPTY: Final = 0xC15D213AA4D7A795
 

@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
-KINDS: Final = frozenset({"int", "long", "float", "double", "boolean", "string", "bytes", "enum"})
+Kind = Literal["int", "long", "float", "double", "boolean", "string", "bytes", "enum"]
+KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _INT_RANGE: Final = {"int": 1 << 31, "long": 1 << 63}
@@ -55,7 +56,7 @@ class Field:
     """
 
     name: str
-    kind: str
+    kind: Kind
     nullable: bool = False
     null_first: bool = True
     default: Default = MISSING
@@ -103,7 +104,7 @@ def _base(where: str, name: str, namespace: str, kind: Any, enums: dict[str, Fie
     spec: Mapping[str, Any] = kind if isinstance(kind, Mapping) else {"type": kind}
     tag = spec.get("type")
     if isinstance(tag, str) and tag in KINDS - {"enum"}:
-        return Field(name, tag, logical_type=spec.get("logicalType"))
+        return Field(name, cast("Kind", tag), logical_type=spec.get("logicalType"))
     if tag == "enum":
         symbols = spec.get("symbols")
         if not isinstance(spec.get("name"), str) or not isinstance(symbols, list) or not symbols:
