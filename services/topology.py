@@ -12,7 +12,8 @@ from typing import Literal
 
 from services.core.contracts import Contract
 from services.core.declaration import Declaration, FeatureType, View
-from services.core.schema import Field, Kind, Schema
+from services.core.schema import Field, Schema
+from services.core.schema_field import Kind
 from services.errors import Misconfigured
 
 SCORED = "scored"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
@@ -9,6 +10,9 @@ from typing import NoReturn
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from services.errors import Fenced, Retry, Stop
+
+client_logger = logging.getLogger("librdkafka")
+"""Where clients' own log lines go, instead of to standard error."""
 
 _FENCED = {
     KafkaError._FENCED,
@@ -67,6 +71,7 @@ def read_committed(
             "enable.partition.eof": True,
             "fetch.message.max.bytes": 16_777_216,
             **{k: v for k, v in kafka.items() if not k.startswith("group.")},
+            "logger": client_logger,
         }
     )
     try:

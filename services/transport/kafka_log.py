@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from services.adapters.kafka_client import PASSING, raise_for, read_committed
+from services.adapters.kafka_client import PASSING, client_logger, raise_for, read_committed
 from services.errors import Stop
 from services.transport.log import Assignment
 from services.transport.records import Output, Records, empty_records
@@ -72,6 +72,7 @@ class KafkaLog:
         self._topic = ""
         self._owned: set[int] = set()
         self._delivery_errors: list[KafkaError] = []
+        self._failed = False
         member = {"group.instance.id": instance_id} if instance_id else {}
         self._consumer = Consumer(
             {
@@ -88,6 +89,7 @@ class KafkaLog:
                 "fetch.message.max.bytes": 16_777_216,
                 **member,
                 **self._kafka,
+                "logger": client_logger,
             }
         )
         transaction = (
@@ -114,6 +116,7 @@ class KafkaLog:
                 "delivery.timeout.ms": transaction_timeout_ms,
                 **transaction,
                 **self._kafka,
+                "logger": client_logger,
             }
         )
         if exactly_once:
@@ -194,10 +197,17 @@ class KafkaLog:
 
     def transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
         """See `StageLog.transact`."""
+        if self._failed:
+            raise Stop("an earlier transaction failed; only a restart recovers")
         offsets = [TopicPartition(self._topic, p, offset) for p, offset in next_offsets.items()]
-        if not self._exactly_once:
+        self._failed = True
+        if self._exactly_once:
+            self._write_in_transaction(outputs, offsets)
+        else:
             self._write_then_commit(outputs, offsets)
-            return
+        self._failed = False
+
+    def _write_in_transaction(self, outputs: Sequence[Output], offsets: list[TopicPartition]) -> None:
         try:
             self._producer.begin_transaction()
             for output in outputs:
@@ -286,4 +296,3 @@ class KafkaLog:
     def close(self) -> None:
         """See `StageLog.close`."""
         self._consumer.close()
-        self._producer.flush(5.0)
