@@ -1,0 +1,139 @@
+"""Structured logs on standard error, for people or as JSON lines; secrets are struck out of whatever is logged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TextIO
+
+from pydantic import SecretStr
+
+from services.errors import Misconfigured
+from services.settings import Settings
+
+FORMATS = ("human", "json")
+_STRUCK = "***"
+_SECRET_KEYS = ("password", "secret", "token", "private", "key.pem")
+# user:password@ in any URL, and password=..., however the setting that holds it is spelt.
+_URL = re.compile(r"(\w[\w+.-]*://)[^/\s:@]*:[^/\s@]+@")
+_URL_PASSWORD = re.compile(r"^\w[\w+.-]*://[^/\s:@]*:([^/\s@]+)@.*$", re.S)
+_ASSIGNED = re.compile(
+    r"""(["']?[\w.-]*(?:password|passwd|secret|token|user\.info)["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;}\])]+)""", re.I
+)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def configure_logs(
+    log_format: str, *, level: str = "INFO", secrets: Sequence[str] = (), stream: TextIO | None = None
+) -> None:
+    """Send every logger's records to one handler; calling again replaces it.
+
+    Parameters
+    ----------
+    log_format : str
+        ``human`` or ``json``: one object per line with ``time``, ``level``, ``logger``, ``message``, ``thread``,
+        ``error`` (a traceback) and whatever was given as ``extra``.
+    level : str
+        Least severe level that is written.
+    secrets : sequence of str
+        Values never to be written, see `secrets_of`. Passwords in URLs and ``password=...`` are struck out anyway.
+    stream : text stream or None
+        Default: standard error.
+
+    Raises
+    ------
+    Misconfigured
+        If the format or the level is none that exists.
+    """
+    if log_format not in FORMATS:
+        raise Misconfigured(f"log format {log_format!r} is unknown; allowed: {', '.join(FORMATS)}")
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise Misconfigured(f"log level {level!r} is unknown; allowed: DEBUG, INFO, WARNING, ERROR, CRITICAL")
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Redacting(_Json() if log_format == "json" else _Human(), secrets))
+    root = logging.getLogger()
+    for present in list(root.handlers):
+        if isinstance(present.formatter, _Redacting):
+            root.removeHandler(present)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """Return every secret value among the settings, for `configure_logs`."""
+    found = [value.get_secret_value() for _name, value in settings if isinstance(value, SecretStr)]
+    found += [value for key, value in settings.kafka.items() if any(part in key for part in _SECRET_KEYS)]
+    # A URL's or pair's password also travels by itself, e.g. in a server's error.
+    found += [_URL_PASSWORD.sub(r"\1", value) for value in found if _URL_PASSWORD.match(value)]
+    found += [value.partition(":")[2] for value in found if ":" in value and "//" not in value]
+    return tuple(sorted({value for value in found if len(value) > 2}, key=len, reverse=True))
+
+
+class _Redacting(logging.Formatter):
+    """Another formatter's text with the secrets struck out, tracebacks and extras included."""
+
+    def __init__(self, inner: logging.Formatter, secrets: Sequence[str]) -> None:
+        super().__init__()
+        self._inner = inner
+        # A secret inside JSON is escaped.
+        spelt = {spelling for secret in secrets for spelling in (secret, json.dumps(secret)[1:-1]) if spelling}
+        ordered = sorted(spelt, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self._inner.format(record)
+        if self._known is not None:
+            text = self._known.sub(_STRUCK, text)
+        return text
+
+
+def strike(text: str) -> str:
+    """Return the text with passwords in URLs and assignments struck out.
+
+    Examples
+    --------
+    >>> strike("redis://user:hunter2@localhost:6379 and sasl.password=hunter2, acks=all")
+    'redis://***@localhost:6379 and sasl.password=***, acks=all'
+    """
+    return _ASSIGNED.sub(rf"\1{_STRUCK}", _URL.sub(rf"\1{_STRUCK}@", text))
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Human(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{_time(record)} {record.levelname:<8} {record.name}: {strike(record.getMessage())}"
+        if record.exc_info:
+            text += "\n" + strike(self.formatException(record.exc_info))
+        return text
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": strike(record.getMessage()),
+            "thread": record.threadName,
+        }
+        line |= {
+            name: _STRUCK if any(part in name.lower() for part in _SECRET_KEYS) else _plain(value)
+            for name, value in vars(record).items()
+            if name not in _STANDARD
+        }
+        if record.exc_info:
+            line["error"] = strike(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return strike(str(value))

@@ -1,0 +1,82 @@
+"""What the log says, and what it must never say."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from services.adapters.logs import configure_logs, secrets_of
+from services.errors import Misconfigured
+from services.settings import load_settings
+
+logger = logging.getLogger("millstream.test")
+
+
+@pytest.fixture(autouse=True)
+def _root_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def logged(log_format: str, secrets: tuple[str, ...] = ()) -> io.StringIO:
+    stream = io.StringIO()
+    configure_logs(log_format, secrets=secrets, stream=stream)
+    return stream
+
+
+def test_json_is_one_object_a_line_with_extras_and_traceback() -> None:
+    stream = logged("json")
+    logger.warning("lag of %s\nrecords", 5, extra={"stage": "customer", "partition": 3})
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        logger.exception("it failed")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["message"] == "lag of 5\nrecords"
+    assert (first["level"], first["logger"], first["stage"], first["partition"]) == (
+        "WARNING",
+        "millstream.test",
+        "customer",
+        3,
+    )
+    assert first["time"].endswith("Z")
+    assert "RuntimeError: broken" in second["error"]
+
+
+def test_configuring_again_replaces() -> None:
+    old = logged("human")
+    new = logged("human")
+    logger.info("once")
+    assert old.getvalue() == ""
+    assert new.getvalue().count("once") == 1
+
+
+@pytest.mark.parametrize("log_format", ["human", "json"])
+def test_secrets_are_struck_out(log_format: str) -> None:
+    environ = {"MILLSTREAM_KAFKA_SASL_PASSWORD": 'tops"ecret', "MILLSTREAM_KAFKA_SASL_USERNAME": "alice"}
+    settings = load_settings(
+        environ, redis_url="rediss://bob:hunter2@redis:6379/0", schema_registry_user_info="carol:swordfish"
+    )
+    stream = logged(log_format, secrets_of(settings))
+    logger.info("settings %s", settings)
+    logger.info('a bare tops"ecret, hunter2 and swordfish', extra={"url": "redis://x:hunter2@h", "api_token": "abc123"})
+    logger.info("amqp://dave:other@host and ssl.key.password = 'unknown one' end")
+    try:
+        raise ValueError("cannot reach rediss://bob:hunter2@redis:6379/0")
+    except ValueError:
+        logger.exception("no connection")
+    text = stream.getvalue()
+    for secret in ('tops"ecret', 'tops\\"ecret', "hunter2", "swordfish", "abc123", "other", "unknown one"):
+        assert secret not in text
+    assert "alice" in text
+    assert "redis:6379/0" in text
+
+
+def test_unknown_format_is_refused() -> None:
+    with pytest.raises(Misconfigured, match="human, json"):
+        configure_logs("xml")

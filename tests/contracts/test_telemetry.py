@@ -1,0 +1,189 @@
+"""The process's metrics, as Prometheus would read them, and the endpoint that serves them."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.adapters.process_usage import own_rss_bytes, usage_of
+from services.adapters.telemetry import Telemetry
+from services.adapters.telemetry_endpoint import TelemetryEndpoint, worker_file
+from services.errors import Misconfigured
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_counts_add_up_per_label() -> None:
+    telemetry = Telemetry()
+    telemetry.count("millstream_events_total", 5, stage="customer")
+    telemetry.count("millstream_events_total", 2, stage="customer")
+    telemetry.count("millstream_events_total", 1, stage="terminal")
+    seen = samples(telemetry.exposition().decode())
+    assert seen["millstream_events_total", (("stage", "customer"),)] == 7
+    assert seen["millstream_events_total", (("stage", "terminal"),)] == 1
+    assert telemetry.value("millstream_events_total", stage="customer") == 7
+    assert seen["millstream_view_failures_total", ()] == 0, "alerts on a rate need the zero"
+
+
+def test_gauge_is_set_and_forgotten() -> None:
+    telemetry = Telemetry()
+    telemetry.gauge("millstream_lag_records", 9, stage="customer", partition=3)
+    telemetry.gauge("millstream_lag_records", 4, stage="customer", partition=3)
+    key = ("millstream_lag_records", (("partition", "3"), ("stage", "customer")))
+    assert samples(telemetry.exposition().decode())[key] == 4
+    telemetry.forget("millstream_lag_records", stage="customer", partition=3)
+    assert key not in samples(telemetry.exposition().decode())
+
+
+def test_histogram_counts_upper_bounds_in() -> None:
+    telemetry = Telemetry()
+    telemetry.observe("millstream_end_to_end_seconds", np.array([0.001, 0.002, 0.0021, 99.0]), stage="s")
+    telemetry.observe("millstream_end_to_end_seconds", 0.05, stage="s")
+    seen = samples(telemetry.exposition().decode())
+    name = "millstream_end_to_end_seconds"
+    buckets = {dict(labels)["le"]: value for (n, labels), value in seen.items() if n == f"{name}_bucket"}
+    assert buckets["0.002"] == 2
+    assert buckets["0.005"] == 3
+    assert buckets["0.05"] == 4
+    assert buckets["60.0"] == 4
+    assert buckets["+Inf"] == 5
+    assert seen[f"{name}_count", (("stage", "s"),)] == 5
+    assert seen[f"{name}_sum", (("stage", "s"),)] == pytest.approx(99.0551)
+
+
+def test_wrong_labels_are_refused() -> None:
+    telemetry = Telemetry()
+    with pytest.raises(ValueError, match="stage"):
+        telemetry.count("millstream_events_total", 1)
+    with pytest.raises(ValueError, match="color"):
+        telemetry.count("millstream_events_total", 1, stage="a", color="b")
+    with pytest.raises(ValueError, match="only goes up"):
+        telemetry.count("millstream_events_total", -1, stage="a")
+
+
+@pytest.mark.parametrize("order", ["feast first", "feast last"])
+def test_feast_does_not_change_the_metrics(order: str) -> None:
+    """feast.metrics turns prometheus_client's values into files shared between processes."""
+    ours = "from services.adapters.telemetry import Telemetry"
+    imports = ["import feast.metrics", ours] if order == "feast first" else [ours, "import feast.metrics"]
+    script = "\n".join(
+        [
+            "import warnings; warnings.simplefilter('ignore')",
+            *imports,
+            "import os; assert 'PROMETHEUS_MULTIPROC_DIR' in os.environ, 'feast changed: this test shows nothing'",
+            "before = set(os.listdir(os.environ['PROMETHEUS_MULTIPROC_DIR']))",
+            "telemetry = Telemetry()",
+            "telemetry.count('millstream_events_total', 3, stage='s')",
+            "telemetry.gauge('millstream_partitions', 2, stage='s')",
+            "assert set(os.listdir(os.environ['PROMETHEUS_MULTIPROC_DIR'])) == before, 'values went to files'",
+            "print(telemetry.exposition().decode())",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = samples(done.stdout)
+    assert seen["millstream_events_total", (("stage", "s"),)] == 3
+    assert seen["millstream_partitions", (("stage", "s"),)] == 2
+    assert {name.partition("_")[0] for name, _labels in seen} == {"millstream"}, "another library's metrics got in"
+
+
+def get(endpoint: TelemetryEndpoint, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{endpoint.host}:{endpoint.port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+class Worker:
+    def __init__(self, state_dir: Path) -> None:
+        self.telemetry = Telemetry()
+        self.ill: dict[str, str] = {}
+        self.unready = {"customer": "partition 1 is being recovered"}
+        self.file = worker_file(state_dir, "a/b-0")
+        self.endpoint = TelemetryEndpoint(
+            self.telemetry,
+            health=lambda: self.ill,
+            ready=lambda: self.unready,
+            host="127.0.0.1",
+            port=0,
+            state_dir=state_dir,
+            worker="a/b-0",
+            stages=["customer"],
+        )
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    made = Worker(tmp_path)
+    yield made
+    made.endpoint.close()
+
+
+def test_endpoint_serves_metrics_and_refreshes_them(worker: Worker) -> None:
+    worker.telemetry.before_scrape(lambda: worker.telemetry.gauge("millstream_process_rss_bytes", own_rss_bytes()))
+    status, text = get(worker.endpoint, "/metrics")
+    assert status == 200
+    assert samples(text)["millstream_process_rss_bytes", ()] > 10_000_000
+
+
+def test_endpoint_tells_why_not(worker: Worker) -> None:
+    assert get(worker.endpoint, "/health") == (200, '{"status": "ok", "reasons": {}}\n')
+    status, text = get(worker.endpoint, "/ready")
+    assert status == 503
+    assert json.loads(text)["reasons"] == {"customer": "partition 1 is being recovered"}
+    worker.unready = {}
+    worker.ill = {"watchdog": "stage customer has not come round for 130 s"}
+    assert get(worker.endpoint, "/ready")[0] == 200
+    assert get(worker.endpoint, "/health?verbose")[0] == 503
+    assert get(worker.endpoint, "/etc/passwd")[0] == 404
+
+
+def test_worker_file_names_the_port_and_goes_with_the_worker(worker: Worker) -> None:
+    said = json.loads(worker.file.read_text())
+    assert said["host"] == "127.0.0.1"
+    assert said["port"] == worker.endpoint.port > 0
+    assert said["stages"] == ["customer"]
+    worker.endpoint.close()
+    assert not worker.file.exists()
+
+
+def test_taken_port_is_named(worker: Worker, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="MILLSTREAM_METRICS_PORT"):
+        TelemetryEndpoint(
+            worker.telemetry,
+            health=dict,
+            ready=dict,
+            host="127.0.0.1",
+            port=worker.endpoint.port,
+            state_dir=tmp_path,
+            worker="other",
+            stages=[],
+        )
+
+
+def test_usage_includes_children() -> None:
+    burn = "import time\nwhile time.process_time() < 0.4: pass\nprint('done', flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"done\n"
+        alone, tree = usage_of(process.pid, with_children=False), usage_of(process.pid)
+        process.communicate(b"\n")
+    assert tree.cpu_s - alone.cpu_s >= 0.25
+    assert tree.rss_bytes > alone.rss_bytes > 0
+    assert usage_of(process.pid).rss_bytes == 0
