@@ -14,7 +14,7 @@ from rich.console import Console
 
 from services.errors import MillstreamError, Misconfigured, Retry
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("contracts",)
 
 app = typer.Typer(
     name="millstream",

@@ -1,0 +1,154 @@
+"""``millstream contracts``: read the contracts, and refuse a change that would break somebody."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from services.adapters.contract_history import Version, all_versions, versions_at
+from services.adapters.contracts import load_all, schemas_dir
+from services.core.compatibility import MODES, Break, Mode, breaking_changes
+from services.core.contracts import Contract
+from services.core.schema import SchemaError
+from services.errors import Misconfigured
+from services.settings import load_settings
+
+contracts = typer.Typer(name="contracts", help="Event contracts: list, show, check for breaking changes.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A breaking change of one topic against one version."""
+
+    topic: str
+    commit: str
+    rule: str
+    field: str
+    detail: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(contracts)
+
+
+@contracts.command("list")
+def list_contracts(as_json: Json = False) -> None:
+    """List the contracts, one per topic."""
+    found = load_all(load_settings())
+    rows = [
+        {
+            "topic": topic,
+            "record": contract.schema.name,
+            "owner": contract.owner,
+            "key": contract.key,
+            "event_id": contract.event_id,
+            "event_time": contract.event_time,
+            "fields": len(contract.schema.fields),
+            "generation": contract.generation,
+            "fingerprint": f"{contract.schema.fingerprint:016x}",
+        }
+        for topic, contract in found.items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table(*(name.replace("_", " ") for name in rows[0]))
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+@contracts.command("show")
+def show(topic: Annotated[str, typer.Argument(help="Topic name.")], as_json: Json = False) -> None:
+    """Show one contract: fields, units, constraints. With --json, its Avro schema."""
+    found = load_all(load_settings())
+    if topic not in found:
+        raise Misconfigured(f"there is no contract for topic {topic!r}; there are: {', '.join(found)}")
+    contract = found[topic]
+    if as_json:
+        typer.echo(contract.schema.to_json())
+        return
+    console = Console()
+    console.print(f"[bold]{topic}[/]  {contract.schema.name}, owner {contract.owner}\n{contract.doc}", highlight=False)
+    table = Table("field", "type", "unit", "pii", "constraints", "meaning")
+    for item, constraint in zip(contract.schema.fields, contract.constraints, strict=True):
+        kind = (item.logical_type or item.kind) + ("?" if item.nullable else "")
+        limits = ", ".join(f"{name} {text}" for name, text in constraint.texts.items())
+        said = {name: str(item.attributes.get(name, "")) for name in ("unit", "pii", "doc")}
+        table.add_row(item.name, kind, said["unit"], said["pii"], limits, said["doc"])
+    console.print(table)
+
+
+@contracts.command("check")
+def check(
+    against: Annotated[str, typer.Option(help="Git revision to compare with.")] = "HEAD",
+    mode: Annotated[str, typer.Option(help=f"One of {', '.join(MODES)}.")] = "BACKWARD_TRANSITIVE",
+    as_json: Json = False,
+) -> None:
+    """Refuse breaking changes against git: exit code 1 and the rules broken.
+
+    A transitive mode compares with every version reachable from the revision, the others with the one at it. A break
+    is made on purpose by raising millstream.generation in the contract.
+    """
+    if mode not in MODES:
+        raise typer.BadParameter(f"{mode!r} is none of {', '.join(MODES)}", param_hint="--mode")
+    settings = load_settings()
+    folder = schemas_dir(settings)
+    present = load_all(settings)
+    at_revision = versions_at(folder, against)
+    versions = all_versions(folder, against) if mode.endswith("_TRANSITIVE") else at_revision
+    findings = [
+        Finding(
+            version.topic, version.commit, "removed", "", "the contract is gone; retire the topic before its contract"
+        )
+        for version in at_revision
+        if version.topic not in present
+    ]
+    shown = track(versions, "comparing", console=Console(stderr=True), transient=True, disable=as_json)
+    for version in shown:
+        if version.topic in present:
+            found = compare(version, present[version.topic], cast("Mode", mode))
+            findings += [Finding(version.topic, version.commit, b.rule, b.field, b.detail) for b in found]
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        _report(findings, len(present), len(versions), mode, against)
+    if findings:
+        raise typer.Exit(1)
+
+
+def compare(version: Version, contract: Contract, mode: Mode) -> list[Break]:
+    """Return what a contract breaks of an earlier version."""
+    try:
+        old = Contract.parse(version.text)
+    except SchemaError as error:
+        if contract.generation > 1:
+            return []
+        return [Break("unreadable", "", f"this version is no contract ({error}); raise generation to leave it behind")]
+    return breaking_changes(old, contract, mode)
+
+
+def _report(findings: list[Finding], contracts_now: int, compared: int, mode: str, against: str) -> None:
+    console = Console()
+    if not findings:
+        console.print(
+            f"[green]{contracts_now} contracts break nothing[/]: {mode} against {compared} versions up to {against}"
+        )
+        return
+    table = Table("topic", "against", "rule", "field", "what breaks")
+    for finding in findings:
+        table.add_row(finding.topic, finding.commit, finding.rule, finding.field, finding.detail)
+    console.print(table)
+    console.print(
+        f"[bold red]{len(findings)} breaking changes[/] ({mode}). Give new fields a default, widen types and bounds "
+        "only, rename through aliases; or raise millstream.generation to break on purpose."
+    )
