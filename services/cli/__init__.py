@@ -14,7 +14,7 @@ from rich.console import Console
 
 from services.errors import MillstreamError, Misconfigured, Retry
 
-MODULES: tuple[str, ...] = ("contracts",)
+MODULES: tuple[str, ...] = ("contracts", "stack", "doctor")
 
 app = typer.Typer(
     name="millstream",

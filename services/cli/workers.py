@@ -15,7 +15,6 @@ from services.errors import Refused
 from services.score.scorer import Champion
 from services.score.step import Score
 from services.settings import Settings
-from services.topology import StagePlan
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop

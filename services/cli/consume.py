@@ -1,0 +1,149 @@
+"""``millstream consume``: read a topic as any subscriber does, decoded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.errors import Misconfigured
+from services.settings import load_settings
+
+if TYPE_CHECKING:
+    from services.core.schema import Schema, SchemaId
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(consume)
+
+
+def consume(
+    topic: Annotated[str, typer.Argument(help="e.g. predictions, scored, dead-letters, transactions.")],
+    last: Annotated[int, typer.Option(min=1, help="How many of the newest records.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with new ones until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Show the newest committed records of a topic."""
+    from services.adapters.contracts import load_all
+    from services.adapters.endpoints import resolve
+    from services.adapters.schema_topic import SchemaResolver, read_schemas
+
+    settings = load_settings()
+    kafka = resolve(settings).kafka
+    known = [contract.schema for contract in load_all(settings).values()]
+    resolver = SchemaResolver(known, lambda: read_schemas(kafka), None)
+    console = Console()
+    rows = list(_newest(kafka, topic, last, resolver))
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, default=_jsonable))
+    elif rows:
+        console.print(_table(topic, rows[-last:]))
+    else:
+        console.print(f"{topic} has no records yet")
+    if follow:
+        for row in _follow(kafka, topic, resolver):
+            typer.echo(json.dumps(row, default=_jsonable))
+
+
+def _jsonable(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _table(topic: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=topic)
+    names = [name for name in rows[-1] if not name.endswith("manifest")][:12]
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if row.get(name) is None else str(row.get(name)) for name in names))
+    return table
+
+
+def _newest(
+    kafka: Mapping[str, str], topic: str, last: int, resolve: Callable[[SchemaId], Schema | None]
+) -> Iterator[dict[str, Any]]:
+    from confluent_kafka import Consumer, TopicPartition
+
+    from services.adapters.kafka_client import client_logger, read_committed
+    from services.adapters.topics import partition_counts
+
+    count = partition_counts(kafka, [topic]).get(topic)
+    if count is None:
+        raise Misconfigured(f"there is no topic {topic!r}; create the topology's with `millstream init`")
+    consumer = Consumer({**kafka, "group.id": "millstream.reader", "logger": client_logger})
+    found = []
+    for partition in range(count):
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+        # Markers of transactions take offsets too: look further back than the number wanted.
+        start = max(low, high - 4 * last - 100)
+        for messages in read_committed(kafka, topic, partition, start, None):
+            found += [(message.timestamp()[1], message.offset(), message.value()) for message in messages]
+    consumer.close()
+    for _, _, value in sorted(found, key=lambda each: each[:2])[-last:]:
+        yield _decoded(value, resolve)
+
+
+def _follow(
+    kafka: Mapping[str, str], topic: str, resolve: Callable[[SchemaId], Schema | None]
+) -> Iterator[dict[str, Any]]:
+    import uuid
+
+    from confluent_kafka import Consumer
+
+    from services.adapters.kafka_client import PASSING, client_logger, raise_for
+
+    consumer = Consumer(
+        {
+            **kafka,
+            "group.id": f"millstream.consume.{uuid.uuid4().hex[:8]}",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "latest",
+            "isolation.level": "read_committed",
+            "logger": client_logger,
+        }
+    )
+    consumer.subscribe([topic])
+    try:
+        while True:
+            message = consumer.poll(0.5)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                yield _decoded(message.value(), resolve)
+            elif error.code() not in PASSING:
+                raise_for(error, f"reading {topic}")
+    finally:
+        consumer.close()
+
+
+def _decoded(value: bytes | None, resolve: Callable[[SchemaId], Schema | None]) -> dict[str, Any]:
+    """Return a record's fields, whatever its writer's schema; its bytes if nobody knows that schema."""
+    from services.core.decode import RecordReader
+    from services.core.schema import SchemaId
+
+    if value is None:
+        return {"tombstone": True}
+    framed = value[:2] == b"\xc3\x01" and len(value) >= 10
+    writer = resolve(SchemaId("fingerprint", int.from_bytes(value[2:10], "little"))) if framed else None
+    if writer is None and value[:1] == b"\x00" and len(value) >= 5:
+        writer = resolve(SchemaId("registry", int.from_bytes(value[1:5], "big")))
+    if writer is None:
+        return {"undecodable": value.hex()}
+    batch = RecordReader(writer, resolve).decode([value], 1 << 30).batch
+    if not batch.length:
+        return {"undecodable": value.hex()}
+    return {
+        name: None
+        if name in batch.nulls and batch.nulls[name][0]
+        else column[0].item()
+        if hasattr(column[0], "item")
+        else column[0]
+        for name, column in batch.columns.items()
+    }

@@ -1,0 +1,29 @@
+"""``millstream demo``: the main job, from nothing to live fraud scores on real Kafka."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.settings import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(demo)
+
+
+def demo(
+    seconds: Annotated[int, typer.Option(min=5, help="How long to stream.")] = 45,
+    rate: Annotated[int, typer.Option(min=1, help="Events a second to publish.")] = 3000,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw the last run's topics and state away first.")] = False,
+) -> None:
+    """Start everything, learn from April to July 2018, then score August onwards live.
+
+    A second run goes on where the first stopped. The servers keep running until `millstream down`.
+    """
+    from services.cli.demo.main_job import run_main_job
+
+    run_main_job(load_settings(), Console(), seconds=seconds, rate=rate, fresh=fresh)

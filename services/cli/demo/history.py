@@ -1,0 +1,120 @@
+"""The demo's past: simulate the book's stream, replay April to July, learn a champion, seed the live windows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from services.adapters.endpoints import Endpoints
+from services.adapters.topics import partition_counts
+from services.adapters.write_table import write_table
+from services.cli.assembly import Assembly
+from services.cli.replay import progress_bar
+from services.cli.replaying import History
+from services.core.batch import Batch
+from services.core.simulate import DAY_S, LABEL_DELAY_MS, Simulation, simulate
+from services.transport.bootstrap import seed
+from services.transport.kafka_log import KafkaLog
+
+LIVE_FROM_MS = 1_533_081_600_000  # 2018-08-01T00:00:00Z
+TRAIN_FROM_MS = 1_525_132_800_000  # 2018-05-01T00:00:00Z: the first month only fills the 30-day windows
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The simulated stream and where it turns live.
+
+    Parameters
+    ----------
+    stream : DataFrame
+        All transactions with their truth, in event time order; ``transaction_id`` is the position.
+    live_row : int
+        First row of August.
+    """
+
+    stream: pl.DataFrame
+    live_row: int
+
+
+def simulated(cache: Path, console: Console) -> Past:
+    """Return the book's stream, simulated once and kept as Parquet."""
+    path = cache / "transactions.parquet"
+    if not path.is_file():
+        with progress_bar(console) as bar:
+            task = bar.add_task("simulate 183 days of card payments", total=None, note="")
+            batch = simulate(Simulation(), lambda done, total: bar.update(task, completed=done, total=total))
+        cache.mkdir(parents=True, exist_ok=True)
+        part = path.with_name("part.parquet")
+        write_table(part, batch)
+        part.rename(path)
+    stream = pl.read_parquet(path)
+    live_row = int(np.searchsorted(stream["event_time_ms"].to_numpy(), LIVE_FROM_MS))
+    return Past(stream, live_row)
+
+
+def replay_past(assembly: Assembly, past: Past, console: Console) -> tuple[History, pl.DataFrame]:
+    """Replay everything before August; return the replay, whose stores are full, and the features it computed."""
+    history = History(assembly)
+    names = [field.name for field in assembly.contract.schema.fields]
+    events = past.stream.head(past.live_row).select(names)
+    wanted = [assembly.contract.event_id, assembly.contract.event_time, assembly.contract.key]
+    wanted += [column for column, _ in assembly.declaration.service.features]
+    frames = []
+    with progress_bar(console) as bar:
+        task = bar.add_task("replay April to July through the stages", total=events.height, note="")
+        for chunk in events.iter_slices(20_000):
+            replayed = history.feed(Batch(chunk.height, {name: chunk[name].to_numpy() for name in names}))
+            scored = replayed.scored
+            frames.append(pl.DataFrame({name: scored.columns[name] for name in wanted}))
+            bar.update(task, completed=replayed.read)
+    truth = past.stream.select(assembly.contract.event_id, "is_fraud")
+    return history, pl.concat(frames).join(truth, on=assembly.contract.event_id, how="left", maintain_order="left")
+
+
+def seed_state(assembly: Assembly, endpoints: Endpoints, history: History) -> int:
+    """Write the replayed windows to the changelogs of a fresh cluster; return the number of rows."""
+    written = 0
+    for plan in assembly.topology.stages:
+        log = KafkaLog(
+            endpoints.kafka,
+            group=f"{assembly.topology.project}.{plan.name}.seed",
+            transactional_id=f"{assembly.topology.project}.{plan.name}.seed",
+            exactly_once=True,
+            transaction_timeout_ms=60_000,
+        )
+        try:
+            partitions = partition_counts(endpoints.kafka, [plan.input])[plan.input]
+            ends = {partition: log.beginning(plan.input, partition) for partition in range(partitions)}
+            written += seed(log, plan, history.replay.stores[plan.name], partitions, ends)
+        finally:
+            log.close()
+    return written
+
+
+class Bookmark:
+    """Where the last run stopped, in a small file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Mapping[str, int] | None:
+        """Return what was kept, or None on a first run."""
+        return json.loads(self._path.read_text()) if self._path.is_file() else None
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._path.unlink(missing_ok=True)
+
+    def write(self, next_row: int) -> None:
+        """Keep the next row to publish."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps({"next_row": next_row}))
+
+
+__all__ = ["DAY_S", "LABEL_DELAY_MS", "Bookmark", "Past", "replay_past", "seed_state", "simulated"]

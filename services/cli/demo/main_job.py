@@ -1,0 +1,267 @@
+"""The demo from beginning to end, each step on the parts a user would run alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from services.adapters import endpoints as servers
+from services.adapters.endpoints import Endpoints
+from services.adapters.paced_publisher import PacedPublisher
+from services.adapters.producer import drain, open_producer
+from services.cli.assembly import Assembly
+from services.cli.demo.history import Bookmark, Past, replay_past, seed_state, simulated
+from services.cli.demo.screen import Screen
+from services.cli.demo.watching import Watcher
+from services.cli.setup import initialise
+from services.core.batch import Batch
+from services.core.decode import RecordReader
+from services.core.encode import RecordWriter
+from services.core.pacing import Pace
+from services.errors import Stop
+from services.settings import Settings
+from services.topology import DEAD_LETTERS, PREDICTIONS
+
+
+def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: int, fresh: bool) -> None:
+    """Set everything up, stream, and say what happened and what to try next.
+
+    Raises
+    ------
+    MillstreamError
+        Saying which step failed and what to do.
+    """
+    bookmark = Bookmark(settings.state_dir / "demo" / "bookmark.json")
+    with _timed(console, "Kafka and Valkey"):
+        if fresh:
+            servers.stop(settings)
+            servers.wipe(settings)
+            bookmark.forget()
+        endpoints = servers.start(settings, lambda words: console.print(f"  [dim]{words}[/]"))
+    console.print(f"  Kafka {endpoints.kafka['bootstrap.servers']}, Valkey {endpoints.redis_url}")
+    with _timed(console, "topics, schemas and the Feast repo"):
+        assembly = initialise(settings, lambda words: console.print(f"  [dim]{words}[/]"))
+    with _timed(console, "the Fraud Detection Handbook's card payments"):
+        past = simulated(settings.state_dir / "demo", console)
+    frauds = int(past.stream["is_fraud"].sum())
+    console.print(f"  {past.stream.height:,} payments over 183 days, {frauds:,} of them frauds")
+    kept = bookmark.read()
+    if kept is None:
+        _learn(settings, console, assembly, endpoints, past)
+        bookmark.write(past.live_row)
+        kept = {"next_row": past.live_row}
+    if kept["next_row"] >= past.stream.height:
+        console.print("[yellow]The last run reached the end of the stream; start over with --fresh.[/]")
+        return
+    with ExitStack() as stack:
+        with _timed(console, "workers"):
+            _workers(settings, assembly, stack)
+        _stream(settings, console, assembly, endpoints, past, bookmark, seconds, rate)
+    _what_next(console, past)
+
+
+@contextmanager
+def _timed(console: Console, title: str) -> Iterator[None]:
+    started_s = time.perf_counter()
+    console.print(f"[bold cyan]{title}[/]")
+    yield
+    console.print(f"  [green]done[/] in {time.perf_counter() - started_s:.1f} s")
+
+
+def _learn(settings: Settings, console: Console, assembly: Assembly, endpoints: Endpoints, past: Past) -> None:
+    """Replay the past, train on it, promote the model, and hand the filled windows to the live stages."""
+    from services.cli.train import train_and_promote
+
+    with _timed(console, "history: April to July through the same stages, in memory"):
+        history, features = replay_past(assembly, past, console)
+    with _timed(console, "the first model"):
+        train_and_promote(settings, assembly, endpoints.kafka, features, "is_fraud", console)
+    with _timed(console, "windows: the replayed state becomes the live stages' state"):
+        rows = seed_state(assembly, endpoints, history)
+        console.print(f"  {rows:,} rows of window state written to the changelogs")
+
+
+def _workers(settings: Settings, assembly: Assembly, stack: ExitStack) -> None:
+    """Start one process per stage and wait until each has recovered its partitions."""
+    logs = settings.state_dir / "workers"
+    logs.mkdir(parents=True, exist_ok=True)
+    started: dict[str, subprocess.Popen[bytes]] = {}
+    for plan in assembly.topology.stages:
+        log = stack.enter_context((logs / f"demo-{plan.name}.log").open("ab"))
+        command = [sys.executable, "-m", "services", "run", plan.name, "--worker-id", f"demo-{plan.name}"]
+        environment = {**os.environ, "MILLSTREAM_STATE_DIR": str(settings.state_dir.resolve())}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        stack.callback(_end, process)
+        started[plan.name] = process
+    deadline_s = time.monotonic() + 120
+    for name, process in started.items():
+        address = logs / f"demo-{name}.json"
+        while not _ready(address, process.pid):
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                tail = "\n".join((logs / f"demo-{name}.log").read_text(errors="replace").splitlines()[-15:])
+                raise Stop(f"worker {name} did not become ready; the end of {logs / f'demo-{name}.log'}:\n{tail}")
+            time.sleep(0.1)
+
+
+def _ready(address: Path, pid: int) -> bool:
+    import json
+
+    if not address.is_file():
+        return False
+    try:
+        told = json.loads(address.read_text())
+        if told["pid"] != pid:
+            return False
+        with urllib.request.urlopen(f"http://{told['host']}:{told['port']}/ready", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False  # not there yet: asked again until the deadline
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class _Feed(threading.Thread):
+    """The producer: publishes rows of the stream at a steady rate until told to stop."""
+
+    def __init__(
+        self, assembly: Assembly, endpoints: Endpoints, rows: pl.DataFrame, first_row: int, rate: int, until_s: float
+    ) -> None:
+        super().__init__(name="producer", daemon=True)
+        self._assembly = assembly
+        self._client = open_producer(endpoints.kafka, paced=True)
+        self._rows = rows
+        self._first_row = first_row
+        self._until_s = until_s
+        self.publisher = PacedPublisher(self._client, Pace("rate", float(rate)))
+        self.stopping = threading.Event()
+        self.failure: Exception | None = None
+        self.next_row = first_row
+
+    def run(self) -> None:
+        contract = self._assembly.contract
+        writer = RecordWriter(contract.schema)
+        names = [field.name for field in contract.schema.fields]
+        at = self._first_row
+        try:
+            for chunk in self._rows.select(names).iter_slices(200):
+                if self.stopping.is_set() or time.monotonic() > self._until_s:
+                    break
+                batch = Batch(chunk.height, {name: chunk[name].to_numpy() for name in names})
+                tags = list(range(at, at + chunk.height))
+                self.publisher.send(
+                    self._assembly.declaration.topic, contract, writer, batch, contract.event_time, tags
+                )
+                at += chunk.height
+                self.next_row = at
+            drain(self._client, self.publisher.deliveries)
+        except Exception as error:  # noqa: BLE001 shown by the screen, which then ends the demo
+            self.failure = error
+
+
+def _stream(
+    settings: Settings,
+    console: Console,
+    assembly: Assembly,
+    endpoints: Endpoints,
+    past: Past,
+    bookmark: Bookmark,
+    seconds: int,
+    rate: int,
+) -> None:
+    kept = bookmark.read() or {"next_row": past.live_row}
+    resolve = assembly.resolver()
+    tags = assembly.declaration.service.tags
+    watcher = Watcher(
+        endpoints.kafka,
+        RecordReader(assembly.contracts[PREDICTIONS].schema, resolve),
+        RecordReader(assembly.contracts[DEAD_LETTERS].schema, resolve),
+        past.stream.select("is_fraud", "amount"),
+        tags.get("decision_above", "positive"),
+    )
+    until_s = time.monotonic() + seconds
+    rows = past.stream.slice(kept["next_row"])
+    feed = _Feed(assembly, endpoints, rows, kept["next_row"], rate, until_s)
+    screen = Screen(f"{assembly.declaration.service.name} (LightGBM)", "Most labels are known only 7 days later.")
+    watcher.start()
+    feed.start()
+    interrupted = False
+    try:
+        with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
+            settled_s = None
+            while True:
+                for failure in (feed.failure, watcher.failure):
+                    if failure is not None:
+                        raise failure
+                deliveries = feed.publisher.deliveries
+                live.update(screen.frame(watcher.seen, deliveries.sent, deliveries.acked, until_s - time.monotonic()))
+                outcomes = watcher.seen.predictions + watcher.seen.dead_letters
+                if not feed.is_alive() and (
+                    outcomes >= deliveries.acked or (settled_s or time.monotonic()) < time.monotonic() - 20
+                ):
+                    break
+                settled_s = settled_s or (time.monotonic() if not feed.is_alive() else None)
+                time.sleep(0.1)
+    except KeyboardInterrupt:
+        interrupted = True
+        feed.stopping.set()
+        feed.join(60)
+    finally:
+        bookmark.write(feed.next_row)
+        watcher.close()
+    _summary(console, watcher, feed, screen, interrupted)
+
+
+def _summary(console: Console, watcher: Watcher, feed: _Feed, screen: Screen, interrupted: bool) -> None:
+    import numpy as np
+
+    seen, sent = watcher.seen, feed.publisher.deliveries
+    latencies = np.array(list(seen.latencies_ms) or [float("nan")])
+    p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
+    table = Table(title="stopped by you" if interrupted else "what happened", show_header=False)
+    table.add_row("published and acknowledged", f"{sent.acked:,}")
+    table.add_row("predictions", f"{seen.predictions:,}")
+    table.add_row("dead letters", f"{seen.dead_letters:,}")
+    table.add_row("events with two predictions", f"{seen.doubled:,}")
+    table.add_row("events without an outcome", f"{max(0, sent.acked - seen.predictions - seen.dead_letters):,}")
+    table.add_row("end to end, produced to visible", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms")
+    recall = seen.caught / seen.frauds if seen.frauds else 0.0
+    table.add_row("frauds caught", f"{seen.caught} of {seen.frauds} ({recall:.0%}), {seen.caught_eur:,.0f} EUR")
+    table.add_row("flagged", f"{seen.flagged}, {seen.caught / seen.flagged if seen.flagged else 0:.0%} rightly")
+    console.print(table)
+
+
+def _what_next(console: Console, past: Past) -> None:
+    row = past.stream.row(past.live_row, named=True)
+    customer, terminal = row["customer_id"], row["terminal_id"]
+    console.print(
+        "\n[bold]Try next[/] (the servers keep running; `millstream` is .venv/bin/millstream)\n"
+        f"  millstream features get customer_id={customer} terminal_id={terminal}   online features, through Feast\n"
+        "  millstream consume predictions --last 5                read predictions as a subscriber does\n"
+        "  millstream dead-letters summary                        what could not go on, and why\n"
+        "  millstream models list                                 the registry\n"
+        "  millstream demo                                        go on where this run stopped\n"
+        "  millstream down                                        stop the servers; --wipe forgets everything",
+        highlight=False,
+    )
