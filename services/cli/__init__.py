@@ -14,7 +14,15 @@ from rich.console import Console
 
 from services.errors import MillstreamError, Misconfigured, Retry
 
-MODULES: tuple[str, ...] = ("contracts", "stack", "doctor")
+MODULES: tuple[str, ...] = (
+    "contracts",
+    "stack",
+    "doctor",
+    "demo",
+    "run",
+    "replay",
+    "consume",
+)
 
 app = typer.Typer(
     name="millstream",
