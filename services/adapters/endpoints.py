@@ -20,6 +20,8 @@ from services.errors import Misconfigured
 from services.settings import Settings
 
 BOOTSTRAP = "bootstrap.servers"
+DATA = ("kafka", "valkey", "endpoints.json")
+"""What this module and its servers keep in the state directory."""
 _TRIES = 3
 
 
