@@ -110,4 +110,4 @@ HISTOGRAMS: Final[Mapping[HistogramName, Metric]] = {
     ),
 }
 
-CATALOGUE: Final[Mapping[str, Metric]] = {**COUNTERS, **GAUGES, **HISTOGRAMS}
+CATALOGUE: Final[Mapping[str, Metric]] = dict([*COUNTERS.items(), *GAUGES.items(), *HISTOGRAMS.items()])

@@ -7,7 +7,8 @@ used: importing Feast flips them to memory-mapped files shared between processes
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 
 import numpy as np
@@ -27,6 +28,9 @@ from services.adapters.metric_catalogue import (
     HistogramName,
     Metric,
 )
+from services.adapters.process_usage import own_rss_bytes
+from services.adapters.telemetry_endpoint import Check, TelemetryEndpoint
+from services.settings import Settings
 
 _Labels = tuple[str, ...]
 
@@ -171,3 +175,36 @@ def _key(name: str, metric: Metric, labels: Mapping[str, object]) -> _Labels:
     if len(labels) != len(key):
         raise ValueError(f"{name} has the labels {metric.labels}; got {tuple(labels)}")
     return key
+
+
+@contextmanager
+def serve(
+    telemetry: Telemetry,
+    settings: Settings,
+    worker: str,
+    stages: Sequence[str],
+    ready: Check,
+    health: Check = dict,
+) -> Iterator[TelemetryEndpoint]:
+    """Serve the process's metrics where the settings say, until the block is left.
+
+    Raises
+    ------
+    Misconfigured
+        The address cannot be bound.
+    """
+    telemetry.before_scrape(lambda: telemetry.gauge("millstream_process_rss_bytes", own_rss_bytes()))
+    endpoint = TelemetryEndpoint(
+        telemetry.exposition,
+        health=health,
+        ready=ready,
+        host=settings.metrics_host,
+        port=settings.metrics_port,
+        state_dir=settings.state_dir,
+        worker=worker,
+        stages=stages,
+    )
+    try:
+        yield endpoint
+    finally:
+        endpoint.close()

@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from services.adapters.telemetry import Telemetry
 from services.errors import Misconfigured
 
 Check = Callable[[], Mapping[str, str]]
@@ -28,8 +27,8 @@ class TelemetryEndpoint:
 
     Parameters
     ----------
-    telemetry : Telemetry
-        What ``/metrics`` shows.
+    exposition : callable
+        Returns what ``/metrics`` shows, in Prometheus' text format.
     health, ready : Check
         200 while they return nothing, else 503 with the reasons.
     host : str
@@ -50,7 +49,7 @@ class TelemetryEndpoint:
 
     def __init__(
         self,
-        telemetry: Telemetry,
+        exposition: Callable[[], bytes],
         *,
         health: Check,
         ready: Check,
@@ -61,7 +60,7 @@ class TelemetryEndpoint:
         stages: Sequence[str],
     ) -> None:
         routes: dict[str, Callable[[], tuple[HTTPStatus, str, bytes]]] = {
-            "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, telemetry.exposition()),
+            "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, exposition()),
             "/health": lambda: _verdict(health()),
             "/ready": lambda: _verdict(ready()),
         }

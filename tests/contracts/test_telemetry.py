@@ -6,16 +6,18 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.adapters.process_usage import own_rss_bytes, usage_of
-from services.adapters.telemetry import Telemetry
+from services.adapters.process_usage import usage_of
+from services.adapters.telemetry import Telemetry, serve
 from services.adapters.telemetry_endpoint import TelemetryEndpoint, worker_file
 from services.errors import Misconfigured
+from services.settings import load_settings
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -109,33 +111,26 @@ def get(endpoint: TelemetryEndpoint, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+@dataclass
 class Worker:
-    def __init__(self, state_dir: Path) -> None:
-        self.telemetry = Telemetry()
-        self.ill: dict[str, str] = {}
-        self.unready = {"customer": "partition 1 is being recovered"}
-        self.file = worker_file(state_dir, "a/b-0")
-        self.endpoint = TelemetryEndpoint(
-            self.telemetry,
-            health=lambda: self.ill,
-            ready=lambda: self.unready,
-            host="127.0.0.1",
-            port=0,
-            state_dir=state_dir,
-            worker="a/b-0",
-            stages=["customer"],
-        )
+    telemetry: Telemetry
+    endpoint: TelemetryEndpoint
+    file: Path
+    ill: dict[str, str]
+    unready: dict[str, str]
 
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
-    made = Worker(tmp_path)
-    yield made
-    made.endpoint.close()
+    telemetry = Telemetry()
+    ill: dict[str, str] = {}
+    unready = {"customer": "partition 1 is being recovered"}
+    settings = load_settings({}, state_dir=tmp_path)
+    with serve(telemetry, settings, "a/b-0", ["customer"], lambda: unready, lambda: ill) as endpoint:
+        yield Worker(telemetry, endpoint, worker_file(tmp_path, "a/b-0"), ill, unready)
 
 
-def test_endpoint_serves_metrics_and_refreshes_them(worker: Worker) -> None:
-    worker.telemetry.before_scrape(lambda: worker.telemetry.gauge("millstream_process_rss_bytes", own_rss_bytes()))
+def test_endpoint_serves_metrics_fresh(worker: Worker) -> None:
     status, text = get(worker.endpoint, "/metrics")
     assert status == 200
     assert samples(text)["millstream_process_rss_bytes", ()] > 10_000_000
@@ -146,8 +141,8 @@ def test_endpoint_tells_why_not(worker: Worker) -> None:
     status, text = get(worker.endpoint, "/ready")
     assert status == 503
     assert json.loads(text)["reasons"] == {"customer": "partition 1 is being recovered"}
-    worker.unready = {}
-    worker.ill = {"watchdog": "stage customer has not come round for 130 s"}
+    worker.unready.clear()
+    worker.ill["watchdog"] = "stage customer has not come round for 130 s"
     assert get(worker.endpoint, "/ready")[0] == 200
     assert get(worker.endpoint, "/health?verbose")[0] == 503
     assert get(worker.endpoint, "/etc/passwd")[0] == 404
@@ -163,17 +158,9 @@ def test_worker_file_names_the_port_and_goes_with_the_worker(worker: Worker) -> 
 
 
 def test_taken_port_is_named(worker: Worker, tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="MILLSTREAM_METRICS_PORT"):
-        TelemetryEndpoint(
-            worker.telemetry,
-            health=dict,
-            ready=dict,
-            host="127.0.0.1",
-            port=worker.endpoint.port,
-            state_dir=tmp_path,
-            worker="other",
-            stages=[],
-        )
+    settings = load_settings({}, state_dir=tmp_path, metrics_port=worker.endpoint.port)
+    with pytest.raises(Misconfigured, match="MILLSTREAM_METRICS_PORT"), serve(Telemetry(), settings, "b", [], dict):
+        pass
 
 
 def test_usage_includes_children() -> None:
