@@ -113,11 +113,13 @@ class SchemaRegistry:
         return None
 
     def _fetch(self, number: int) -> Schema | None:
-        try:
-            with _translated(f"look schema {number} up"):
+        with _translated(f"look schema {number} up"):
+            try:
                 found = self._client.get_schema(number)
-        except KeyError:
-            return None
+            except SchemaRegistryError as error:
+                if error.http_status_code == 404:
+                    return None
+                raise
         if found.schema_type not in (None, "AVRO"):
             _log.warning("schema %d is %s, not Avro; its records become dead letters", number, found.schema_type)
             return None
@@ -130,12 +132,10 @@ class SchemaRegistry:
 
 @contextmanager
 def _translated(doing: str) -> Iterator[None]:
-    """Turn the client's errors into ours; "not found" becomes KeyError."""
+    """Turn the client's errors into ours."""
     try:
         yield
     except SchemaRegistryError as error:
-        if error.http_status_code == 404:
-            raise KeyError(doing) from error
         if error.http_status_code >= 500 or error.http_status_code in (408, 429):
             raise Retry(f"the schema registry cannot {doing} now: {error}") from error
         raise Misconfigured(

@@ -61,9 +61,10 @@ def list_contracts(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table(*(name.replace("_", " ") for name in rows[0]))
+    shown = ("topic", "owner", "key", "event_id", "event_time")
+    table = Table(*(name.replace("_", " ") for name in shown))
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(str(row[name]) for name in shown))
     Console().print(table)
 
 
@@ -79,12 +80,16 @@ def show(topic: Annotated[str, typer.Argument(help="Topic name.")], as_json: Jso
         return
     console = Console()
     console.print(f"[bold]{topic}[/]  {contract.schema.name}, owner {contract.owner}\n{contract.doc}", highlight=False)
-    table = Table("field", "type", "unit", "pii", "constraints", "meaning")
+    table = Table("field", "holds", "meaning")
     for item, constraint in zip(contract.schema.fields, contract.constraints, strict=True):
-        kind = (item.logical_type or item.kind) + ("?" if item.nullable else "")
-        limits = ", ".join(f"{name} {text}" for name, text in constraint.texts.items())
-        said = {name: str(item.attributes.get(name, "")) for name in ("unit", "pii", "doc")}
-        table.add_row(item.name, kind, said["unit"], said["pii"], limits, said["doc"])
+        private = item.attributes.get("pii", "none")
+        holds = [
+            (item.logical_type or item.kind) + (" or null" if item.nullable else ""),
+            *([str(item.attributes["unit"])] if "unit" in item.attributes else []),
+            *(f"{name.replace('_', ' ')} {text}" for name, text in constraint.texts.items() if name != "finite"),
+            *([f"personal data ({private})"] if private != "none" else []),
+        ]
+        table.add_row(item.name, ", ".join(holds), str(item.attributes.get("doc", "")))
     console.print(table)
 
 
