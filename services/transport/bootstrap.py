@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from services.core.partitioner import partition_of
-from services.core.windows import WindowStore, entity_text
+from services.core.window_rows import key_text
+from services.core.windows import WindowStore
 from services.errors import Misconfigured
 from services.topology import StagePlan
 from services.transport.log import StageLog
@@ -43,7 +44,7 @@ def seed(log: StageLog, plan: StagePlan, store: WindowStore, partitions: int, en
                 "Start over with `millstream down --wipe`, or let the stages go on from where they are"
             )
     rows = [(key, value) for key, value in store.dirty_rows() if value is not None]
-    places = partition_of([entity_text(key) for key, _ in rows], partitions).tolist()
+    places = partition_of([key_text(key) for key, _ in rows], partitions).tolist()
     shares: list[list[tuple[bytes, bytes]]] = [[] for _ in range(partitions)]
     for place, row in zip(places, rows, strict=True):
         shares[place].append(row)

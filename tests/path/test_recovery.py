@@ -1,0 +1,160 @@
+"""A store knows the offset it is valid for: whatever the crash, the state and the outputs come out the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cards import events, first_stage, published, view
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.core.declaration import View
+from services.core.windows import WindowStore
+from services.transport.dead_letters import DeadLetterLimit
+from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.records import Output
+
+CUSTOMER = view("activity", "customer")
+NEVER_MS = 1 << 60
+
+
+def _loop(broker: MemoryBroker, *views: View, checkpoint_interval_ms: int = NEVER_MS, batch: int = 7) -> StageLoop:
+    stage = first_stage(*views)
+    loop = StageLoop(
+        stage,
+        MemoryLog(broker, "group"),
+        LoopLimits(batch, checkpoint_interval_ms),
+        DeadLetterLimit(1.0, 10),
+        None,
+        Unobserved(),
+        now_ms=lambda: 0,
+    )
+    loop.start()
+    return loop
+
+
+def _run(loop: StageLoop, batches: int = 1 << 30) -> None:
+    while batches and len(records := loop.poll(0.0)):
+        loop.handle(records)
+        batches -= 1
+
+
+def _outputs(broker: MemoryBroker) -> list[list[tuple[int, bytes | None, bytes | None]]]:
+    # Input partitions take turns by micro-batch, so only order within one of them is promised.
+    return [sorted(partition.entries, key=repr) for partition in broker.log("transactions.terminal")]
+
+
+def _online(store: WindowStore) -> dict[int, tuple[list[float], int]]:
+    keys, features, times = store.online(store.all_slots())
+    return {int(k): (f.tolist(), int(t)) for k, f, t in zip(keys, features, times, strict=True)}
+
+
+def _stores(loop: StageLoop) -> dict[int, dict[int, tuple[list[float], int]]]:
+    return {partition: _online(store) for partition, store in sorted(loop.stage.featurize.stores.items())}
+
+
+def _broker(output: Output) -> MemoryBroker:
+    broker = MemoryBroker(partitions=2)
+    broker.append(output)
+    return broker
+
+
+@given(
+    lives=st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=6),
+    batch=st.integers(1, 40),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=40, deadline=None)
+def test_crashes_at_any_batch_change_nothing(lives: list[tuple[int, bool]], batch: int, seed: int) -> None:
+    output = published(events(150, seed))
+    calm = _broker(output)
+    undisturbed = _loop(calm, CUSTOMER)
+    _run(undisturbed)
+
+    broker = _broker(output)
+    for batches, checkpointed in lives:
+        loop = _loop(broker, CUSTOMER, batch=batch)
+        _run(loop, batches)
+        if checkpointed:
+            loop.checkpoint(loop.partitions)
+        # Gone without a word: no close, no last checkpoint.
+    survivor = _loop(broker, CUSTOMER, batch=batch)
+    _run(survivor)
+    assert _outputs(broker) == _outputs(calm)
+    assert _stores(survivor) == _stores(undisturbed)
+
+
+def test_a_clean_stop_leaves_nothing_to_replay() -> None:
+    broker = _broker(published(events(100)))
+    loop = _loop(broker, CUSTOMER)
+    _run(loop)
+    before = _stores(loop)
+    loop.close()
+    again = _loop(broker, CUSTOMER)
+    seen: list[int] = []
+    again.stage.apply = lambda records: seen.append(len(records))  # type: ignore[method-assign]
+    _run(again)
+    assert seen == []
+    assert _stores(again) == before
+
+
+def test_changed_windows_are_rebuilt_from_the_retained_events() -> None:
+    broker = _broker(published(events(100)))
+    loop = _loop(broker, CUSTOMER)
+    _run(loop)
+    loop.close()
+    wider = view("activity", "customer", functions=("count", "mean", "max"), days=(1, 7, 60))
+    changed = _loop(broker, wider)
+    _run(changed)
+    changed.poll(0.0)
+    fresh = _broker(published(events(100)))
+    expected = _loop(fresh, wider)
+    _run(expected)
+    expected.poll(0.0)
+    assert _stores(changed) == _stores(expected)
+    # The next checkpoint leaves only rows that the new declaration can read.
+    changed.close()
+    reopened = _loop(broker, wider)
+    reopened.poll(0.0)
+    assert _stores(reopened) == _stores(expected)
+
+
+def test_nothing_is_answered_twice_when_recovery_replays() -> None:
+    broker = _broker(published(events(60)))
+    _run(_loop(broker, CUSTOMER, batch=10), 3)
+    _run(_loop(broker, CUSTOMER, batch=10))
+    assert sum(map(len, _outputs(broker))) == 60
+
+
+def test_duplicates_are_counted_and_not_answered_again() -> None:
+    once = events(30)
+    twice = published(once.take(np.r_[0:30, 0:30]))
+    broker = _broker(twice)
+    counts: list[int] = []
+
+    class Counting(Unobserved):
+        def processed(self, stage, records, processed, seconds) -> None:  # type: ignore[no-untyped-def]
+            counts.append(processed.flow.counts.get("duplicates", 0))
+
+    loop = _loop(broker, CUSTOMER)
+    loop._observer = Counting()
+    _run(loop)
+    assert sum(counts) == 30
+    assert sum(map(len, _outputs(broker))) == 30
+
+
+def test_a_failed_transaction_is_not_survived() -> None:
+    from services.errors import Stop
+
+    broker = _broker(published(events(10)))
+    loop = _loop(broker, CUSTOMER)
+    records = loop.poll(0.0)
+
+    def refuse(*_: object) -> None:
+        raise Stop("aborted")
+
+    loop.log.transact = refuse  # type: ignore[method-assign]
+    with pytest.raises(Stop):
+        loop.handle(records)
+    assert _outputs(broker) == [[], []]

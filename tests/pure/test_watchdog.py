@@ -1,0 +1,65 @@
+"""What counts as stuck."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import cast
+
+from services.transport.loop import StageLoop
+from services.transport.worker import Watchdog
+
+
+class _Loop:
+    """As much of a stage loop as the watchdog looks at."""
+
+    def __init__(self) -> None:
+        self.progress_at_s = 0.0
+        self.partitions = (0,)
+        self.at = 5
+        self.waiting = {0: 0}
+        self.stage = SimpleNamespace(plan=SimpleNamespace(name="customer"))
+        self.log = SimpleNamespace(lag=lambda: self.waiting)
+
+    def next_offset(self, partition: int) -> int:
+        assert partition == 0
+        return self.at
+
+
+def _watch(loop: _Loop) -> tuple[Watchdog, list[float]]:
+    now = [0.0]
+    watchdog = Watchdog([cast(StageLoop, loop)], 10_000, leave=lambda _code: None, clock_s=lambda: now[0])
+    return watchdog, now
+
+
+def test_a_loop_that_does_not_come_round_is_stuck() -> None:
+    loop = _Loop()
+    watchdog, now = _watch(loop)
+    now[0] = 9.0
+    assert watchdog.stuck() is None
+    now[0] = 10.5
+    assert "customer has not come round" in (watchdog.stuck() or "")
+
+
+def test_lag_without_progress_is_stuck() -> None:
+    loop = _Loop()
+    watchdog, now = _watch(loop)
+    loop.waiting = {0: 3}
+    for second in range(11):
+        now[0] = loop.progress_at_s = float(second)
+        assert watchdog.stuck() is None
+    now[0] = loop.progress_at_s = 10.5
+    assert "has lag 3 and did not move past 5" in (watchdog.stuck() or "")
+
+
+def test_progress_or_no_lag_is_well() -> None:
+    loop = _Loop()
+    watchdog, now = _watch(loop)
+    for second in range(60):
+        now[0] = loop.progress_at_s = float(second)
+        loop.waiting = {0: second % 2}
+        assert watchdog.stuck() is None
+    loop.waiting = {0: 9}
+    for second in range(60, 120):
+        now[0] = loop.progress_at_s = float(second)
+        loop.at += 1
+        assert watchdog.stuck() is None
