@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import socket
 import subprocess
 import time
@@ -119,18 +120,19 @@ class EmbeddedKafka:
         Retry
             Its jars are not cached and cannot be fetched.
         """
-        if self.process.pid() is None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            classpath = fetch(cache_directory(self.directory.parent / "cache"), on_step)
-            self._configure()
-            if not self._meta.exists():
-                on_step("formatting Kafka's storage")
-                self._format(classpath)
-            on_step(f"starting Apache Kafka {kafka_version()} on port {self.port}")
-            self.process.spawn(
-                _java(classpath, self.directory, "kafka.Kafka", "server.properties"), self.directory / "output.log"
-            )
-        self._await()
+        if self.process.pid() is not None and self._answers():
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        classpath = fetch(cache_directory(self.directory.parent / "cache"), on_step)
+        self._configure("server.properties", self.directory / "data")
+        if not self._meta.exists():
+            on_step("formatting Kafka's storage")
+            self._format(classpath)
+        on_step(f"starting Apache Kafka {kafka_version()} on port {self.port}")
+        command = _java(classpath, self.directory, "kafka.Kafka", "server.properties")
+        self.process.spawn(command, self.directory / "output.log")
+        if not self._answers():
+            raise self.process.failure("ended while starting")
 
     def stop(self) -> bool:
         """Stop the broker in an orderly way; return whether it was running."""
@@ -145,20 +147,25 @@ class EmbeddedKafka:
         lines = (line.partition("=") for line in self._meta.read_text().splitlines())
         return next(value for key, _sep, value in lines if key == "cluster.id")
 
-    def _configure(self) -> None:
+    def _configure(self, file: str, data: Path) -> None:
         own = {
             "listeners": f"BROKER://{HOST}:{self.port},CONTROLLER://{HOST}:{self.controller_port}",
             "advertised.listeners": f"BROKER://{HOST}:{self.port}",
             "controller.quorum.voters": f"1@{HOST}:{self.controller_port}",
-            "log.dirs": str(self.directory / "data"),
+            "log.dirs": str(data),
         }
         text = "".join(f"{key}={value}\n" for key, value in {**_SERVER, **own}.items())
-        (self.directory / "server.properties").write_text(text)
+        (self.directory / file).write_text(text)
         (self.directory / "log4j2.properties").write_text(_LOG4J.format(log=self.directory / "server.log"))
 
     def _format(self, classpath: Sequence[Path]) -> None:
+        # Under another name until it is whole: an interrupted format must not look like a finished one.
+        fresh = self.directory / "data.new"
+        if fresh.exists():
+            shutil.rmtree(fresh)
+        self._configure("format.properties", fresh)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        arguments = ("format", f"--cluster-id={cluster_id}", "--config", "server.properties")
+        arguments = ("format", f"--cluster-id={cluster_id}", "--config", "format.properties")
         done = subprocess.run(
             _java(classpath, self.directory, "kafka.tools.StorageTool", *arguments),
             cwd=self.directory,
@@ -168,15 +175,17 @@ class EmbeddedKafka:
             check=False,
         )
         if done.returncode:
-            raise Stop(f"cannot format {self.directory / 'data'} for Kafka:\n{done.stdout}")
+            raise Stop(f"cannot format {fresh} for Kafka:\n{done.stdout}")
+        fresh.rename(self.directory / "data")
 
-    def _await(self) -> None:
+    def _answers(self) -> bool:
+        """Wait until the broker serves; False if it ends instead."""
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             if self.process.pid() is None:
-                raise self.process.failure("ended while starting")
+                return False
             if _listens(self.port) and self._serves():
-                return
+                return True
             time.sleep(0.1)
         raise self.process.failure(f"does not answer on port {self.port} after {_START_S:.0f} s")
 

@@ -50,13 +50,14 @@ class EmbeddedValkey:
         Stop
             It does not come up; the end of its log is in the message.
         """
-        if self.process.pid() is None:
-            on_step(f"starting Valkey on port {self.port}")
-            (self.directory / "data").mkdir(parents=True, exist_ok=True)
-            (self.directory / "valkey.conf").write_text(self._configuration())
-            log = self.directory / "server.log"
-            self.process.spawn([str(binary()), "valkey.conf"], log)
-        self._await()
+        if self.process.pid() is not None and self._answers():
+            return
+        on_step(f"starting Valkey on port {self.port}")
+        (self.directory / "data").mkdir(parents=True, exist_ok=True)
+        (self.directory / "valkey.conf").write_text(self._configuration())
+        self.process.spawn([str(binary()), "valkey.conf"], self.directory / "server.log")
+        if not self._answers():
+            raise self.process.failure("ended while starting")
 
     def stop(self) -> bool:
         """Stop the server, its data on disk; return whether it was running."""
@@ -71,7 +72,8 @@ class EmbeddedValkey:
             "auto-aof-rewrite-percentage 100\nauto-aof-rewrite-min-size 64mb\n"
         )
 
-    def _await(self) -> None:
+    def _answers(self) -> bool:
+        """Wait until the server answers; False if it ends instead."""
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry as Retries
@@ -81,7 +83,7 @@ class EmbeddedValkey:
         while time.monotonic() < deadline:
             pid = self.process.pid()
             if pid is None:
-                raise self.process.failure("ended while starting")
+                return False
             client = redis.Redis(host=HOST, port=self.port, socket_timeout=5.0, retry=once)
             try:
                 # BusyLoadingError, while the append-only file is read, is a ConnectionError too.
@@ -94,7 +96,7 @@ class EmbeddedValkey:
                 client.close()
             if answering != pid:
                 raise self.process.failure(f"shares port {self.port} with another server (pid {answering})")
-            return
+            return True
         raise self.process.failure(f"does not answer on port {self.port} after {_START_S:.0f} s")
 
 

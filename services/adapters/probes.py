@@ -23,7 +23,8 @@ _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 _KAFKA_ADVICE = {
     KafkaError._AUTHENTICATION: "the brokers refuse the credentials: check MILLSTREAM_KAFKA_SASL_MECHANISMS, "
     "_SASL_USERNAME and _SASL_PASSWORD, and that MILLSTREAM_KAFKA_SECURITY_PROTOCOL is what the listener expects",
-    KafkaError._SSL: "TLS failed: check MILLSTREAM_KAFKA_SSL_CA_LOCATION and that the certificate names this host",
+    KafkaError._SSL: "TLS failed: check MILLSTREAM_KAFKA_SSL_CA_LOCATION and that the certificate names this host; "
+    "if the listener is a plain one, unset MILLSTREAM_KAFKA_SECURITY_PROTOCOL",
     KafkaError._RESOLVE: "the host name is unknown: check MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS",
     KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse the credentials: check MILLSTREAM_KAFKA_SASL_*",
 }
@@ -69,19 +70,25 @@ def probe_kafka(settings: Settings, kafka: dict[str, str]) -> list[Finding]:
             break
         except KafkaException as error:
             admin.poll(0.1)
-            telling = next((e for e in seen if e.code() in _KAFKA_ADVICE), None)
+            telling = next((e for e in seen if _kafka_advice(e)), None)
             if telling is None and time.monotonic() < deadline:
                 continue
             problem: KafkaError = telling or (seen[0] if seen else error.args[0])
-            advice = _KAFKA_ADVICE.get(
-                problem.code(),
-                "nothing answers there: is the broker up, is the port right, does the listener expect TLS?",
+            advice = _kafka_advice(problem) or (
+                "nothing answers there: is the broker up, is the port right, does the listener expect TLS?"
             )
             return [*findings, Finding("Kafka", "fail", f"{where}: {problem.str()}", advice)]
     topics = [name for name in metadata.topics if not name.startswith("__")]
     found = f"{where}: {_count(len(metadata.brokers), 'broker')}, {_count(len(topics), 'topic')}"
     findings.append(Finding("Kafka", "ok" if metadata.brokers else "fail", found))
     return [*findings, *_kafka_limits(settings, admin, list(metadata.brokers))]
+
+
+def _kafka_advice(error: KafkaError) -> str:
+    """Return what to do about an error whose cause is plain, else ""."""
+    # A broker that hangs up on a handshake is reported as a transport error.
+    code = KafkaError._SSL if "SSL handshake" in error.str() else error.code()
+    return _KAFKA_ADVICE.get(code, "")
 
 
 def _kafka_security(kafka: dict[str, str]) -> list[Finding]:

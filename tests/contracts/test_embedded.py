@@ -1,0 +1,254 @@
+"""The embedded servers: data outlives a restart, nobody else's process or port is touched."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import redis
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from services.adapters import endpoints, kafka_jars
+from services.adapters.server_process import PortTaken, ServerProcess, start_mark, tail
+from services.errors import Misconfigured, Retry, Stop
+from services.settings import Settings, load_settings
+
+NO_KAFKA = {"bootstrap.servers": "127.0.0.1:1"}
+
+
+def valkey_only(state_dir: Path) -> Settings:
+    """Settings under which only Valkey is embedded, which starts in a tenth of a second."""
+    return Settings(state_dir=state_dir, kafka=NO_KAFKA)
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_up_write_down_up_keeps_data(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path / "state")
+    steps: list[str] = []
+    try:
+        first = endpoints.start(settings, steps.append)
+        assert endpoints.start(settings, steps.append) == first
+        with redis.Redis.from_url(first.redis_url) as client:
+            client.set("kept", "yes")
+        admin = AdminClient(first.kafka)
+        admin.create_topics([NewTopic("kept", num_partitions=1)])["kept"].result(20)
+        producer = Producer(first.kafka)
+        producer.produce("kept", b"value", timestamp=1_500_000_000_000)
+        assert producer.flush(20) == 0
+
+        assert endpoints.stop(settings) == ["embedded Kafka", "embedded Valkey"]
+        assert endpoints.stop(settings) == []
+        with pytest.raises(Misconfigured, match="millstream up"):
+            endpoints.resolve(settings)
+
+        again = endpoints.start(settings, steps.append)
+        assert again == first
+        assert again == endpoints.resolve(settings)
+        assert sum("formatting" in step for step in steps) == 1
+        with redis.Redis.from_url(again.redis_url) as client:
+            assert client.get("kept") == b"yes"
+        consumer = Consumer({**again.kafka, "group.id": "g", "auto.offset.reset": "error"})
+        consumer.assign([TopicPartition("kept", 0, 0)])
+        message = consumer.poll(20)
+        consumer.close()
+        assert message is not None
+        assert message.value() == b"value"
+    finally:
+        endpoints.stop(settings)
+
+
+@pytest.mark.redis
+def test_a_killed_server_is_started_again_with_its_data(tmp_path: Path) -> None:
+    settings = valkey_only(tmp_path)
+    try:
+        with redis.Redis.from_url(endpoints.start(settings, print).redis_url) as client:
+            client.set("kept", "yes")
+        pid = endpoints.status(settings)[1].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with redis.Redis.from_url(endpoints.start(settings, print).redis_url) as client:
+            assert client.get("kept") == b"yes"
+        assert endpoints.status(settings)[1].pid != pid
+    finally:
+        endpoints.stop(settings)
+
+
+@pytest.mark.redis
+def test_a_taken_port_is_chosen_anew_and_said(tmp_path: Path) -> None:
+    settings, steps = valkey_only(tmp_path), list[str]()
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+        taken = squatter.getsockname()[1]
+        (tmp_path / "endpoints.json").write_text(json.dumps({"valkey": [taken]}))
+        try:
+            started = endpoints.start(settings, steps.append)
+            assert not started.redis_url.endswith(f":{taken}/0")
+            assert f"port {taken} is taken" in steps[0]
+            assert endpoints.resolve(settings) == started
+        finally:
+            endpoints.stop(settings)
+
+
+@pytest.mark.redis
+def test_two_starts_at_once_make_one_server(tmp_path: Path) -> None:
+    settings, started, steps = valkey_only(tmp_path), list[endpoints.Endpoints](), list[str]()
+    threads = [
+        threading.Thread(target=lambda: started.append(endpoints.start(settings, steps.append))) for _ in range(4)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(started) == 4
+        assert len(set(map(repr, started))) == 1
+        assert sum("starting Valkey" in step for step in steps) == 1
+    finally:
+        endpoints.stop(settings)
+
+
+@pytest.mark.redis
+def test_a_server_outlives_its_starter_and_its_terminal_signals(tmp_path: Path) -> None:
+    program = (
+        "from services.adapters import endpoints; from services.settings import Settings; from pathlib import Path\n"
+        f"endpoints.start(Settings(state_dir=Path({str(tmp_path)!r}), kafka={NO_KAFKA!r}), print)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, start_new_session=True)
+    settings = valkey_only(tmp_path)
+    try:
+        pid = endpoints.status(settings)[1].pid
+        assert pid is not None
+        assert os.getsid(pid) != os.getsid(0)
+        assert os.getpgid(pid) != os.getpgid(0)
+    finally:
+        assert endpoints.stop(settings) == ["embedded Valkey"]
+    assert start_mark(pid) is None
+
+
+def test_a_pid_that_the_system_gave_to_another_process_is_left_alone(tmp_path: Path) -> None:
+    process = ServerProcess("test server", tmp_path, ())
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        try:
+            process.pid_file.write_text(json.dumps({"pid": bystander.pid, "started": "at another time"}))
+            assert process.pid() is None
+            assert not process.stop(1.0)
+            assert bystander.poll() is None
+            assert not process.pid_file.exists()
+
+            process.pid_file.write_text(json.dumps({"pid": bystander.pid, "started": start_mark(bystander.pid)}))
+            assert process.pid() == bystander.pid
+        finally:
+            bystander.kill()
+            bystander.wait()
+    assert process.pid() is None
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"pid": "x", "started": "y"}', '{"pid": 1}'])
+def test_a_damaged_pid_file_names_no_process(tmp_path: Path, damage: str) -> None:
+    process = ServerProcess("test server", tmp_path, ())
+    process.pid_file.write_text(damage)
+    assert process.pid() is None
+
+
+def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    process = ServerProcess("test server", tmp_path, (log,))
+    pid = process.spawn(["/bin/sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"], log)
+    while "up" not in tail(log):
+        pass
+    assert process.stop(0.3)
+    assert start_mark(pid) is None
+
+
+def test_a_failure_shows_the_end_of_the_log_and_recognises_a_taken_port(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    process = ServerProcess("test server", tmp_path, (log,))
+    log.write_text("".join(f"line {i}\n" for i in range(50)))
+    failure = process.failure("ended while starting")
+    assert type(failure) is Stop
+    assert "line 49" in str(failure)
+    assert "line 30" not in str(failure)
+    log.write_text("bind: Address already in use\n" + log.read_text())
+    assert type(process.failure("ended while starting")) is PortTaken
+
+
+def test_endpoints_of_the_settings_are_used_and_nothing_is_started(tmp_path: Path) -> None:
+    environ = {
+        "MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS": "broker.example:9093",
+        "MILLSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "MILLSTREAM_KAFKA_SASL_MECHANISMS": "PLAIN",
+        "MILLSTREAM_KAFKA_SASL_PASSWORD": "secret",
+    }
+    url = "rediss://user:secret@cache.example:6380/0"
+    settings = load_settings(environ, state_dir=tmp_path / "never", redis_url=url)
+    resolved = endpoints.start(settings, pytest.fail)
+    assert resolved == endpoints.Endpoints(
+        {
+            "bootstrap.servers": "broker.example:9093",
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanisms": "PLAIN",
+            "sasl.password": "secret",
+        },
+        url,
+        kafka_embedded=False,
+        redis_embedded=False,
+    )
+    assert not (tmp_path / "never").exists()
+    shown = endpoints.status(settings)
+    assert [server.address for server in shown] == ["broker.example:9093", "rediss://cache.example:6380/0"]
+    assert endpoints.stop(settings) == []
+
+
+def test_credentials_without_brokers_are_refused_by_name(tmp_path: Path) -> None:
+    settings = load_settings({"MILLSTREAM_KAFKA_SASL_USERNAME": "me"}, state_dir=tmp_path)
+    with pytest.raises(Misconfigured, match=r"MILLSTREAM_KAFKA_SASL_USERNAME.*BOOTSTRAP_SERVERS"):
+        endpoints.resolve(settings)
+
+
+def test_what_is_not_running_is_named_with_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"no Kafka and Valkey is running.*KAFKA_BOOTSTRAP_SERVERS.*REDIS_URL"):
+        endpoints.resolve(Settings(state_dir=tmp_path))
+    with pytest.raises(Misconfigured, match=r"no Valkey is running.*set MILLSTREAM_REDIS_URL"):
+        endpoints.resolve(valkey_only(tmp_path))
+
+
+def test_a_damaged_endpoints_file_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.json").write_text("{")
+    with pytest.raises(Misconfigured, match="delete it"):
+        endpoints.resolve(Settings(state_dir=tmp_path))
+
+
+def test_every_jar_is_locked_by_hash_and_no_name_twice() -> None:
+    jars = kafka_jars.locked()
+    assert len({jar.file_name for jar in jars}) == len(jars)
+    assert all(len(bytes.fromhex(jar.sha256)) == 32 for jar in jars)
+    versions = {jar.coordinate.split(":")[2] for jar in jars if jar.coordinate.startswith("org.apache.kafka:")}
+    assert versions == {kafka_jars.kafka_version()}
+
+
+def test_a_jar_with_other_content_counts_as_missing(tmp_path: Path) -> None:
+    jar = kafka_jars.locked()[0]
+    (tmp_path / jar.file_name).write_bytes(b"not the jar")
+    assert jar in kafka_jars.missing(tmp_path)
+
+
+def test_unreachable_jars_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".config").mkdir()
+    (tmp_path / ".config" / "jgo.conf").write_text("[repositories]\ncentral = http://127.0.0.1:1\n")
+    with pytest.raises(Retry, match="needed once, over the network"):
+        kafka_jars.fetch(tmp_path, print)
+    assert [path.name for path in tmp_path.iterdir()] == [".config"]
+
+
+def test_a_read_only_cache_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert kafka_jars.cache_directory(tmp_path / "state").parent == tmp_path / "state"
