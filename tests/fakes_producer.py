@@ -10,16 +10,24 @@ class FakeProducer:
     """Acknowledges queued records when polled; ``room`` is the queue's size, ``refused`` the values that fail."""
 
     def __init__(self, room: int = 1000, refused: frozenset[bytes] = frozenset(), reachable: bool = True) -> None:
-        self.records: list[tuple[str, bytes | None, bytes | None, int | None]] = []
+        self.records: list[tuple[str, bytes | None, bytes | None, int]] = []
         self.reachable = reachable
         self._room = room
         self._refused = refused
-        self._queue: list[tuple[tuple[str, bytes | None, bytes | None, int | None], Callable[..., None]]] = []
+        self._queue: list[tuple[tuple[str, bytes | None, bytes | None, int], Callable[..., None]]] = []
 
-    def produce(self, topic: str, value: bytes | None, key: bytes | None, **more: Any) -> None:
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        *,
+        on_delivery: Callable[[KafkaError | None, Any], None],
+        timestamp: int,
+    ) -> None:
         if len(self._queue) >= self._room:
             raise BufferError
-        self._queue.append(((topic, key, value, more.get("timestamp")), more["on_delivery"]))
+        self._queue.append(((topic, key, value, timestamp), on_delivery))
 
     def poll(self, timeout: float) -> int:
         if not self.reachable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -18,8 +18,16 @@ _CLOSE_S = 30.0
 class Client(Protocol):
     """The part of ``confluent_kafka.Producer`` that publishing needs."""
 
-    def produce(self, topic: str, value: bytes | None, key: bytes | None, **more: Any) -> None:
-        """Queue a record; BufferError when the queue is full."""
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        *,
+        on_delivery: Callable[[KafkaError | None, Any], None],
+        timestamp: int,
+    ) -> None:
+        """Queue a record; BufferError when the queue is full. Timestamp 0 is now."""
 
     def poll(self, timeout: float) -> int:
         """Serve delivery reports."""
@@ -116,14 +124,12 @@ def publish(
         A record was given up or cannot be sent at all; ``deliveries`` says which are written.
     """
     produce, waiting, report = client.produce, deliveries.waiting, deliveries.report
-    more: dict[str, Any] = {}
     for i, (key, value, tag) in enumerate(zip(keys, values, tags, strict=True)):
-        if timestamps_ms is not None:
-            more["timestamp"] = timestamps_ms[i]
+        timestamp = 0 if timestamps_ms is None else timestamps_ms[i]
         waiting[tag] = None
         while True:
             try:
-                produce(topic, value, key, on_delivery=partial(report, tag), **more)
+                produce(topic, value, key, on_delivery=partial(report, tag), timestamp=timestamp)
                 break
             except BufferError:
                 client.poll(0.05)

@@ -62,14 +62,14 @@ class TabularFile:
         How to read it.
     columns : tuple of str
         Column names. For JSON lines those of the first thousand rows.
-    rows : int or None
-        How many there are, where that is known without reading the file (Parquet).
+    rows_at_most : int
+        How many there are; in text files blank lines and line breaks within cells count too.
     """
 
     path: Path
     format: Format
     columns: tuple[str, ...]
-    rows: int | None
+    rows_at_most: int
 
     def chunks(
         self, columns: Sequence[str], start: int = 0, limit: int | None = None, size: int = 20_000
@@ -123,12 +123,17 @@ def open_table(path: Path) -> TabularFile:
             header = next(csv.reader(file, delimiter=_delimiter(path)), [])
         if not header or len(set(header)) < len(header):
             raise Misconfigured(f"{path.name} must begin with a line of distinct column names; found: {header}")
-        return TabularFile(path, kind, tuple(header), None)
+        return TabularFile(path, kind, tuple(header), _lines(path) - 1)
     names: dict[str, None] = {}
     for chunk in islice(_json_rows(path), _NAMES_FROM_ROWS):
         if isinstance(chunk[1], dict):
             names |= dict.fromkeys(chunk[1])
-    return TabularFile(path, kind, tuple(names), None)
+    return TabularFile(path, kind, tuple(names), _lines(path))
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return 1 + sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def _slice(chunk: Chunk, at: int, skip: int, take: int) -> Chunk:

@@ -18,6 +18,8 @@ MODULES: tuple[str, ...] = (
     "contracts",
     "stack",
     "doctor",
+    "simulate",
+    "ingest",
     "demo",
     "run",
     "replay",

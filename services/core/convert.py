@@ -69,7 +69,7 @@ def to_batch(fields: Sequence[Field], columns: Mapping[str, str], frame: pl.Data
 
 def _rejection(row: int, field: Field, found: object) -> Rejection:
     if found is None or found == "":
-        return Rejection(row, "null", field.name, f"no value; {field.name} must have one")
+        return Rejection(row, "null-value", field.name, f"no value; {field.name} must have one")
     kind = field.logical_type or field.kind
     return Rejection(row, "type", field.name, f"found {found!r}, which is no {kind}")
 

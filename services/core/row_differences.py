@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,13 +38,15 @@ class RowDifferences:
         return self.only_ours == self.only_theirs == 0
 
 
-def row_differences(ours: Batch, theirs: Batch) -> RowDifferences:
+def row_differences(ours: Batch, theirs: Batch, positional: Sequence[str] = ()) -> RowDifferences:
     """Compare two tables on the columns of the first, exactly (floats too).
 
     Parameters
     ----------
     ours, theirs : Batch
         Both with the columns of ``ours``, of the same dtypes and without nulls.
+    positional : sequence of str
+        Columns that only say where a row stands, such as a running number; left out where position is.
 
     Examples
     --------
@@ -57,7 +60,7 @@ def row_differences(ours: Batch, theirs: Batch) -> RowDifferences:
     for name, values in ours.columns.items():
         differs |= values[:shared] != theirs.columns[name][:shared]
     by_position = int(np.count_nonzero(differs)) + max(ours.length, theirs.length) - shared
-    surplus = _surplus(ours, theirs)
+    surplus = _surplus(ours, theirs, [name for name in ours.columns if name not in positional])
     return RowDifferences(
         ours.length,
         theirs.length,
@@ -67,9 +70,9 @@ def row_differences(ours: Batch, theirs: Batch) -> RowDifferences:
     )
 
 
-def _surplus(ours: Batch, theirs: Batch) -> NDArray[np.int64]:
+def _surplus(ours: Batch, theirs: Batch, names: list[str]) -> NDArray[np.int64]:
     """Return, per distinct row, how many more of it there are in ours than in theirs."""
-    columns = [np.concatenate((values, theirs.columns[name])) for name, values in ours.columns.items()]
+    columns = [np.concatenate((ours.columns[name], theirs.columns[name])) for name in names]
     sign = np.repeat(np.array([1, -1], dtype=np.int64), (ours.length, theirs.length))
     if not len(sign):
         return sign

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.batch import Batch
+from services.core.batch import Array, Batch
 from services.core.jit import kernel
 from services.core.published_order import published_order
 from services.core.simulate_fraud import commit_frauds
@@ -27,6 +27,7 @@ DAY_S = 86_400
 BOOK_START_MS = 1_522_540_800_000  # 2018-04-01T00:00:00Z
 SEEDS = 2**32
 _SEED_STRIDE = 2_654_435_761  # odd, so that seeds stay distinct modulo 2**32 and their streams lie far apart
+LABEL_DELAY_MS = 7 * DAY_S * 1000
 _PROGRESS_EVERY = 250
 
 
@@ -157,3 +158,28 @@ def _assemble(
             "fraud_scenario": scenarios,
         },
     )
+
+
+def labels_of(stream: Batch, delay_ms: int = LABEL_DELAY_MS) -> Batch:
+    """Return what becomes known of each transaction, and when, as ``schemas/labels.avsc`` has it.
+
+    Parameters
+    ----------
+    stream : Batch
+        From `simulate`.
+    delay_ms : int, >= 0
+        From the transaction to its label.
+
+    Returns
+    -------
+    Batch
+        In order of time: ``event_id`` (text), ``label`` (1.0 for fraud, else 0.0), ``known_at_ms``, ``source``.
+    """
+    event_ids = np.array([str(number) for number in stream.columns["transaction_id"].tolist()], dtype=object)
+    columns: dict[str, Array] = {
+        "event_id": event_ids,
+        "label": stream.columns["is_fraud"].astype(np.float64),
+        "known_at_ms": stream.columns["event_time_ms"] + delay_ms,
+        "source": np.full(stream.length, "simulator", dtype=object),
+    }
+    return Batch(stream.length, columns)

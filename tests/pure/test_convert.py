@@ -66,7 +66,7 @@ def test_a_table_names_each_bad_value_and_keeps_the_rest() -> None:
     assert [(each.row, each.field, each.reason) for each in rejections] == [
         (1, "id", "type"),
         (1, "x", "type"),
-        (2, "id", "null"),
+        (2, "id", "null-value"),
     ]
     assert "'two'" in rejections[0].detail
     assert batch.columns["x"][[0, 2]].tolist() == [0.5, 2.0]

@@ -1,0 +1,82 @@
+"""What commands that publish share: Kafka, a progress bar, and the last word on what was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from services.adapters.paced_publisher import PacedPublisher
+from services.adapters.producer import drain, open_producer
+from services.adapters.topics import partition_counts
+from services.core.pacing import Pace
+from services.errors import Misconfigured
+from services.settings import Settings
+
+
+def kafka_with(settings: Settings, topics: list[str]) -> dict[str, str]:
+    """Return how to reach Kafka, once these topics are known to be there.
+
+    Raises
+    ------
+    Misconfigured
+        There is no such topic, or no Kafka.
+    """
+    from services.adapters.endpoints import resolve
+
+    kafka = resolve(settings).kafka
+    there = partition_counts(kafka, topics)
+    missing = [topic for topic in topics if topic not in there]
+    if missing:
+        raise Misconfigured(f"there is no topic {', '.join(missing)}; `millstream init` creates the feature repo's")
+    return kafka
+
+
+@contextmanager
+def publisher_with_bar(
+    console: Console,
+    kafka: dict[str, str],
+    pace: Pace,
+    total: int,
+    doing: str,
+    skipped: Callable[[], int] = lambda: 0,
+) -> Iterator[PacedPublisher]:
+    """Give a publisher whose deliveries a progress bar shows; on leaving, however, wait for what is under way.
+
+    ``skipped`` says how many of ``total`` were done without being sent.
+
+    Raises
+    ------
+    Retry, Stop
+        Records were not acknowledged.
+    """
+    client = open_producer(kafka, paced=pace.kind != "flat_out")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} events/s · {task.fields[acked]:,} acked"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        bar = bars.add_task(doing, total=total, rate="-", acked=0)
+
+        def show() -> None:
+            done = publisher.deliveries
+            speed = bars.tasks[0].speed
+            bars.update(
+                bar, completed=done.sent + skipped(), acked=done.acked, rate="-" if speed is None else f"{speed:,.0f}"
+            )
+
+        publisher = PacedPublisher(client, pace, show)
+        try:
+            yield publisher
+        finally:
+            try:
+                drain(client, publisher.deliveries)
+            finally:
+                show()
+                client.close()
