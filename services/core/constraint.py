@@ -136,12 +136,11 @@ class Constraint:
         if self.pattern is not None:
             match = re.compile(self.pattern).fullmatch
             yield ~_each(column, lambda cell: match(cell) is not None), "pattern", f"text like {self.pattern}"
-        known = received_ms >= 0
         if self.not_older_than_ms is not None:
-            old = known & (column < received_ms - self.not_older_than_ms)
+            old = (received_ms >= 0) & (column < received_ms - self.not_older_than_ms)
             yield old, "too-old", f"at most {self.not_older_than_ms} ms before the record's own timestamp"
         if self.not_after_ms is not None:
-            early = known & (column > received_ms + self.not_after_ms)
+            early = (received_ms >= 0) & (column > received_ms + self.not_after_ms)
             yield early, "from-the-future", f"at most {self.not_after_ms} ms after the record's own timestamp"
 
 

@@ -69,6 +69,7 @@ class RecordWriter:
             plan = self._plans.setdefault(present, _plan(self.schema, self.prefix, present))
         words = np.empty((plan.words, n), dtype=np.int64)
         nulls = np.zeros((plan.nulls, n), dtype=np.bool_)
+        cursors = np.zeros(plan.words, dtype=np.int64)
         texts: list[bytes] = []
         used = 0
         for index, slot, null_slot in plan.inputs:
@@ -85,7 +86,8 @@ class RecordWriter:
             if item.kind in {"float", "double"}:
                 words[slot].view(np.float64)[:] = column
             elif item.kind in {"string", "bytes"}:
-                text = _put_text(item, column, words[slot : slot + 2], used)
+                cursors[slot] = used
+                text = _put_text(item, column, words[slot])
                 texts.append(text)
                 used += len(text)
             elif item.kind == "enum":
@@ -96,7 +98,7 @@ class RecordWriter:
         out = np.empty(n * plan.most_bytes + used, dtype=np.uint8)
         ends = np.empty(n, dtype=np.int64)
         text_buffer = np.frombuffer(b"".join([*texts, b"\0"]), dtype=np.uint8)
-        row, step = kernel.encode(plan.steps, plan.constants, text_buffer, words, nulls, out, ends)
+        row, step = kernel.encode(plan.steps, plan.constants, text_buffer, cursors, words, nulls, out, ends)
         if row >= 0:
             name = plan.names[step]
             value = batch.columns[name][row]
@@ -139,7 +141,7 @@ class _Plan:
         self.rows.append([_PUT[item.kind], null_branch, self.words, null_slot, 0, 0])
         self.names.append(item.name)
         self.inputs.append((index, self.words, null_slot))
-        self.words += 2 if item.kind in {"string", "bytes"} else 1
+        self.words += 1
         self.most_bytes += _MOST_BYTES[item.kind] + item.nullable
 
 
@@ -173,8 +175,8 @@ def _encoded_default(item: Field) -> bytes:
     return branch + RecordWriter(single, b"").encode(Batch(1, {item.name: column}))[0]
 
 
-def _put_text(item: Field, column: Array, words: NDArray[np.int64], offset: int) -> bytes:
-    """Fill starts and lengths of one text column; return its bytes end to end."""
+def _put_text(item: Field, column: Array, lengths: NDArray[np.int64]) -> bytes:
+    """Fill the lengths in bytes of one text column; return its bytes end to end."""
     cells = column.tolist()
     if item.kind == "string":
         text = "".join(cells)
@@ -183,7 +185,5 @@ def _put_text(item: Field, column: Array, words: NDArray[np.int64], offset: int)
             cells = [cell.encode() for cell in cells]
     else:
         data = b"".join(cells)
-    lengths = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
-    words[1] = lengths
-    words[0] = np.cumsum(lengths) - lengths + offset
+    lengths[:] = np.fromiter(map(len, cells), dtype=np.int64, count=len(cells))
     return data

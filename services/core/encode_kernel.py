@@ -33,6 +33,7 @@ def encode(  # noqa: PLR0912 - one branch per Avro type
     program: NDArray[np.int64],
     constants: NDArray[np.uint8],
     text: NDArray[np.uint8],
+    cursors: NDArray[np.int64],
     words: NDArray[np.int64],
     nulls: NDArray[np.bool_],
     out: NDArray[np.uint8],
@@ -40,7 +41,8 @@ def encode(  # noqa: PLR0912 - one branch per Avro type
 ) -> tuple[int, int]:
     """Encode n rows end to end into ``out`` (large enough by construction) and their ends into ``ends``.
 
-    ``text`` holds what text slots point into. Returns (-1, -1), or the row and step whose value does not fit its type.
+    The word of a text is its length; its bytes lie in ``text``, row after row from the slot's cursor on. Returns
+    (-1, -1), or the row and step whose value does not fit its type.
     """
     reals = words.view(np.float64)
     bits32 = np.zeros(1, dtype=np.int32)
@@ -56,6 +58,10 @@ def encode(  # noqa: PLR0912 - one branch per Avro type
                     out[at + k] = constants[first + k]
                 at += program[step, COUNT]
                 continue
+            value = words[slot, row]
+            first = cursors[slot]
+            if put == PUT_TEXT:
+                cursors[slot] += value  # also past what may lie under a null
             null_branch = program[step, NULL_BRANCH]
             if null_branch >= 0:
                 is_null = nulls[program[step, NULL_SLOT], row]
@@ -63,7 +69,6 @@ def encode(  # noqa: PLR0912 - one branch per Avro type
                 at += 1
                 if is_null:
                     continue
-            value = words[slot, row]
             if put == PUT_DOUBLE:
                 for k in range(8):
                     out[at + k] = np.uint8((value >> np.int64(8 * k)) & np.int64(0xFF))
@@ -77,11 +82,10 @@ def encode(  # noqa: PLR0912 - one branch per Avro type
                 out[at] = np.uint8(value)
                 at += 1
             elif put == PUT_TEXT:
-                size = words[slot + 1, row]
-                at = _put_varint(out, at, size)
-                for k in range(size):
-                    out[at + k] = text[value + k]
-                at += size
+                at = _put_varint(out, at, value)
+                for k in range(value):
+                    out[at + k] = text[first + k]
+                at += value
             else:
                 if (put == PUT_INT and (value < -_I32 or value >= _I32)) or (put == PUT_ENUM and value < 0):
                     return row, step

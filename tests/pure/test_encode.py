@@ -53,6 +53,13 @@ def test_integers_feed_reals_and_nan_is_no_null() -> None:
     ]
 
 
+def test_what_lies_under_a_null_is_not_written() -> None:
+    spec = record([{"name": "x", "type": ["null", "string"]}])
+    batch = Batch(3, {"x": np.array(["a", "junk", "b"], dtype=object)}, {"x": np.array([False, True, False])})
+    expected = [write(spec, {"x": x}) for x in ("a", None, "b")]
+    assert RecordWriter(Schema.parse(spec), b"").encode(batch) == expected
+
+
 @pytest.mark.parametrize(
     ("kind", "column", "nulls", "told"),
     [
