@@ -117,16 +117,18 @@ def test_two_starts_at_once_make_one_server(tmp_path: Path) -> None:
 @pytest.mark.redis
 def test_a_server_outlives_its_starter_and_its_terminal_signals(tmp_path: Path) -> None:
     program = (
-        "from services.adapters import endpoints; from services.settings import Settings; from pathlib import Path\n"
-        f"endpoints.start(Settings(state_dir=Path({str(tmp_path)!r}), kafka={NO_KAFKA!r}), print)"
+        "import os; from services.adapters import endpoints; from services.settings import Settings\n"
+        f"endpoints.start(Settings(state_dir={str(tmp_path)!r}, kafka={NO_KAFKA!r}), lambda step: None)\n"
+        "print(os.getsid(0), os.getpgid(0))"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, start_new_session=True)
+    starter = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)
+    session, group = map(int, starter.stdout.split())
     settings = valkey_only(tmp_path)
     try:
         pid = endpoints.status(settings)[1].pid
         assert pid is not None
-        assert os.getsid(pid) != os.getsid(0)
-        assert os.getpgid(pid) != os.getpgid(0)
+        assert os.getsid(pid) != session
+        assert os.getpgid(pid) != group
     finally:
         assert endpoints.stop(settings) == ["embedded Valkey"]
     assert start_mark(pid) is None
