@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.batch import Mask
-from services.core.jit import inline
+from services.core.jit import fused
 
 WORDS = 4
 LIMIT = 2.0**90
+NEGATED = -(2**63)  # exclusive-or of a double's bits with this changes its sign
 _POINT = 128
 _FRACTION = (1 << 52) - 1
 _BELOW = 52  # a sum of one bit still becomes a mantissa of 53
@@ -32,7 +33,7 @@ def representable(values: NDArray[np.float64]) -> Mask:
     return np.isnan(values) | (np.abs(values) < LIMIT)
 
 
-@inline
+@fused
 def _placed(bits: int) -> tuple[np.uint64, int]:
     """Return a double's size as (integer, position of its last bit in the accumulator), rounded half to even."""
     exponent = (bits >> 52) & 0x7FF
@@ -55,9 +56,9 @@ def _placed(bits: int) -> tuple[np.uint64, int]:
     return kept, 0
 
 
-@inline
-def accumulate(words: NDArray[np.uint64], at: int, bits: int, remove: bool) -> None:
-    """Add a double to the sum in ``words[at : at + 4]`` (least first), or take it away.
+@fused
+def accumulate(words: NDArray[np.uint64], at: int, bits: int) -> None:
+    """Add a double to the sum in ``words[at : at + 4]`` (least first); to take it away, add it with `NEGATED` bits.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def accumulate(words: NDArray[np.uint64], at: int, bits: int, remove: bool) -> N
     low = mantissa << shift
     high = (mantissa >> np.uint64(1)) >> (np.uint64(63) - shift)  # in two steps: a shift by 64 is undefined
     old = words[word]
-    if (bits < 0) == remove:
+    if bits >= 0:
         words[word] = old + low
         high += np.uint64(words[word] < low)
         words[word + 1] += high
@@ -93,22 +94,21 @@ def accumulate(words: NDArray[np.uint64], at: int, bits: int, remove: bool) -> N
             words[k] -= np.uint64(1)
 
 
-@inline
+@fused
 def _magnitude(words: NDArray[np.uint64], k: int, lowest: int, negative: bool) -> np.uint64:
     """Return word ``k`` of the sum's size; ``lowest`` is the first word that is not zero."""
-    if not negative:
-        return words[k]
-    if k < lowest:
-        return np.uint64(0)
-    # -x is ~x + 1 in two's complement, and that 1 is carried through zero words only
-    return ~words[k] + np.uint64(1) if k == lowest else ~words[k]
+    word: np.uint64 = words[k]
+    if negative and k >= lowest:
+        # -x is ~x + 1 in two's complement, and that 1 is carried through zero words only
+        word = ~word + np.uint64(1) if k == lowest else ~word
+    return word
 
 
-@inline
+@fused
 def rounded(words: NDArray[np.uint64], at: int) -> float:
     """Return the sum in ``words[at : at + 4]`` as the nearest double, half to even; zero is +0.0."""
     top = at + WORDS - 1
-    negative = np.int64(words[top]) < 0
+    negative = bool(np.int64(words[top]) < 0)
     lowest = at
     while lowest < top and words[lowest] == np.uint64(0):
         lowest += 1
@@ -122,9 +122,10 @@ def rounded(words: NDArray[np.uint64], at: int) -> float:
     if k < at:
         return 0.0
     room = 0
-    while (lead >> np.uint64(63)) == np.uint64(0):
-        lead <<= np.uint64(1)
-        room += 1
+    for step in (32, 16, 8, 4, 2, 1):
+        if (lead >> np.uint64(64 - step)) == np.uint64(0):
+            lead <<= np.uint64(step)
+            room += step
     sticky = False
     if k > at:
         below = _magnitude(words, k - 1, lowest, negative)
@@ -139,5 +140,5 @@ def rounded(words: NDArray[np.uint64], at: int) -> float:
     half = np.uint64(0x400)
     if rest > half or (rest == half and (sticky or (kept & np.uint64(1)) == np.uint64(1))):
         kept += np.uint64(1)
-    value = np.float64(np.int64(kept)) * _POWERS[(k - at) * 64 + 11 - room + _BELOW]
+    value = float(np.int64(kept)) * float(_POWERS[(k - at) * 64 + 11 - room + _BELOW])
     return -value if negative else value

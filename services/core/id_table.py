@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.jit import inline, kernel
+from services.core.jit import fused, kernel
 
 VACANT = -(2**63)
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -29,19 +29,19 @@ def roomy(table: NDArray[np.int64], used: int, more: int) -> NDArray[np.int64]:
     need = used + more
     if 4 * need <= 3 * len(table):
         return table
-    larger = new_table(1 << (2 * need - 1).bit_length())
+    larger = new_table(1 << (4 * need // 3).bit_length())
     _refill(table, larger)
     return larger
 
 
-@inline
+@fused
 def home(number: int, mask: int) -> int:
     """Return where a number belongs by its hash."""
     mixed = np.uint64(number) * np.uint64(_GOLDEN)
     return int(np.int64(mixed ^ (mixed >> np.uint64(32))) & mask)
 
 
-@inline
+@fused
 def find(table: NDArray[np.int64], number: int) -> int:
     """Return the place of a number, or -1 - p where p is the free place it would take."""
     mask = len(table) - 1
@@ -53,7 +53,7 @@ def find(table: NDArray[np.int64], number: int) -> int:
     return -1 - place
 
 
-@inline
+@fused
 def put(table: NDArray[np.int64], number: int, value: int) -> int:
     """Set a number's value; return 1 if the number is new, else 0."""
     place = find(table, number)
@@ -66,7 +66,7 @@ def put(table: NDArray[np.int64], number: int, value: int) -> int:
     return fresh
 
 
-@inline
+@fused
 def erase(table: NDArray[np.int64], place: int) -> None:
     """Free a place and close the gap, so that no search ends early."""
     mask = len(table) - 1

@@ -19,3 +19,11 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 def inline(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a small helper for use inside kernels."""
     return cast("Callable[P, R]", numba.njit(cache=True, nogil=True, fastmath=False, inline="never")(function))
+
+
+def fused(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a helper into each kernel that uses it: for hot paths, where passing arrays costs more than the work.
+
+    A call counts references to every array it is given, atomically; within one function those pairs cancel out.
+    """
+    return cast("Callable[P, R]", numba.njit(cache=True, nogil=True, fastmath=False, forceinline=True)(function))

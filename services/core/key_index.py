@@ -18,8 +18,9 @@ from services.core.jit import kernel
 class KeyIndex(Protocol):
     """Which slot each key has."""
 
-    top: int
-    """One more than the largest slot ever given out."""
+    @property
+    def top(self) -> int:
+        """One more than the largest slot ever given out."""
 
     def resolve(self, keys: Array) -> tuple[Rows, Rows]:
         """Return the slot of each key, shape (n,), and the distinct slots given out just now."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from services.core.exact_sum import WORDS, accumulate, rounded
 from services.core.id_table import home
-from services.core.jit import inline
+from services.core.jit import fused, inline
 from services.core.window_plan import (
     CELL,
     COLUMN,
@@ -27,56 +27,55 @@ from services.core.window_plan import (
     WINDOW,
     Plan,
 )
+from services.core.window_state import TAILS, State
 
 
-@inline
-def answer(
-    plan: Plan,
-    tails: NDArray[np.int32],
-    counts: NDArray[np.int32],
-    sums: NDArray[np.uint64],
-    at: int,
-    reals: NDArray[np.float64],
-    base: int,
-    end: int,
-    out: NDArray[np.float64],
-) -> None:
-    """Write the features of the windows that end before entry ``end``; NaN where a function has nothing to tell.
+@fused
+def answer(state: State, plan: Plan, slot: int, base: int, end: int, features: NDArray[np.float64], i: int) -> None:
+    """Write row ``i`` of the features of the windows a slot stands at; NaN where a function has nothing to tell.
 
     Parameters
     ----------
-    tails : int32 ndarray of shape (windows,)
-        First entry of each window, counted from ``base``.
-    counts : int32 ndarray of shape (cells,)
-        Values that are not null.
-    sums : uint64 ndarray
-        Sums, four words per cell, from ``at`` on.
-    reals : float64 ndarray of shape (rows, 2 + columns)
-        Entries; the values are in columns 2 and up, NaN is null.
+    slot : int
+        Whose tails, counts and sums to use.
+    base, end : int
+        The key's segment, and the entry (counted from there) before which the windows end.
     """
+    counts_at = TAILS + len(plan.windows_ms)
+    sums_at = slot * len(plan.cells) * WORDS
     for f in range(len(plan.features)):
         function = plan.features[f, FUNCTION]
         cell = plan.features[f, CELL]
-        if function == COUNT:
-            out[f] = counts[cell]
-            continue
-        if cell >= 0 and counts[cell] == 0:
-            out[f] = np.nan
-            continue
-        place = at + WORDS * cell
-        column = 2 + plan.features[f, COLUMN]
-        low, high = base + tails[plan.features[f, WINDOW]], base + end
-        if function == SUM:
-            out[f] = rounded(sums, place)
-        elif function == MEAN:
-            out[f] = rounded(sums, place) / counts[cell]
-        elif function in (VAR, STD):
-            variance = _variance(reals, low, high, column, counts[cell], rounded(sums, place) / counts[cell])
-            out[f] = math.sqrt(variance) if function == STD else variance
-        elif function == COUNT_DISTINCT:
-            out[f] = _distinct(reals, low, high, column)
-        else:
-            out[f] = _chosen(reals, low, high, column, function)
+        if cell >= 0:
+            count = state.narrow[slot, counts_at + cell]
+            if function == COUNT:
+                features[i, f] = count
+            elif count == 0:
+                features[i, f] = np.nan
+            else:
+                total = rounded(state.sums, sums_at + WORDS * cell)
+                features[i, f] = total if function == SUM else total / count
+            if function in (COUNT, SUM, MEAN) or count == 0:
+                continue
+        features[i, f] = _scanned(
+            state.reals,
+            base + state.narrow[slot, TAILS + plan.features[f, WINDOW]],
+            base + end,
+            2 + plan.features[f, COLUMN],
+            function,
+            features[i, f],
+        )
+
+
+@inline
+def _scanned(reals: NDArray[np.float64], low: int, high: int, column: int, function: int, mean: float) -> float:
+    """Return what a look through the entries ``low`` to before ``high`` finds; ``mean`` is theirs where needed."""
+    if function == COUNT_DISTINCT:
+        return _distinct(reals, low, high, column)
+    if function in (VAR, STD):
+        variance = _variance(reals, low, high, column, mean)
+        return math.sqrt(variance) if function == STD else variance
+    return _chosen(reals, low, high, column, function)
 
 
 @inline
@@ -97,7 +96,7 @@ def _chosen(reals: NDArray[np.float64], low: int, high: int, column: int, functi
 
 
 @inline
-def _variance(reals: NDArray[np.float64], low: int, high: int, column: int, count: int, mean: float) -> float:
+def _variance(reals: NDArray[np.float64], low: int, high: int, column: int, mean: float) -> float:
     """Return the sample variance, NaN for a single value.
 
     Corrected two-pass: squares of deviations from the rounded mean, less what the mean's rounding adds. Deviations are
@@ -108,13 +107,15 @@ def _variance(reals: NDArray[np.float64], low: int, high: int, column: int, coun
     .. [1] T. Chan, G. Golub, R. LeVeque, "Algorithms for Computing the Sample Variance", The American Statistician
        37(3), 1983, eq. 1.7.
     """
-    if count < 2:
-        return np.nan
     largest = 0.0
+    count = 0
     for k in range(low, high):
         value = reals[k, column]
         if not np.isnan(value):
             largest = max(largest, abs(value - mean))
+            count += 1
+    if count < 2:
+        return math.nan
     if largest == 0.0:
         return 0.0
     exponent = math.frexp(largest)[1]
@@ -126,10 +127,11 @@ def _variance(reals: NDArray[np.float64], low: int, high: int, column: int, coun
         if not np.isnan(value):
             scaled[0] = math.ldexp(value - mean, -exponent)
             scaled[1] = scaled[0] * scaled[0]
-            accumulate(sums, 0, bits[0], False)
-            accumulate(sums, WORDS, bits[1], False)
-    excess = rounded(sums, 0)
-    variance = max(rounded(sums, WORDS) - excess * excess / count, 0.0) / (count - 1)
+            for part in range(2):
+                accumulate(sums, WORDS * part, bits[part])
+    for part in range(2):
+        scaled[part] = rounded(sums, WORDS * part)
+    variance = max(scaled[1] - scaled[0] * scaled[0] / count, 0.0) / (count - 1)
     return math.ldexp(variance, 2 * exponent)
 
 

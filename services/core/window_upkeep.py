@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.exact_sum import WORDS
 from services.core.id_table import find, put
 from services.core.jit import kernel
-from services.core.window_kernel import (
+from services.core.window_functions import answer
+from services.core.window_kernel import ENTER, allocate, book, forget, size_for, surrender
+from services.core.window_plan import Plan
+from services.core.window_state import (
     BASE,
     FEATURE_TIME_US,
     FLAGS,
@@ -18,15 +22,9 @@ from services.core.window_kernel import (
     SIZE,
     STREAM_TIME_MS,
     TAILS,
+    TOUCHES,
     State,
-    allocate,
-    answer_slot,
-    book,
-    forget,
-    size_for,
-    surrender,
 )
-from services.core.window_plan import Plan
 
 
 @kernel
@@ -35,7 +33,7 @@ def answer_slots(state: State, plan: Plan, slots: NDArray[np.int64], features: N
     for i in range(len(slots)):
         slot = slots[i]
         end = state.narrow[slot, HEAD] + state.narrow[slot, LENGTH]
-        answer_slot(state, plan, slot, state.wide[slot, BASE], end, features[i])
+        answer(state, plan, slot, state.wide[slot, BASE], end, features, i)
 
 
 @kernel
@@ -84,7 +82,7 @@ def restore(
             tail = length
             while tail > 0 and state.slab[base + tail - 1, 0] > newest - plan.windows_ms[w]:
                 tail -= 1
-                book(state, plan, slot, w, base + tail, False)
+                book(state, plan, slot, w, base + tail, ENTER)
             state.narrow[slot, TAILS + w] = tail
     return -1
 
@@ -112,7 +110,7 @@ def idle(state: State, plan: Plan, slots: NDArray[np.int64]) -> NDArray[np.int64
 @kernel
 def drop(state: State, plan: Plan, slots: NDArray[np.int64]) -> None:
     """Empty slots and give their segments back."""
-    width = len(plan.cells) * 4
+    width = len(plan.cells) * WORDS
     for i in range(len(slots)):
         slot = slots[i]
         first = state.wide[slot, BASE] + state.narrow[slot, HEAD]
@@ -129,6 +127,6 @@ def drop(state: State, plan: Plan, slots: NDArray[np.int64]) -> None:
 @kernel
 def untouch(state: State, mask: int) -> None:
     """Clear the flag ``mask`` of the slots that the last batch touched."""
-    for i in range(state.counters[3]):
+    for i in range(state.counters[TOUCHES]):
         state.narrow[state.touched[i], FLAGS] &= ~mask
-    state.counters[3] = 0
+    state.counters[TOUCHES] = 0

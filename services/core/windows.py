@@ -22,7 +22,10 @@ from services.core.declaration import View
 from services.core.exact_sum import WORDS, representable
 from services.core.id_table import new_table, roomy
 from services.core.key_index import IntegerKeys, KeyIndex, TextKeys, extended
-from services.core.window_kernel import (
+from services.core.window_kernel import fold, size_for
+from services.core.window_plan import compile_plan, fingerprint, input_columns
+from services.core.window_rows import decode_keys, encode_key, entries_per_part, row_key
+from services.core.window_state import (
     BASE,
     DIRTY,
     DUPLICATE,
@@ -41,11 +44,7 @@ from services.core.window_kernel import (
     TOUCHED,
     TOUCHES,
     State,
-    fold,
-    size_for,
 )
-from services.core.window_plan import compile_plan, fingerprint, input_columns
-from services.core.window_rows import decode_keys, encode_key, entries_per_part, row_key
 from services.core.window_upkeep import answer_slots, drop, idle, restore, untouch
 
 __all__ = ["DUPLICATE", "LATE", "OK", "Updated", "WindowStore", "representable"]
