@@ -131,7 +131,7 @@ def run_replay(
     from services.topology import DEAD_LETTERS
 
     history = History(assembly, load_champion(assembly.settings, assembly, champion))
-    total = open_table(source).rows
+    total = open_table(source).rows_at_most
     started_s = time.perf_counter()
     bad = 0
     last = assembly.topology.stages[-1]
