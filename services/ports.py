@@ -85,5 +85,8 @@ class ModelRegistry(Protocol):
             If there is no such version.
         """
 
+    def previous(self, name: str) -> int | None:
+        """Return the version that was champion before the present one (what a rollback goes to), or None."""
+
     def versions(self, name: str) -> list[tuple[int, Mapping[str, float], bool]]:
         """Return (version, metrics, is champion), oldest first."""

@@ -1,0 +1,194 @@
+"""From replayed features and labels to a model with its papers: split in time, fit, measure, describe."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from services.adapters.lightgbm_model import TextModel
+from services.core.batch import Mask
+from services.core.declaration import Service
+from services.core.manifest import Manifest, Training, sha256
+from services.core.metrics import best_f1_threshold, evaluate
+from services.core.profile import profile
+from services.errors import Misconfigured
+from services.retrain.fit import Growth, Progress, fit
+from services.retrain.split import Split, Window, split
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """What to train.
+
+    Parameters
+    ----------
+    model : str
+        Registered name of the model.
+    service : Service
+        Its features are the model's vector.
+    event_time, group, label : str
+        Columns: event time (int64 milliseconds), what is investigated per day (a customer), and the label
+        (boolean or 0/1; null: not labelled, not used).
+    label_known_at : str or None
+        Column with the time each label became known, milliseconds; None: the event's plus the window's label delay.
+    window : Window
+    growth : Growth
+    threshold : float or None
+        Decision threshold for the manifest; None: the one with the best F1 on the validation part.
+    precision_k : int
+        Groups an investigator can look at per day.
+    definitions, offsets, git_commit
+        For the manifest.
+    """
+
+    model: str
+    service: Service
+    event_time: str
+    group: str
+    label: str
+    label_known_at: str | None = None
+    window: Window = field(default_factory=Window)
+    growth: Growth = field(default_factory=Growth)
+    threshold: float | None = None
+    precision_k: int = 100
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    offsets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    git_commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model that is ready to be registered.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    body : str
+        LightGBM text.
+    metrics : mapping of str to float
+        On the holdout part; also in the manifest.
+    curves : mapping of str to tuple of float
+        ``validation_average_precision`` after each tree.
+    """
+
+    manifest: Manifest
+    body: str
+    metrics: Mapping[str, float]
+    curves: Mapping[str, tuple[float, ...]]
+
+
+def train(
+    features: pl.DataFrame, spec: TrainSpec, created_at_ms: int, progress: Callable[[Progress], None] | None = None
+) -> Trained:
+    """Train a model and measure it on history it has not seen.
+
+    Parameters
+    ----------
+    features : polars.DataFrame
+        A row per event, in any order, with the columns that ``spec`` names.
+    created_at_ms : int
+        For the manifest; milliseconds since the epoch.
+    progress : callable, optional
+        Called after each tree.
+
+    Raises
+    ------
+    Misconfigured
+        If columns are missing or not numbers, a part of the split is empty, or a part has only one class.
+    """
+    names = [name for name, _ in spec.service.features]
+    features = _usable(features, spec, names)
+    times_ms = features[spec.event_time].to_numpy()
+    labels = features[spec.label].cast(pl.Boolean).to_numpy()
+    known_at_ms = None if spec.label_known_at is None else features[spec.label_known_at].to_numpy()
+    parts = split(times_ms, spec.window, known_at_ms)
+    for name, mask in parts.parts().items():
+        if name != "holdout" and (labels[mask].all() or not labels[mask].any()):
+            raise Misconfigured(f"all labels of the {name} part are the same: replay more history, or check --labels")
+    matrix = features.select(pl.col(names).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
+    fitted = fit(names, matrix, labels, parts.train, parts.validation, spec.growth, progress)
+    model = TextModel(fitted.body, spec.growth.threads)
+
+    def scores(part: Mask) -> NDArray[np.float64]:
+        return model.predict(np.ascontiguousarray(matrix[part].T))
+
+    groups = features[spec.group].to_numpy()
+    metrics = evaluate(
+        labels[parts.holdout],
+        scores(parts.holdout),
+        groups[parts.holdout],
+        times_ms[parts.holdout],
+        spec.precision_k,
+    )
+    threshold = spec.threshold
+    if threshold is None:
+        threshold = best_f1_threshold(labels[parts.validation], scores(parts.validation))
+    manifest = Manifest(
+        model=spec.model,
+        service=spec.service.name,
+        features=spec.service.features,
+        definitions=spec.definitions,
+        training=_training(spec, times_ms, labels, matrix, parts),
+        metrics=metrics,
+        threshold=threshold,
+        profile={name: profile(matrix[parts.train, i]) for i, name in enumerate(names)},
+        params={**spec.growth.params(), "trees": fitted.trees, "most_trees": spec.growth.rounds},
+        libraries=_libraries(),
+        git_commit=spec.git_commit,
+        created_at_ms=created_at_ms,
+        body_sha256=sha256(fitted.body),
+    )
+    return Trained(manifest, fitted.body, metrics, {"validation_average_precision": fitted.curve})
+
+
+def _usable(features: pl.DataFrame, spec: TrainSpec, names: list[str]) -> pl.DataFrame:
+    wanted = [*names, spec.event_time, spec.group, spec.label, *([spec.label_known_at] if spec.label_known_at else [])]
+    missing = [name for name in wanted if name not in features.columns]
+    if missing:
+        raise Misconfigured(
+            f"the training data has no column {', '.join(missing)}: it must be what `millstream replay` wrote for "
+            f"feature service {spec.service.name!r}, with labels joined by event id"
+        )
+    schema = features.schema
+    wrong = [name for name in names if not (schema[name].is_numeric() or schema[name] == pl.Boolean)]
+    if wrong:
+        raise Misconfigured(
+            f"a model reads numbers, but {', '.join(f'{name} is {schema[name]}' for name in wrong)}: take it out of "
+            f"feature service {spec.service.name!r} or derive a number in an on-demand view"
+        )
+    labelled = features.select(list(dict.fromkeys(wanted))).filter(pl.col(spec.label).is_not_null())
+    if not len(labelled):
+        raise Misconfigured("no event has a label: check --labels and the event ids in it")
+    return labelled.with_columns(pl.col(spec.event_time).cast(pl.Int64)).sort(spec.event_time, maintain_order=True)
+
+
+def _training(
+    spec: TrainSpec, times_ms: NDArray[np.int64], labels: Mask, matrix: NDArray[np.float64], parts: Split
+) -> Training:
+    digest = hashlib.sha256()
+    for column in matrix[parts.train].T:
+        digest.update(np.ascontiguousarray(column, dtype="<f8").tobytes())
+    digest.update(labels[parts.train].tobytes())
+    seen = times_ms[parts.train | parts.validation]
+    return Training(
+        from_ms=int(seen.min()),
+        to_ms=int(seen.max()),
+        as_of_ms=parts.as_of_ms,
+        label_delay_ms=spec.window.label_delay_ms,
+        rows={name: int(mask.sum()) for name, mask in parts.parts().items()},
+        positives={name: int(labels[mask].sum()) for name, mask in parts.parts().items()},
+        data_sha256=digest.hexdigest(),
+        offsets=spec.offsets,
+    )
+
+
+def _libraries() -> dict[str, str]:
+    names = ("lightgbm", "millstream", "numpy", "polars", "scikit-learn")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
