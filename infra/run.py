@@ -144,11 +144,26 @@ def install_uv() -> None:
 
 
 def uv(*arguments: str) -> int:
-    """Run uv on .venv; return its exit code."""
+    """Run uv on .venv, its long account of packages as one line of progress; return its exit code."""
     environ = {"UV_HTTP_TIMEOUT": "180", **os.environ, "VIRTUAL_ENV": str(VENV), "UV_PYTHON_DOWNLOADS": "never"}
     if "PIP_INDEX_URL" in environ:
         environ.setdefault("UV_DEFAULT_INDEX", environ["PIP_INDEX_URL"])
-    return subprocess.run([str(BIN / "uv"), *arguments], cwd=str(ROOT), env=environ, check=False).returncode
+    begun = ended = 0
+    live = sys.stderr.isatty()
+    with subprocess.Popen(
+        [str(BIN / "uv"), *arguments], cwd=str(ROOT), env=environ, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr or ():
+            word = line.split(maxsplit=1)[0] if line.strip() else ""
+            if word in {"Downloading", "Downloaded", "Building", "Built"}:
+                begun += word in {"Downloading", "Building"}
+                ended += word in {"Downloaded", "Built"}
+                if live:
+                    sys.stderr.write(f"\r\033[Kmillstream: fetching, {begun - ended} downloads under way, {ended} done")
+            elif word not in {"+", "-", "~"}:
+                sys.stderr.write(("\r\033[K" if live else "") + line)
+            sys.stderr.flush()
+    return process.returncode
 
 
 def read_stamp() -> dict[str, str]:
