@@ -1,0 +1,120 @@
+"""What the stage loop tells the metrics."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from services.adapters.metric_catalogue import GaugeName
+from services.adapters.telemetry import Telemetry
+from services.transport.loop import StageLoop
+from services.transport.records import Records
+from services.transport.recovery import Recovered
+from services.transport.stage import Processed
+
+_IDLE_S = 5.0
+
+
+class TelemetryObserver:
+    """An `Observer` that keeps the catalogue's metrics up to date.
+
+    Parameters
+    ----------
+    telemetry : Telemetry
+    view : object or None
+        The write-behind view, for its counters ``pending``, ``staleness_ms`` and ``failures``.
+    """
+
+    def __init__(self, telemetry: Telemetry, view: object | None) -> None:
+        self._telemetry = telemetry
+        self._view = view
+        self._loops: Sequence[StageLoop] = ()
+        self._joined_s = time.monotonic()
+        self._view_failures = 0
+
+    def watch(self, loops: Sequence[StageLoop]) -> None:
+        """Read lag, offsets and state of these loops whenever the metrics are asked for."""
+        self._loops = tuple(loops)
+        self._telemetry.before_scrape(self._refresh)
+
+    def ready(self) -> Mapping[str, str]:
+        """Name the stages that have no recovered partition yet; an idle spare counts as ready after a while."""
+        waited_s = time.monotonic() - self._joined_s
+        return {
+            loop.stage.plan.name: "no partition is assigned and recovered yet"
+            for loop in self._loops
+            if not loop.partitions and waited_s < _IDLE_S * 6
+        }
+
+    def processed(self, stage: str, records: Records, processed: Processed, seconds: float) -> None:
+        """See `Observer.processed`."""
+        tell = self._telemetry
+        tell.count("millstream_events_total", len(records), stage=stage)
+        tell.observe("millstream_batch_records", float(len(records)), stage=stage)
+        for phase, spent_s in processed.seconds.items():
+            tell.observe("millstream_batch_seconds", spent_s, stage=stage, phase=phase)
+        counts = processed.flow.counts
+        tell.count("millstream_duplicates_total", counts.get("duplicates", 0), stage=stage)
+        tell.count("millstream_late_total", counts.get("late", 0), stage=stage)
+        for reason, count in Counter(each.reason for each in processed.flow.rejections).items():
+            tell.count("millstream_dead_letters_total", count, stage=stage, reason=reason)
+        batch = processed.flow.batch
+        if batch.length:
+            ages_s = (time.time() * 1000 - batch.columns["received_at_ms"]) / 1000
+            tell.observe("millstream_end_to_end_seconds", ages_s, stage=stage)
+        if batch.length and "arm" in batch.columns:
+            arms = zip(*(batch.columns[name].tolist() for name in ("arm", "model", "model_version")), strict=True)
+            for (arm, model, version), count in Counter(arms).items():
+                tell.count("millstream_predictions_total", count, arm=arm, model=model, version=version)
+                tell.gauge("millstream_model_version", version, model=model)
+
+    def checkpointed(self, stage: str, rows: int, seconds: float) -> None:
+        """See `Observer.checkpointed`."""
+        self._telemetry.count("millstream_checkpoint_rows_total", rows, stage=stage)
+        self._telemetry.observe("millstream_checkpoint_seconds", seconds, stage=stage)
+
+    def recovered(self, stage: str, partition: int, recovered: Recovered, seconds: float) -> None:
+        """See `Observer.recovered`."""
+        self._telemetry.observe("millstream_recovery_seconds", seconds, stage=stage)
+        self._telemetry.count("millstream_recovery_records_total", recovered.rows, stage=stage, kind="rows")
+        self._telemetry.count("millstream_recovery_records_total", recovered.replayed, stage=stage, kind="replayed")
+
+    def revoked(self, stage: str, partitions: Sequence[int]) -> None:
+        """See `Observer.revoked`."""
+        for partition in partitions:
+            gauges: tuple[GaugeName, ...] = (
+                "millstream_lag_records",
+                "millstream_committed_offset",
+                "millstream_stream_time_seconds",
+                "millstream_state_entries",
+                "millstream_state_bytes",
+                "millstream_state_keys",
+            )
+            for name in gauges:
+                self._telemetry.forget(name, stage=stage, partition=partition)
+
+    def _refresh(self) -> None:
+        tell = self._telemetry
+        for loop in self._loops:
+            stage = loop.stage.plan.name
+            tell.gauge("millstream_partitions", len(loop.partitions), stage=stage)
+            lags = loop.log.lag() if loop.partitions else {}
+            for partition in loop.partitions:
+                at = {"stage": stage, "partition": partition}
+                tell.gauge("millstream_lag_records", lags.get(partition, 0), **at)
+                tell.gauge("millstream_committed_offset", loop.next_offset(partition), **at)
+                store = loop.stage.featurize.stores.get(partition)
+                if store is not None:
+                    tell.gauge("millstream_stream_time_seconds", max(0, store.stream_time_ms) / 1000, **at)
+                    tell.gauge("millstream_state_entries", store.entries, **at)
+                    tell.gauge("millstream_state_bytes", store.memory_bytes, **at)
+        if self._view is not None:
+            tell.gauge("millstream_view_pending", float(getattr(self._view, "pending", 0)))
+            staleness_ms = float(getattr(self._view, "staleness_ms", 0.0))
+            tell.gauge("millstream_view_staleness_seconds", 0.0 if np.isnan(staleness_ms) else staleness_ms / 1000)
+            failures = int(getattr(self._view, "failures", 0))
+            tell.count("millstream_view_failures_total", failures - self._view_failures)
+            self._view_failures = failures
