@@ -53,15 +53,6 @@ class MlflowRegistry:
         self._uri = uri
         self._artifacts = artifacts
 
-    @staticmethod
-    def of(settings: Settings) -> MlflowRegistry:
-        """Return the registry of the settings: their tracking URI, or sqlite in the state directory."""
-        if settings.mlflow_tracking_uri is not None:
-            return MlflowRegistry(settings.mlflow_tracking_uri)
-        folder = settings.state_dir.resolve() / "mlflow"
-        folder.mkdir(parents=True, exist_ok=True)
-        return MlflowRegistry(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
-
     def register(self, name: str, manifest: str, body: str, metrics: Mapping[str, float]) -> ModelVersion:
         """Store a run with parameters, metrics, model text, manifest and importance plot, and a version of it.
 
@@ -227,3 +218,12 @@ def _params(manifest: str) -> Mapping[str, object]:
         return Manifest.from_json(manifest).params
     except ManifestError:
         return {}
+
+
+def open_registry(settings: Settings) -> MlflowRegistry:
+    """Return the registry of the settings: their tracking URI, or sqlite in the state directory."""
+    if settings.mlflow_tracking_uri is not None:
+        return MlflowRegistry(settings.mlflow_tracking_uri)
+    folder = settings.state_dir.resolve() / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return MlflowRegistry(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")

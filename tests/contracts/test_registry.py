@@ -8,7 +8,7 @@ import pytest
 from fakes_models import a_body, a_manifest
 from fakes_registry import FakeRegistry
 
-from services.adapters.registry import MlflowRegistry
+from services.adapters.registry import open_registry
 from services.core.manifest import sha256
 from services.errors import Refused
 from services.ports import ModelRegistry
@@ -20,7 +20,7 @@ _numbers = count(1)
 @pytest.fixture(scope="module")
 def mlflow_registry(tmp_path_factory):
     """MLflow's tables take seconds to make, so every test has a name of its own instead of a database."""
-    return MlflowRegistry.of(Settings(state_dir=tmp_path_factory.mktemp("state")))
+    return open_registry(Settings(state_dir=tmp_path_factory.mktemp("state")))
 
 
 @pytest.fixture(params=["fake", "mlflow"])

@@ -1,0 +1,93 @@
+"""Promotions over a real broker: the newest of a name, whole, to everyone, whatever else is in the topic."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from fakes_models import a_version
+
+from services.adapters.endpoints import Endpoints
+from services.adapters.producer import Deliveries, drain, open_producer
+from services.adapters.producer import publish as queue
+from services.adapters.promotions import PromotionWatcher, latest, publish
+from services.adapters.topics import create_topics
+from services.errors import Refused
+from services.topology import MODELS, SCHEMAS, Topic
+
+pytestmark = pytest.mark.kafka
+_numbers = count(1)
+
+
+@pytest.fixture
+def broker(kafka: Endpoints):
+    topics = [Topic(name, "key", "train", ("score",), "compact", 1) for name in (MODELS, SCHEMAS)]
+    create_topics(kafka.kafka, topics, partitions=1, replication=1)
+    return kafka.kafka
+
+
+@pytest.fixture
+def model():
+    return replace(a_version(), name=f"promoted-{next(_numbers)}")
+
+
+def taken(watcher, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = watcher.take()
+        if found is not None:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("no promotion was heard")
+
+
+def raw(broker, key, value):
+    producer, deliveries = open_producer(broker), Deliveries()
+    queue(producer, MODELS, [key], [value], deliveries=deliveries, tags=[0])
+    drain(producer, deliveries)
+
+
+def test_the_newest_promotion_of_the_name_is_the_champion(broker, model):
+    assert latest(broker, model.name) is None
+    publish(broker, model)
+    publish(broker, replace(model, version=2))
+    publish(broker, replace(model, name=model.name + "-other", version=7))
+    assert latest(broker, model.name) == replace(model, version=2)
+    publish(broker, model)  # a rollback
+    assert latest(broker, model.name) == model
+
+
+def test_a_watcher_hears_of_each_once_and_skips_to_the_newest(broker, model):
+    publish(broker, model)
+    watcher = PromotionWatcher(broker, model.name)
+    try:
+        assert taken(watcher) == model
+        assert watcher.take() is None
+        publish(broker, replace(model, version=2))
+        assert taken(watcher).version == 2
+        publish(broker, model)
+        assert taken(watcher).version == 1
+        assert watcher.take() is None
+    finally:
+        watcher.close()
+
+
+def test_poison_and_tombstones_are_passed_over(broker, model, caplog):
+    publish(broker, model)
+    raw(broker, model.name.encode(), b"\xc3\x01 no such schema")
+    raw(broker, model.name.encode(), None)
+    with caplog.at_level(logging.ERROR):
+        assert latest(broker, model.name) == model
+    assert "passed over" in caplog.text
+
+
+def test_a_model_of_several_megabytes_travels_and_one_too_large_is_refused(broker, model):
+    large = replace(model, body=model.body + "x" * 6_000_000)
+    publish(broker, large)
+    assert latest(broker, model.name) == large
+    with pytest.raises(Refused, match="fewer trees"):
+        publish(broker, replace(model, body="x" * 17_000_000))
+    assert latest(broker, model.name) == large
