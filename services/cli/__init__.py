@@ -24,6 +24,7 @@ MODULES: tuple[str, ...] = (
     "run",
     "replay",
     "consume",
+    "bench",
 )
 
 app = typer.Typer(
