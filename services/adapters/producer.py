@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from services.adapters.kafka_client import client_logger
 from services.errors import Retry, Stop
 
 _CLOSE_S = 30.0
@@ -91,6 +92,7 @@ def open_producer(kafka: Mapping[str, str], *, paced: bool = False) -> Producer:
             "message.max.bytes": 16_777_216,
             "delivery.timeout.ms": 60_000,
             **kafka,
+            "logger": client_logger,
         }
     )
 

@@ -20,6 +20,7 @@ MODULES: tuple[str, ...] = (
     "doctor",
     "simulate",
     "ingest",
+    "dead_letters",
     "demo",
     "run",
     "replay",

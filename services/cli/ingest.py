@@ -53,8 +53,7 @@ def ingest_command(
     from services.adapters.contracts import load_contract
     from services.adapters.ingest import Progress, columns_for, ingest, resume_row
     from services.adapters.tabular import open_table
-    from services.cli.publishing import kafka_with, publisher_with_bar
-    from services.core.encode import RecordWriter
+    from services.cli.publishing import kafka_with, publisher_with_bar, writer_for
 
     pace = pace_of(rate, speed)
     named = _mapping(mapping or [])
@@ -64,6 +63,7 @@ def ingest_command(
     table = open_table(file)
     columns = columns_for(table, contract, named)
     kafka = kafka_with(settings, [topic])
+    writer = writer_for(settings, topic, contract)
     progress = Progress(resume_from)
     bad = _BadRows(rejected)
     total = max(0, min(limit or table.rows_at_most, table.rows_at_most - resume_from))
@@ -77,7 +77,7 @@ def ingest_command(
                     columns,
                     topic,
                     contract,
-                    RecordWriter(contract.schema),
+                    writer,
                     publisher,
                     progress,
                     bad,

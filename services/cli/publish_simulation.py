@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from services.adapters.contracts import load_contract
-from services.cli.publishing import kafka_with, publisher_with_bar
-from services.core.encode import RecordWriter
+from services.cli.publishing import kafka_with, publisher_with_bar, writer_for
 from services.core.simulate import labels_of
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def publish_simulation(
     """
     sources = [(topic, stream), (labels_topic, labels_of(stream))]
     flows = [(name, load_contract(settings, name), batch) for name, batch in sources if name is not None]
-    writers = {name: RecordWriter(contract.schema) for name, contract, _ in flows}
+    writers = {name: writer_for(settings, name, contract) for name, contract, _ in flows}
     kafka = kafka_with(settings, list(writers))
     total = sum(batch.length for _, _, batch in flows)
     sent = 0

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from services.adapters.paced_publisher import PacedPublisher
 from services.adapters.producer import drain, open_producer
+from services.adapters.schema_registry import connect, registry_prefix
 from services.adapters.topics import partition_counts
+from services.core.contracts import Contract
+from services.core.encode import RecordWriter
 from services.core.pacing import Pace
 from services.errors import Misconfigured
 from services.settings import Settings
@@ -34,6 +37,20 @@ def kafka_with(settings: Settings, topics: list[str]) -> dict[str, str]:
     return kafka
 
 
+def writer_for(settings: Settings, topic: str, contract: Contract) -> RecordWriter:
+    """Return what encodes a topic's records: framed for the schema registry where one is set, else single-object.
+
+    Raises
+    ------
+    Retry, Misconfigured
+        The registry is away or refuses the schema.
+    """
+    registry = connect(settings)
+    if registry is None:
+        return RecordWriter(contract.schema)
+    return RecordWriter(contract.schema, registry_prefix(registry.register(topic, contract.schema)))
+
+
 @contextmanager
 def publisher_with_bar(
     console: Console,
@@ -55,11 +72,10 @@ def publisher_with_bar(
     client = open_producer(kafka, paced=pace.kind != "flat_out")
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} events/s · {task.fields[acked]:,} acked"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]} events/s, {task.fields[acked]:,} acked, eta"),
+        TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task(doing, total=total, rate="-", acked=0)
@@ -79,4 +95,4 @@ def publisher_with_bar(
                 drain(client, publisher.deliveries)
             finally:
                 show()
-                client.close()
+            client.close()  # would wait for ever if records were left

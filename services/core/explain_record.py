@@ -1,0 +1,89 @@
+"""What can be said about bytes that did not decode: for people, not for the path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+from services.core.decode import RecordReader
+from services.core.schema import Schema, SchemaId
+
+_WIDTH = 16
+
+
+def hexdump(data: bytes, most_bytes: int = 4096) -> str:
+    """Return bytes as offset, hexadecimal and printable ASCII, sixteen a line.
+
+    Examples
+    --------
+    >>> print(hexdump(b"\\xc3\\x01abc"))
+    00000000  c3 01 61 62 63                                   |..abc|
+    """
+    return "\n".join(_dump_lines(data, most_bytes))
+
+
+def _dump_lines(data: bytes, most_bytes: int) -> Iterator[str]:
+    for start in range(0, min(len(data), most_bytes), _WIDTH):
+        line = data[start : min(start + _WIDTH, most_bytes)]
+        shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)
+        yield f"{start:08x}  {line.hex(' '):<47}  |{shown}|"
+    if len(data) > most_bytes:
+        yield f"... {len(data) - most_bytes} more bytes"
+
+
+def explain_record(value: bytes | None, resolve: Callable[[SchemaId], Schema | None]) -> tuple[str, dict[str, object]]:
+    """Decode a record as its own writer meant it, else as text.
+
+    Parameters
+    ----------
+    value : bytes or None
+        A framed Avro record, or anything.
+    resolve : callable
+        Finds a writer's schema.
+
+    Returns
+    -------
+    what : str
+        One sentence.
+    fields : dict
+        Field values, empty when it is no whole record.
+    """
+    if value is None:
+        return "no value (a tombstone)", {}
+    schema_id = _framing(value)
+    if schema_id is None:
+        return _as_text(value), {}
+    shown = f"{schema_id.number:016x}" if schema_id.kind == "fingerprint" else str(schema_id.number)
+    schema = resolve(schema_id)
+    if schema is None:
+        return f"framed as Avro, but no schema is known for {schema_id.kind} {shown}", {}
+    decoded = RecordReader(schema, resolve).decode([value], len(value))
+    if decoded.rejections:
+        return f"framed as {schema.name} ({schema_id.kind} {shown}), but {decoded.rejections[0].detail}", {}
+    batch = decoded.batch
+    fields: dict[str, object] = {
+        name: None if batch.is_null(name)[0] else column.tolist()[0] for name, column in batch.columns.items()
+    }
+    return f"{schema.name} ({schema_id.kind} {shown})", fields
+
+
+def _framing(value: bytes) -> SchemaId | None:
+    if value[:2] == b"\xc3\x01" and len(value) >= 10:
+        return SchemaId("fingerprint", int.from_bytes(value[2:10], "little"))
+    if value[:1] == b"\0" and len(value) >= 5:
+        return SchemaId("registry", int.from_bytes(value[1:5], "big"))
+    return None
+
+
+def _as_text(value: bytes) -> str:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return "neither framed Avro nor UTF-8 text"
+    try:
+        json.loads(text)
+    except ValueError:
+        return (
+            f"not framed; as UTF-8 text: {text!r}" if text.isprintable() else "neither framed Avro nor printable text"
+        )
+    return f"not framed; JSON: {text}"
