@@ -3,98 +3,121 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry as RetryPolicy
 
 from services.adapters.feast_codec import ViewCodec
-from services.adapters.redis_cas import CAS
+from services.adapters.redis_cas import SCRIPT
 from services.errors import Retry
 from services.ports import ViewRows
 
 _TIMEOUT_S = 2.0
-Fallback = Callable[[ViewRows], None]
+Fallback = Callable[[ViewRows], int]
 
 
 class RedisOnlineView:
-    """Writes rows in Feast's layout, one compare-and-set a row, a whole write in one round trip.
+    """Writes rows in Feast's layout by compare-and-set, a whole write in one round trip, on one connection.
+
+    Not safe for use by several threads. A server that was restarted may have lost its last moment (an append-only file
+    is synced once a second): its mark counts only while it is the same run of the server.
 
     Parameters
     ----------
     url : str
         redis:// or rediss:// URL.
     project : str
-        Feast project; also names the epoch mark.
+        Feast project; also names the mark.
     codecs : mapping of str to ViewCodec
         By view name.
     fallbacks : mapping of str to callable
-        Views whose codec failed its self-test are written by this instead.
+        Views that are written by this instead (rows in, rows applied out), because their codec failed its self-test.
     """
 
     def __init__(
         self, url: str, project: str, codecs: Mapping[str, ViewCodec], fallbacks: Mapping[str, Fallback] | None = None
     ) -> None:
+        # Who writes decides when to try again; a client that does so by itself would only hide that time passes.
         self._client = redis.Redis.from_url(
-            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, health_check_interval=30
+            url,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            retry=RetryPolicy(NoBackoff(), 0),
+            single_connection_client=True,
         )
         self._codecs = codecs
         self._fallbacks = fallbacks or {}
-        self._script = self._client.register_script(CAS)
-        self._epoch_key = f"millstream:{project}:epoch"
+        self._mark_key = f"millstream:{project}:epoch"
 
     def write(self, rows: Sequence[ViewRows]) -> int:
         """See `OnlineView.write`."""
         try:
-            for each in rows:
-                if each.view in self._fallbacks:
-                    self._fallbacks[each.view](each)
-            return self._write([each for each in rows if each.view not in self._fallbacks])
+            applied = sum(self._fallbacks[each.view](each) for each in rows if each.view in self._fallbacks)
+            commands = [
+                command
+                for each in rows
+                if each.view not in self._fallbacks
+                for command in self._codecs[each.view].commands(each)
+            ]
+            return applied + self._send(commands)
         except redis.exceptions.RedisError as error:
-            raise Retry(f"the online store refused rows: {type(error).__name__}: {error}") from error
+            raise Retry(f"the online store did not take rows: {type(error).__name__}: {error}") from error
 
-    def _write(self, rows: Sequence[ViewRows]) -> int:
-        pipe = self._client.pipeline(transaction=False)
-        count = 0
-        for each in rows:
-            codec = self._codecs[each.view]
-            for row in codec.encode(each):
-                pipe.execute_command(
-                    "EVALSHA",
-                    self._script.sha,
-                    1,
-                    row.key,
-                    codec.timestamp_field,
-                    row.seconds,
-                    row.nanos,
-                    0,
-                    *row.pairs,
-                )
-                count += 1
-        if not count:
+    def _send(self, commands: Sequence[bytes]) -> int:
+        if not commands:
             return 0
-        try:
-            answers = pipe.execute()
-        except redis.exceptions.NoScriptError:
-            # A server that was restarted or flushed has forgotten the script. Rows are idempotent: write all again.
-            self._client.script_load(CAS)
-            return self._write(rows)
+        answers = self._round_trip(commands)
+        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
+            # A server that was restarted or told SCRIPT FLUSH. Rows are idempotent: write all again.
+            self._client.script_load(SCRIPT)
+            answers = self._round_trip(commands)
+        for answer in answers:
+            if isinstance(answer, redis.exceptions.RedisError):
+                raise answer
         return sum(cast("list[int]", answers))
+
+    def _round_trip(self, commands: Sequence[bytes]) -> list[Any]:
+        connection = self._connection()
+        answers: list[Any] = []
+        connection.send_packed_command([b"".join(commands)])
+        for _ in commands:
+            try:
+                answers.append(connection.read_response())
+            except redis.exceptions.ResponseError as error:
+                answers.append(error)  # the other answers must be read all the same
+        return answers
+
+    def _connection(self) -> Any:
+        if self._client.connection is None:
+            self._client.ping()
+        return self._client.connection
 
     def epoch(self) -> str | None:
         """See `OnlineView.epoch`."""
         try:
-            found = self._client.get(self._epoch_key)
+            found = cast("bytes | None", self._client.get(self._mark_key))
+            if found is None:
+                return None
+            epoch, _, run = found.decode().partition(" ")
+            return epoch if run == self._run() else None
         except redis.exceptions.RedisError as error:
             raise Retry(f"the online store cannot be reached: {error}") from error
-        return None if found is None else cast("bytes", found).decode()
 
     def mark_epoch(self, epoch: str) -> None:
         """See `OnlineView.mark_epoch`."""
         try:
-            self._client.set(self._epoch_key, epoch)
+            self._client.set(self._mark_key, f"{epoch} {self._run()}")
         except redis.exceptions.RedisError as error:
             raise Retry(f"the online store cannot be reached: {error}") from error
 
+    def _run(self) -> str:
+        try:
+            return str(cast("dict[str, Any]", self._client.info("server")).get("run_id", ""))
+        except redis.exceptions.NoPermissionError:
+            return ""  # then only lost marks tell of lost rows
+
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connection."""
         self._client.close()

@@ -22,9 +22,8 @@ logger = logging.getLogger(__name__)
 class View(Protocol):
     """The write-behind side of the online store, as the loop sees it; none of it waits."""
 
-    @property
-    def refill_wanted(self) -> str | None:
-        """An epoch name when the store lost its data and every row is wanted, else None."""
+    def refill_wanted(self, source: str) -> str | None:
+        """Return an epoch name when the store lost its data and all rows of this source are wanted, else None."""
 
     def offer(self, rows: Sequence[ViewRows]) -> None:
         """Take rows to be written when possible."""
@@ -188,7 +187,7 @@ class StageLoop:
         self._checkpointed_at_s = self._clock_s()
 
     def _refill(self) -> None:
-        if self._view is None or (epoch := self._view.refill_wanted) is None:
+        if self._view is None or (epoch := self._view.refill_wanted(self.stage.plan.name)) is None:
             return
         for partition in self.partitions:
             self._offer_all(partition)
