@@ -7,12 +7,11 @@ seconds and memory), after the metrics library.
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from services.core.contracts import Contract
@@ -28,7 +27,7 @@ from services.core.declaration import (
     View,
 )
 from services.errors import Misconfigured
-from services.settings import Settings
+from services.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -42,10 +41,11 @@ _TYPES: dict[str, FeatureType] = {
     "String": "string",
     "UnixTimestamp": "unix_timestamp",
 }
-_KEYS: dict[str, KeyType] = {"INT64": "int64", "INT32": "int64", "STRING": "string"}
+_KEYS: dict[str, KeyType] = {"INT64": "int64", "STRING": "string"}
 _FUNCTIONS: tuple[str, ...] = get_args(Function)
 _OVER_NUMBERS = frozenset(_FUNCTIONS) - {"count", "count_distinct"}
 _INTEGRAL = frozenset({"count", "count_distinct"})
+_STATE_URL = "sqlite:///.millstream/"
 
 
 @contextmanager
@@ -58,29 +58,56 @@ def quiet_feast() -> Iterator[None]:
         yield
 
 
-def _objects(repo: Path) -> list[Any]:
-    """Import the repo's Python files and return the Feast objects they define, each once, in order of appearance."""
+@contextmanager
+def _importable(settings: Settings, modules: list[str]) -> Iterator[None]:
+    """Let the repo's files import one another by name, as under ``feast apply``, and find the state directory."""
+    shadowed = {name: sys.modules.pop(name) for name in modules if name in sys.modules}
+    repo = str(settings.feature_repo.resolve())
+    variable = f"{PREFIX}STATE_DIR"
+    before = os.environ.get(variable)
+    os.environ[variable] = str(settings.state_dir.resolve())
+    sys.path.insert(0, repo)
+    try:
+        yield
+    finally:
+        sys.path.remove(repo)
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+        # Another repo in this process may have files of the same names.
+        for name in modules:
+            sys.modules.pop(name, None)
+        sys.modules.update(shadowed)
+
+
+def objects_of(settings: Settings) -> list[Any]:
+    """Import the repo's Python files and return the Feast objects they define, each once, in order of appearance.
+
+    Raises
+    ------
+    Misconfigured
+        If there is no repo, or a file of it cannot be imported.
+    """
+    repo = settings.feature_repo.resolve()
     if not (repo / "feature_store.yaml").is_file():
         raise Misconfigured(f"{repo} holds no feature_store.yaml; point MILLSTREAM_FEATURE_REPO at the Feast repo")
     with quiet_feast():
         from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
         from feast.data_source import DataSource
+        from feast.repo_operations import get_repo_files
 
+        files = {".".join(file.relative_to(repo).with_suffix("").parts): file for file in get_repo_files(repo)}
         found: dict[int, Any] = {}
-        for file in sorted(repo.rglob("*.py")):
-            name = f"_millstream_repo_{abs(hash(file.resolve()))}_{file.stem}"
-            spec = importlib.util.spec_from_file_location(name, file)
-            if spec is None or spec.loader is None:
-                raise Misconfigured(f"{file} cannot be imported")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            try:
-                spec.loader.exec_module(module)
-            except Exception as error:  # a team's own code: whatever it raises, the file and the reason are told
-                raise Misconfigured(f"{file}: {type(error).__name__}: {error}") from error
-            for thing in vars(module).values():
-                if isinstance(thing, Entity | FeatureView | OnDemandFeatureView | FeatureService | DataSource):
-                    found.setdefault(id(thing), thing)
+        with _importable(settings, list(files)):
+            for name, file in files.items():
+                try:
+                    module = importlib.import_module(name)
+                except Exception as error:  # a team's own code: whatever it raises, the file and the reason are told
+                    raise Misconfigured(f"{file}: {type(error).__name__}: {error}") from error
+                for thing in vars(module).values():
+                    if isinstance(thing, Entity | FeatureView | OnDemandFeatureView | FeatureService | DataSource):
+                        found.setdefault(id(thing), thing)
     return list(found.values())
 
 
@@ -92,7 +119,7 @@ def load_declaration(settings: Settings) -> Declaration:
     Misconfigured
         Naming the object that the engine cannot run, what is wrong with it, and what is supported.
     """
-    objects = _objects(settings.feature_repo)
+    objects = objects_of(settings)
     with quiet_feast():
         from feast import Entity, FeatureService, OnDemandFeatureView
         from feast.feature_view import FeatureView
@@ -292,22 +319,43 @@ def check_columns(declaration: Declaration, contract: Contract) -> None:
 
 
 def open_store(settings: Settings) -> FeatureStore:
-    """Return a Feast client of the repo, with its registry in the state directory."""
+    """Return a Feast client of the repo, for the settings' state directory and Redis.
+
+    What feature_store.yaml keeps in ``.millstream/`` is kept in the state directory, wherever that is.
+    """
     with quiet_feast():
         from feast import FeatureStore
         from feast.repo_config import load_repo_config
 
+        from services.adapters.online_store import MillstreamRedisOnlineStoreConfig
+
         repo = settings.feature_repo.resolve()
         config = load_repo_config(repo, repo / "feature_store.yaml")
-        registry = settings.state_dir.resolve() / "feast-registry.db"
-        registry.parent.mkdir(parents=True, exist_ok=True)
-        if config.registry.registry_type == "sql" and str(config.registry.path).startswith("sqlite:"):
-            config.registry.path = f"sqlite:///{registry}"
-        return FeatureStore(config=config)
+        state_dir = settings.state_dir.resolve()
+        if config.registry.path.startswith(_STATE_URL):
+            config.registry.path = f"sqlite:///{state_dir / config.registry.path[len(_STATE_URL) :]}"
+            state_dir.mkdir(parents=True, exist_ok=True)
+        online = config.online_store
+        if isinstance(online, MillstreamRedisOnlineStoreConfig) and not online.connection_string:
+            online.url = online.url or settings.redis_url
+            online.state_dir = state_dir
+        store = FeatureStore(config=config)
+    # For as long as the process lives: Feast warns each time it reads such a view from its registry.
+    warnings.filterwarnings("ignore", "Stream feature views are experimental", RuntimeWarning)
+    return store
 
 
 def apply(settings: Settings) -> None:
-    """Apply the repo to its registry, as ``feast apply`` does; safe to repeat."""
-    objects = _objects(settings.feature_repo)
+    """Apply the repo to its registry, as ``feast apply`` does: what the repo no longer has goes; safe to repeat."""
+    objects = objects_of(settings)
+    store = open_store(settings)
     with quiet_feast():
-        open_store(settings).apply(objects)
+        registry, project = store.registry, store.project
+        registered: list[Any] = [
+            *registry.list_feature_services(project),
+            *registry.list_all_feature_views(project),
+            *(entity for entity in registry.list_entities(project) if entity.name != "__dummy"),
+        ]
+        kept = {(type(thing), thing.name) for thing in objects}
+        gone = [thing for thing in registered if (type(thing), thing.name) not in kept]
+        store.apply(objects, objects_to_delete=gone, partial=False)

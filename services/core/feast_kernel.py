@@ -121,6 +121,6 @@ def pack(
                         out[end + k] = np.uint8((bits32[0] >> np.int32(8 * k)) & np.int32(0xFF))
                     end += 4
                 else:
-                    end = _put_varint(out, end, np.int64(value))
+                    end = _put_varint(out, end, int(value))
             at = _frame(out, start, end)
         ends[row] = at
