@@ -45,7 +45,7 @@ _KEYS: dict[str, KeyType] = {"INT64": "int64", "STRING": "string"}
 _FUNCTIONS: tuple[str, ...] = get_args(Function)
 _OVER_NUMBERS = frozenset(_FUNCTIONS) - {"count", "count_distinct"}
 _INTEGRAL = frozenset({"count", "count_distinct"})
-_STATE_URL = "sqlite:///.millstream/"
+_SQLITE = "sqlite:///"
 
 
 @contextmanager
@@ -321,7 +321,8 @@ def check_columns(declaration: Declaration, contract: Contract) -> None:
 def open_store(settings: Settings) -> FeatureStore:
     """Return a Feast client of the repo, for the settings' state directory and Redis.
 
-    What feature_store.yaml keeps in ``.millstream/`` is kept in the state directory, wherever that is.
+    A registry that feature_store.yaml keeps in a file under a relative path is kept in the state directory, wherever
+    that is; a leading ``.millstream/`` stands for it.
     """
     with quiet_feast():
         from feast import FeatureStore
@@ -332,9 +333,11 @@ def open_store(settings: Settings) -> FeatureStore:
         repo = settings.feature_repo.resolve()
         config = load_repo_config(repo, repo / "feature_store.yaml")
         state_dir = settings.state_dir.resolve()
-        if config.registry.path.startswith(_STATE_URL):
-            config.registry.path = f"sqlite:///{state_dir / config.registry.path[len(_STATE_URL) :]}"
-            state_dir.mkdir(parents=True, exist_ok=True)
+        path = config.registry.path.removeprefix(_SQLITE)
+        if path != config.registry.path and not path.startswith("/"):
+            registry = state_dir / path.removeprefix(".millstream/")
+            registry.parent.mkdir(parents=True, exist_ok=True)
+            config.registry.path = f"{_SQLITE}{registry}"
         online = config.online_store
         if isinstance(online, MillstreamRedisOnlineStoreConfig) and not online.connection_string:
             online.url = online.url or settings.redis_url
