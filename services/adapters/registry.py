@@ -61,9 +61,9 @@ class MlflowRegistry:
         Retry
             MLflow cannot be reached.
         """
-        from mlflow.entities import Metric, Param
-
         with self._asking():
+            from mlflow.entities import Metric, Param
+
             run = self._client.create_run(self._experiment(name), run_name=name)
             run_id = run.info.run_id
             params = [Param(key, str(value)) for key, value in _params(manifest).items()]
@@ -95,12 +95,12 @@ class MlflowRegistry:
         Refused
             Its files are not what was registered.
         """
-        from mlflow.artifacts import download_artifacts
-
         number = self._alias(name, CHAMPION) if version is None else version
         if number is None:
             return None
         with self._asking():
+            from mlflow.artifacts import download_artifacts
+
             found = self._absent_as_none(self._client.get_model_version, name, str(number))
             if found is None:
                 return None
@@ -164,7 +164,7 @@ class MlflowRegistry:
 
     @cached_property
     def _client(self) -> Any:
-        for key, value in _ENVIRONMENT.items():
+        for key, value in _ENVIRONMENT.items():  # before the first import of MLflow, so nothing imports it earlier
             os.environ.setdefault(key, value)
         from mlflow import MlflowClient
 

@@ -24,6 +24,8 @@ MODULES: tuple[str, ...] = (
     "demo",
     "run",
     "replay",
+    "train",
+    "models",
     "consume",
     "bench",
 )

@@ -1,0 +1,238 @@
+"""``millstream train``: replayed features and labels in, a registered model out."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from services.cli.models import metric_title, put_into_service
+from services.cli.replay import day_ms
+from services.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from services.cli.assembly import Assembly
+    from services.core.declaration import Declaration
+    from services.ports import ModelVersion
+    from services.retrain.fit import Growth
+    from services.retrain.fit import Progress as Grown
+    from services.retrain.split import Window
+    from services.retrain.train import Trained, TrainSpec
+
+DEFAULT_LABEL = "is_fraud"
+_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(train)
+
+
+def duration_ms(text: str) -> int:
+    """Return a duration such as 7d, 12h, 30m or 45s in milliseconds.
+
+    Examples
+    --------
+    >>> duration_ms("1.5d")
+    129600000
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration, such as 7d, 12h, 30m or 45s")
+    return round(float(found[1]) * _UNITS_MS[found[2]])
+
+
+def train(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="What `millstream replay` wrote.")],
+    labels: Annotated[Path | None, typer.Option(help="Parquet of labels by event id; default: in INPUT.")] = None,
+    label: Annotated[str | None, typer.Option("--label-column", help="Default: the service's tag 'label'.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="First event time (ISO, UTC).")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Event time to stop before (ISO, UTC).")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Use no label known later (ISO, UTC); default: the end.")] = None,
+    label_delay: Annotated[str, typer.Option(help="How long after an event its label is known.")] = "7d",
+    warm_up: Annotated[str | None, typer.Option(help="Leave out this long; default: the longest window.")] = None,
+    gap: Annotated[str | None, typer.Option(help="Between validation and holdout; default: the label delay.")] = None,
+    validation: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of time for early stopping.")] = 0.1,
+    holdout: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of time for the metrics.")] = 0.1,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Default: the best F1 on validation.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Most trees.")] = 200,
+    leaves: Annotated[int, typer.Option(min=2, help="Leaves per tree.")] = 31,
+    seed: Annotated[int, typer.Option(help="Same seed, same trees.")] = 0,
+    promote: Annotated[bool, typer.Option("--promote", help="Make it champion and tell every scorer.")] = False,
+) -> None:
+    """Train a model on history as it was known at the time, measure it, and register it."""
+    from services.adapters.endpoints import resolve
+    from services.cli.assembly import assemble
+    from services.cli.training_data import read_features, with_labels
+    from services.retrain.fit import Growth
+    from services.retrain.split import Window
+
+    settings, console = load_settings(), Console()
+    kafka = resolve(settings).kafka if promote else None  # rather fail now than after the work
+    assembly = assemble(settings)
+    service, contract = assembly.declaration.service, assembly.contract
+    label = label or service.tags.get("label", DEFAULT_LABEL)
+    as_of_ms = day_ms(as_of) if as_of else None
+    features = read_features(source)
+    if labels is not None:
+        features = with_labels(features, read_features(labels), contract.event_id, label, as_of_ms)
+    window = Window(
+        from_ms=day_ms(start) if start else None,
+        to_ms=day_ms(end) if end else None,
+        as_of_ms=as_of_ms,
+        label_delay_ms=duration_ms(label_delay),
+        warm_up_ms=duration_ms(warm_up) if warm_up else longest_window_ms(assembly.declaration),
+        validation_share=validation,
+        holdout_share=holdout,
+        gap_ms=duration_ms(gap) if gap else None,
+    )
+    growth = Growth(rounds=rounds, leaves=leaves, seed=seed, threads=os.cpu_count() or 1)
+    made = train_and_register(settings, assembly, features, label, console, window, growth, threshold)
+    if kafka is None:
+        console.print(f"Serve it with `millstream models promote {made.version}`.")
+    else:
+        _promote(settings, assembly, kafka, made, console)
+
+
+def train_and_promote(
+    settings: Settings,
+    assembly: Assembly,
+    kafka: Mapping[str, str],
+    features: pl.DataFrame,
+    label: str,
+    console: Console,
+    window: Window | None = None,
+) -> ModelVersion:
+    """Train with the defaults, register the model and make it champion; raises what each of these does."""
+    made = train_and_register(settings, assembly, features, label, console, window)
+    _promote(settings, assembly, kafka, made, console)
+    return made
+
+
+def train_and_register(
+    settings: Settings,
+    assembly: Assembly,
+    features: pl.DataFrame,
+    label: str,
+    console: Console,
+    window: Window | None = None,
+    growth: Growth | None = None,
+    threshold: float | None = None,
+) -> ModelVersion:
+    """Train on replayed features, show a bar and the metrics, and register the model under the service's name.
+
+    Parameters
+    ----------
+    features : DataFrame
+        A row per event: event time, message key, the service's features, the label and, if there is a column of that
+        name, the time the label became known (`services.cli.training_data.KNOWN_AT`).
+    label : str
+        Column of 0 and 1, or boolean; null where there is no label.
+    window : Window, optional
+        Default: all of it, less the longest window as warm-up.
+
+    Raises
+    ------
+    Misconfigured
+        The data cannot be learnt from; says why.
+    Retry
+        The registry cannot be reached.
+    """
+    from services.adapters.registry import open_registry
+    from services.cli.training_data import KNOWN_AT
+    from services.core.manifest import define
+    from services.retrain.fit import Growth
+    from services.retrain.split import Window
+    from services.retrain.train import TrainSpec
+
+    declaration, contract = assembly.declaration, assembly.contract
+    spec = TrainSpec(
+        model=declaration.service.name,
+        service=declaration.service,
+        event_time=contract.event_time,
+        group=contract.key,
+        label=label,
+        label_known_at=KNOWN_AT if KNOWN_AT in features.columns else None,
+        window=window or Window(warm_up_ms=longest_window_ms(declaration)),
+        growth=growth or Growth(threads=os.cpu_count() or 1),
+        threshold=threshold,
+        definitions=define(declaration),
+        git_commit=_commit(settings.feature_repo),
+    )
+    trained = _with_bar(features, spec, console)
+    _report(trained, contract.key, console)
+    manifest = trained.manifest.to_json()
+    with console.status("registering the model"):
+        made = open_registry(settings).register(spec.model, manifest, trained.body, trained.metrics)
+    console.print(f"model [bold]{made.name}[/] version [bold]{made.version}[/] is registered")
+    return made
+
+
+def longest_window_ms(declaration: Declaration) -> int:
+    """Return the longest window among the features the service reads: before it has passed, they are not full."""
+    read = {name for name, _ in declaration.service.features}
+    return max(
+        (
+            aggregate.window_ms
+            for view in declaration.views
+            for column, aggregate in zip(view.columns, view.aggregates, strict=True)
+            if column in read
+        ),
+        default=0,
+    )
+
+
+def _with_bar(features: pl.DataFrame, spec: TrainSpec, console: Console) -> Trained:
+    from services.retrain.train import train as fit
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("trees {task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"train on {features.height:,} events", total=spec.growth.rounds, note="")
+
+        def show(progress: Grown) -> None:
+            bar.update(task, completed=progress.trees, note=f"validation AP {progress.best:.4f}")
+
+        return fit(features, spec, time.time_ns() // 1_000_000, show)
+
+
+def _report(trained: Trained, group: str, console: Console) -> None:
+    rows, positives = trained.manifest.training.rows, trained.manifest.training.positives
+    sizes = ", ".join(f"{part} {rows[part]:,} ({positives[part]:,} positive)" for part in rows)
+    console.print(f"  {trained.manifest.params['trees']} trees; events: {sizes}")
+    measured = ", ".join(f"{metric_title(name, group)} [bold]{value:.4f}[/]" for name, value in trained.metrics.items())
+    console.print(f"  on the holdout part: {measured}")
+
+
+def _promote(
+    settings: Settings, assembly: Assembly, kafka: Mapping[str, str], made: ModelVersion, console: Console
+) -> None:
+    from services.adapters.registry import open_registry
+
+    put_into_service(open_registry(settings), kafka, assembly.declaration, made.name, made.version)
+    console.print(f"model [bold]{made.name}[/] version [bold]{made.version}[/] is champion")
+
+
+def _commit(folder: Path) -> str | None:
+    """Return the commit of the feature repo, marked if it has changes; None if it is not under git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except FileNotFoundError:
+        return None
+    return asked.stdout.strip() or None
