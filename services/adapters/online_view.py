@@ -18,8 +18,13 @@ _TIMEOUT_S = 2.0
 Fallback = Callable[[ViewRows], int]
 
 
+def mark_key(project: str) -> str:
+    """Return the Redis key of the mark; whoever deletes it has every running worker write all its rows again."""
+    return f"millstream:{project}:epoch"
+
+
 class RedisOnlineView:
-    """Writes rows in Feast's layout by compare-and-set, a whole write in one round trip, on one connection.
+    """Writes rows in Feast's layout by compare-and-set, a whole write in one round trip.
 
     Not safe for use by several threads. A server that was restarted may have lost its last moment (an append-only file
     is synced once a second): its mark counts only while it is the same run of the server.
@@ -45,11 +50,11 @@ class RedisOnlineView:
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
             retry=RetryPolicy(NoBackoff(), 0),
-            single_connection_client=True,
         )
+        self._connection: Any = self._client.connection_pool.make_connection()  # connects when first used
         self._codecs = codecs
         self._fallbacks = fallbacks or {}
-        self._mark_key = f"millstream:{project}:epoch"
+        self._mark_key = mark_key(project)
 
     def write(self, rows: Sequence[ViewRows]) -> int:
         """See `OnlineView.write`."""
@@ -79,20 +84,14 @@ class RedisOnlineView:
         return sum(cast("list[int]", answers))
 
     def _round_trip(self, commands: Sequence[bytes]) -> list[Any]:
-        connection = self._connection()
         answers: list[Any] = []
-        connection.send_packed_command([b"".join(commands)])
+        self._connection.send_packed_command([b"".join(commands)])
         for _ in commands:
             try:
-                answers.append(connection.read_response())
+                answers.append(self._connection.read_response())
             except redis.exceptions.ResponseError as error:
                 answers.append(error)  # the other answers must be read all the same
         return answers
-
-    def _connection(self) -> Any:
-        if self._client.connection is None:
-            self._client.ping()
-        return self._client.connection
 
     def epoch(self) -> str | None:
         """See `OnlineView.epoch`."""
@@ -119,5 +118,6 @@ class RedisOnlineView:
             return ""  # then only lost marks tell of lost rows
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
+        self._connection.disconnect()
         self._client.close()

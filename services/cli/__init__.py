@@ -27,6 +27,7 @@ MODULES: tuple[str, ...] = (
     "train",
     "models",
     "consume",
+    "features",
     "bench",
 )
 

@@ -1,0 +1,182 @@
+"""``millstream features``: what is declared, applied and served."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.errors import Misconfigured, Retry
+from services.settings import load_settings
+
+if TYPE_CHECKING:
+    from services.core.declaration import Declaration, KeyType
+
+JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    features = typer.Typer(help="Features: apply, show, get, rebuild.", no_args_is_help=True)
+    for command in (apply, show, get, rebuild):
+        features.command()(command)
+    app.add_typer(features, name="features")
+
+
+def apply() -> None:
+    """Apply the feature repo to its registry; safe to repeat."""
+    from services.adapters import feature_repo
+
+    console = Console()
+    with console.status("applying the feature repo"):
+        declaration = feature_repo.load_declaration(load_settings())
+        feature_repo.apply(load_settings())
+    console.print(f"project {declaration.project}: {len(declaration.service.features)} features applied")
+
+
+def show(as_json: JsonOption = False) -> None:
+    """Show what the engine computes from the feature repo."""
+    from services.adapters.feature_repo import load_declaration
+
+    console = Console()
+    with console.status("compiling the feature repo"):
+        declaration = load_declaration(load_settings())
+    rows = described(declaration)
+    if as_json:
+        typer.echo(json.dumps({"project": declaration.project, "topic": declaration.topic, "features": rows}, indent=2))
+        return
+    table = Table(title=f"{declaration.project}: features from topic {declaration.topic}")
+    for name in ("feature", "type", "what", "key", "read by"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(row[name] for name in ("feature", "type", "what", "key", "read_by")))
+    console.print(table)
+    console.print(f"without a model: {declaration.service.baseline}; decision from {declaration.service.threshold}")
+
+
+def described(declaration: Declaration) -> list[dict[str, str]]:
+    """Return one row per feature: its column, type, meaning, entity key, and the service that reads it."""
+    read = dict(declaration.service.features)
+
+    def row(column: str, dtype: str, what: str, key: str) -> dict[str, str]:
+        service = declaration.service.name if column in read else ""
+        return {"feature": column, "type": dtype, "what": what, "key": key, "read_by": service}
+
+    rows = []
+    for view in declaration.views:
+        for column, each in zip(view.columns, view.aggregates, strict=True):
+            window = str(dt.timedelta(milliseconds=each.window_ms)).removesuffix(", 0:00:00")
+            what = f"{each.function} of {each.column} over {window}"
+            rows.append(row(column, each.dtype, what, view.join_key))
+    for on_demand in declaration.on_demand:
+        what = f"computed from {', '.join(on_demand.inputs)}"
+        rows += [row(f"{on_demand.name}__{name}", dtype, what, "") for name, dtype in on_demand.outputs]
+    for batch in declaration.batch:
+        key = ", ".join(name for name, _ in batch.join_keys)
+        rows += [row(f"{batch.name}__{name}", dtype, "materialised", key) for name, dtype in batch.features]
+    return rows
+
+
+def get(
+    keys: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="e.g. customer_id=7 terminal_id=3")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read online features of an entity, or of one of each, as any Feast client does."""
+    from services.adapters.feature_repo import load_declaration, open_store, quiet_feast
+
+    settings = load_settings()
+    console = Console()
+    with console.status("reading online features"):
+        declaration = load_declaration(settings)
+        row = entity_row(declaration, keys)
+        names = {
+            f"{view.name}:{each.feature}": column
+            for view in declaration.views
+            if view.join_key in row
+            for column, each in zip(view.columns, view.aggregates, strict=True)
+        }
+        names |= {
+            f"{view.name}:{name}": f"{view.name}__{name}"
+            for view in declaration.batch
+            if all(key in row for key, _ in view.join_keys)
+            for name, _ in view.features
+        }
+        if not names:
+            wanted = ", ".join(sorted(_join_keys(declaration)))
+            raise Misconfigured(f"no view has just the keys {', '.join(row)}; join keys are: {wanted}")
+        with quiet_feast():
+            answer = _read(open_store(settings), list(names), row)
+    values = {column: answer[column][0] for column in names.values()}
+    if as_json:
+        typer.echo(json.dumps({**row, **values}, default=str))
+        return
+    table = Table(title=", ".join(f"{key}={value}" for key, value in row.items()))
+    table.add_column("feature")
+    table.add_column("value", justify="right")
+    for column, value in values.items():
+        table.add_row(column, "[dim]null[/]" if value is None else str(value))
+    console.print(table)
+
+
+def _read(store: Any, features: list[str], row: dict[str, int | str]) -> dict[str, list[Any]]:
+    from feast.errors import FeatureViewNotFoundException
+    from redis import RedisError
+
+    try:
+        return store.get_online_features(features, [row], full_feature_names=True).to_dict()  # type: ignore[no-any-return]
+    except FeatureViewNotFoundException as error:
+        raise Misconfigured(f"{error}; run `millstream features apply`") from error
+    except RedisError as error:
+        raise Retry(f"the online store cannot be reached: {error}; see `millstream doctor`") from error
+
+
+def _join_keys(declaration: Declaration) -> dict[str, KeyType]:
+    keys = {view.join_key: view.key_type for view in declaration.views}
+    return keys | {name: kind for view in declaration.batch for name, kind in view.join_keys}
+
+
+def entity_row(declaration: Declaration, keys: list[str]) -> dict[str, int | str]:
+    """Return ``KEY=VALUE`` arguments as an entity row, each value of its key's type.
+
+    Raises
+    ------
+    Misconfigured
+        Naming the argument that is wrong and what is allowed.
+    """
+    kinds = _join_keys(declaration)
+    row: dict[str, int | str] = {}
+    for each in keys:
+        name, equals, text = each.partition("=")
+        if not equals or name not in kinds:
+            raise Misconfigured(f"{each!r} is not KEY=VALUE with one of these keys: {', '.join(sorted(kinds))}")
+        if kinds[name] == "int64" and not re.fullmatch(r"-?\d+", text):
+            raise Misconfigured(f"{each!r}: {name} is a whole number")
+        row[name] = int(text) if kinds[name] == "int64" else text
+    return row
+
+
+def rebuild() -> None:
+    """Have every running worker write all its rows to the online store again; those that start later do so anyway."""
+    import redis
+
+    from services.adapters.feature_repo import load_declaration
+    from services.adapters.online_view import mark_key
+    from services.adapters.redis_location import redis_url
+
+    settings = load_settings()
+    console = Console()
+    with console.status("asking for all rows"):
+        declaration = load_declaration(settings)
+        client = redis.Redis.from_url(redis_url(settings), socket_timeout=5, socket_connect_timeout=2)
+        try:
+            client.delete(mark_key(declaration.project))
+        except redis.RedisError as error:
+            raise Retry(f"the online store cannot be reached: {error}; see `millstream doctor`") from error
+        finally:
+            client.close()
+    console.print("running workers write all rows again within seconds; see millstream_view_pending in their metrics")
