@@ -181,6 +181,8 @@ class ViewWriter:
     def _run(self) -> None:
         back_off_s = _BACK_OFF_S[0]
         while not self._closing.is_set():
+            self._wake.clear()
+            self._conflate()  # also while the store is away, or what waits would grow with every event
             try:
                 if self._clock_s() >= self._look_at_s:
                     self._look()
@@ -222,8 +224,6 @@ class ViewWriter:
 
     def _write(self) -> None:
         """Write everything that waits; what could not be written waits on, the rows that failed last in line."""
-        self._wake.clear()
-        self._conflate()
         while self._left and not self._closing.is_set():
             rows = self._left[0]
             try:
