@@ -9,42 +9,22 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any
 
+from services.adapters.feast_declarations import batch_view, feature_service, on_demand_view, stream_view
 from services.core.contracts import Contract
-from services.core.declaration import (
-    Aggregate,
-    BatchView,
-    Declaration,
-    FeatureType,
-    Function,
-    KeyType,
-    OnDemandView,
-    Service,
-    View,
-)
+from services.core.declaration import Declaration
 from services.errors import Misconfigured
 from services.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-_TYPES: dict[str, FeatureType] = {
-    "Int64": "int64",
-    "Int32": "int32",
-    "Float64": "float64",
-    "Float32": "float32",
-    "Bool": "bool",
-    "String": "string",
-    "UnixTimestamp": "unix_timestamp",
-}
-_KEYS: dict[str, KeyType] = {"INT64": "int64", "STRING": "string"}
-_FUNCTIONS: tuple[str, ...] = get_args(Function)
-_OVER_NUMBERS = frozenset(_FUNCTIONS) - {"count", "count_distinct"}
-_INTEGRAL = frozenset({"count", "count_distinct"})
+_OVER_ANYTHING = frozenset({"count", "count_distinct"})
 _SQLITE = "sqlite:///"
 
 
@@ -104,7 +84,9 @@ def objects_of(settings: Settings) -> list[Any]:
                 try:
                     module = importlib.import_module(name)
                 except Exception as error:  # a team's own code: whatever it raises, the file and the reason are told
-                    raise Misconfigured(f"{file}: {type(error).__name__}: {error}") from error
+                    lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(file)]
+                    where = f"{file}, line {lines[-1]}" if lines else str(file)
+                    raise Misconfigured(f"{where}: {type(error).__name__}: {error}") from error
                 for thing in vars(module).values():
                     if isinstance(thing, Entity | FeatureView | OnDemandFeatureView | FeatureService | DataSource):
                         found.setdefault(id(thing), thing)
@@ -129,7 +111,7 @@ def load_declaration(settings: Settings) -> Declaration:
         project = str(safe_load((settings.feature_repo / "feature_store.yaml").read_text())["project"])
         entities = {thing.name: thing for thing in objects if isinstance(thing, Entity)}
         services = [thing for thing in objects if isinstance(thing, FeatureService)]
-        views = [_view(thing, entities) for thing in objects if isinstance(thing, StreamFeatureView)]
+        views = [stream_view(thing, entities) for thing in objects if isinstance(thing, StreamFeatureView)]
         if len(services) != 1:
             names = ", ".join(service.name for service in services) or "none"
             raise Misconfigured(
@@ -137,10 +119,12 @@ def load_declaration(settings: Settings) -> Declaration:
             )
         wanted = {projection.name for projection in services[0].feature_view_projections}
         on_demand = [
-            _on_demand(thing) for thing in objects if isinstance(thing, OnDemandFeatureView) and thing.name in wanted
+            on_demand_view(thing)
+            for thing in objects
+            if isinstance(thing, OnDemandFeatureView) and thing.name in wanted
         ]
         batch = [
-            _batch_view(thing, entities)
+            batch_view(thing, entities)
             for thing in objects
             if isinstance(thing, FeatureView) and not isinstance(thing, StreamFeatureView) and thing.name in wanted
         ]
@@ -148,7 +132,7 @@ def load_declaration(settings: Settings) -> Declaration:
         if len(topics) != 1:
             names = ", ".join(sorted(topics)) or "no StreamFeatureView"
             raise Misconfigured(f"stream feature views must read one topic; found: {names}")
-        service = _service(services[0])
+        service = feature_service(services[0])
     known = {column for view in views for column in view.columns}
     known |= {f"{each.name}__{name}" for each in on_demand for name, _ in each.outputs}
     known |= {f"{each.name}__{name}" for each in batch for name, _ in each.features}
@@ -156,129 +140,6 @@ def load_declaration(settings: Settings) -> Declaration:
         if column not in known:
             raise Misconfigured(f"FeatureService {service.name!r} reads {column}, which no view of the repo provides")
     return Declaration(project, topics.pop(), tuple(views), tuple(on_demand), tuple(batch), service)
-
-
-def _dtype(owner: str, field: Any) -> FeatureType:
-    kind = str(field.dtype)
-    if kind not in _TYPES:
-        raise Misconfigured(f"{owner}: feature {field.name!r} is {kind}; supported: {', '.join(_TYPES)}")
-    return _TYPES[kind]
-
-
-def _join_key(owner: str, name: str, entities: dict[str, Any]) -> tuple[str, KeyType]:
-    entity = entities.get(name)
-    if entity is None:
-        raise Misconfigured(f"{owner}: entity {name!r} is not declared in the repo")
-    kind = str(entity.value_type.name)
-    if kind not in _KEYS:
-        raise Misconfigured(f"entity {name!r} has value type {kind}; supported: {', '.join(_KEYS)}")
-    return entity.join_key, _KEYS[kind]
-
-
-def _view(view: Any, entities: dict[str, Any]) -> View:
-    owner = f"stream feature view {view.name!r}"
-    if len(view.entities) != 1:
-        raise Misconfigured(f"{owner} must have exactly one entity; found: {', '.join(view.entities) or 'none'}")
-    if getattr(view, "udf", None) is not None or getattr(view, "feature_transformation", None) is not None:
-        raise Misconfigured(f"{owner} has a transformation; supported: aggregations, and on-demand views for the rest")
-    source = view.stream_source
-    if type(source).__name__ != "KafkaSource" or not source.kafka_options.topic:
-        raise Misconfigured(f"{owner} must read a KafkaSource with a topic")
-    join_key, key_type = _join_key(owner, view.entities[0], entities)
-    fields = {field.name: field for field in view.features}
-    if not view.aggregations:
-        raise Misconfigured(f"{owner} has no aggregations; the engine computes those")
-    aggregates = tuple(_aggregate(owner, aggregation, fields) for aggregation in view.aggregations)
-    left = set(fields) - {aggregate.feature for aggregate in aggregates}
-    if left:
-        raise Misconfigured(f"{owner}: no aggregation gives the feature(s) {', '.join(sorted(left))}")
-    lateness = source.kafka_options.watermark_delay_threshold
-    return View(
-        view.name,
-        view.entities[0],
-        join_key,
-        key_type,
-        source.kafka_options.topic,
-        source.timestamp_field,
-        round(lateness.total_seconds() * 1000) if lateness is not None else 0,
-        aggregates,
-    )
-
-
-def _aggregate(owner: str, aggregation: Any, fields: dict[str, Any]) -> Aggregate:
-    name = aggregation.resolved_name(aggregation.time_window)
-    what = f"{owner}: aggregation {name!r}"
-    if aggregation.function not in _FUNCTIONS:
-        raise Misconfigured(f"{what} has function {aggregation.function!r}; supported: {', '.join(_FUNCTIONS)}")
-    if aggregation.time_window is None or aggregation.time_window.total_seconds() <= 0:
-        raise Misconfigured(f"{what} needs a time_window longer than nothing")
-    if aggregation.slide_interval != aggregation.time_window:
-        raise Misconfigured(f"{what} has a slide_interval; windows here slide with every event, so leave it out")
-    if name not in fields:
-        raise Misconfigured(f"{what} has no Field {name!r} in the view's schema; declare it, with its dtype")
-    dtype = _dtype(owner, fields[name])
-    supported = {"int64", "int32"} if aggregation.function in _INTEGRAL else {"float64", "float32", "int64", "int32"}
-    if dtype not in supported:
-        raise Misconfigured(
-            f"{what} is declared {dtype}; supported for {aggregation.function}: {', '.join(sorted(supported))}"
-        )
-    window_ms = round(aggregation.time_window.total_seconds() * 1000)
-    return Aggregate(name, dtype, aggregation.column, cast("Function", aggregation.function), window_ms)
-
-
-def _on_demand(view: Any) -> OnDemandView:
-    owner = f"on-demand view {view.name!r}"
-    if view.mode not in {"python", "pandas"} or view.singleton:
-        raise Misconfigured(f"{owner} has mode {view.mode!r}; supported: python (over lists) and pandas")
-    inputs = [field.name for source in view.source_request_sources.values() for field in source.schema]
-    for projection in view.source_feature_view_projections.values():
-        inputs += [f"{projection.name_to_use()}__{field.name}" for field in projection.features]
-    udf = view.feature_transformation.udf
-    outputs = tuple((field.name, _dtype(owner, field)) for field in view.features)
-    short = {name: name.rpartition("__")[2] for name in inputs}
-
-    def compute(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        given = {short[name]: values for name, values in columns.items()}
-        if view.mode == "python":
-            return cast("dict[str, list[Any]]", udf(given))
-        import pandas
-
-        return cast("dict[str, list[Any]]", udf(pandas.DataFrame(given)).to_dict("list"))
-
-    return OnDemandView(view.name, tuple(inputs), outputs, compute)
-
-
-def _batch_view(view: Any, entities: dict[str, Any]) -> BatchView:
-    owner = f"feature view {view.name!r}"
-    keys = tuple(_join_key(owner, name, entities) for name in view.entities)
-    return BatchView(view.name, keys, tuple((field.name, _dtype(owner, field)) for field in view.features))
-
-
-def _service(service: Any) -> Service:
-    import polars as pl
-
-    what = f"FeatureService {service.name!r}"
-    features = tuple(
-        (f"{projection.name_to_use()}__{field.name}", _dtype(what, field))
-        for projection in service.feature_view_projections
-        for field in projection.features
-    )
-    tags = dict(service.tags)
-    baseline = tags.get("baseline")
-    if not baseline:
-        raise Misconfigured(
-            f"{what} needs a tag 'baseline': an SQL expression over event fields and features that gives a score in "
-            "[0, 1], the answer while no model can give one, e.g. CASE WHEN amount > 220 THEN 1.0 ELSE 0.0 END"
-        )
-    try:
-        pl.sql_expr(baseline)
-    except pl.exceptions.PolarsError as error:
-        raise Misconfigured(f"{what}: the baseline is no SQL expression: {error}") from error
-    try:
-        threshold = float(tags.get("threshold", "0.5"))
-    except ValueError as error:
-        raise Misconfigured(f"{what}: threshold {tags['threshold']!r} is no number in [0, 1]") from error
-    return Service(service.name, features, baseline, threshold, tags)
 
 
 def check_columns(declaration: Declaration, contract: Contract) -> None:
@@ -309,7 +170,7 @@ def check_columns(declaration: Declaration, contract: Contract) -> None:
             )
         for aggregate in view.aggregates:
             numbers = ("int", "long", "float", "double", "boolean")
-            need(owner, aggregate.column, numbers if aggregate.function in _OVER_NUMBERS else None)
+            need(owner, aggregate.column, None if aggregate.function in _OVER_ANYTHING else numbers)
     provided = {column for view in declaration.views for column in view.columns}
     for each in declaration.on_demand:
         for column in each.inputs:
