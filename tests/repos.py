@@ -16,6 +16,8 @@ online_store:
   type: services.adapters.online_store.MillstreamRedisOnlineStore
 offline_store:
   type: duckdb
+batch_engine:
+  type: services.adapters.compute_engine.ServedRowsComputeEngine
 entity_key_serialization_version: 3
 """
 
