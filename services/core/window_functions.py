@@ -92,7 +92,7 @@ def _chosen(reals: NDArray[np.float64], low: int, high: int, column: int, functi
             break
         elif (function == MIN and value < found) or (function == MAX and value > found):
             found = value
-    return found + 0.0  # -0.0 and 0.0 are equal, so which one came first must not show
+    return found
 
 
 @inline

@@ -22,7 +22,7 @@ from window_streams import (
 )
 
 from services.core.declaration import Function, KeyType
-from services.core.windows import DUPLICATE, WindowStore
+from services.core.windows import DUPLICATE, LATE, WindowStore
 
 
 @EXAMPLES
@@ -173,3 +173,28 @@ def test_a_window_added_inside_the_retention_is_served_from_stored_rows() -> Non
     after.load_rows([(k, v) for k, v in before.dirty_rows() if v is not None], before.stream_time_ms)
     feed(always, events[:20])
     assert bits(feed(after, events[20:])) == bits(feed(always, events[20:]))
+
+
+def test_a_feature_time_that_ran_ahead_keeps_its_key() -> None:
+    store = WindowStore((view("v", [("count", "x", 1)], 0, "int64"),))
+    n = 3000  # events of one millisecond push the feature time 2,999 us past it
+    store.update(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.arange(n), np.ones((n, 1)))
+    store.update(np.array([1]), np.array([3]), np.array([-1]), np.ones((1, 1)))
+    store.expire()
+    got = store.update(np.array([0]), np.array([2]), np.array([-2]), np.ones((1, 1)))
+    assert got.feature_time_us.tolist() == [n]
+
+
+@pytest.mark.parametrize("key_type", ["int64", "string"])
+def test_neither_late_events_nor_keys_that_come_and_go_pile_up(key_type: KeyType) -> None:
+    store, sizes = WindowStore(two_views(key_type)), []
+    for day in range(40):
+        numbers = np.arange(500) + 500 * day
+        keys = numbers if key_type == "int64" else np.array([str(number) for number in numbers], dtype=object)
+        values = np.ones((500, 2))
+        assert not store.update(keys, np.full(500, 1000 * day), numbers, values).status.any()
+        unknown = -1 - keys if key_type == "int64" else "-" + keys
+        assert (store.update(unknown, np.full(500, 1000 * day - 900), -1 - numbers, values).status == LATE).all()
+        assert store.expire() == (500 if day else 0)
+        sizes.append(store.memory_bytes)
+    assert len(set(sizes[5:])) == 1
