@@ -95,6 +95,7 @@ class ViewWriter:
         self._clock_s = clock_s
         self._incoming: deque[tuple[float, ViewRows]] = deque()
         self._left: list[ViewRows] = []
+        self._conflating = 0
         self._oldest_s: float | None = None
         self._seen: str | None = None
         self._looked = False
@@ -118,7 +119,8 @@ class ViewWriter:
     def pending(self) -> int:
         """Rows that wait to be written; while the store answers, an upper bound of the keys."""
         with self._lock:
-            return sum(len(rows.keys) for _, rows in self._incoming) + sum(len(rows.keys) for rows in self._left)
+            waiting = [*self._left, *(rows for _, rows in self._incoming)]
+            return self._conflating + sum(len(rows.keys) for rows in waiting)
 
     @property
     def staleness_ms(self) -> float:
@@ -240,24 +242,41 @@ class ViewWriter:
     def _conflate(self) -> None:
         with self._lock:
             taken = list(self._incoming)
+            self._incoming.clear()
             if not taken:
                 return
-            self._incoming.clear()
             self._oldest_s = taken[0][0] if self._oldest_s is None else self._oldest_s
-            views: dict[str, list[ViewRows]] = {}
-            for rows in (*self._left, *(each for _, each in taken)):
-                views.setdefault(rows.view, []).append(rows)
-            self._left = []
-            for each in views.values():
-                kept = newest(each)
-                self.conflated += sum(len(rows.keys) for rows in each) - len(kept.keys)
-                self._left += _parts(kept)
+            self._conflating = sum(len(rows.keys) for _, rows in taken)
+        # Outside of the lock: stages must not wait for it, however much there is.
+        views: dict[str, list[ViewRows]] = {}
+        for rows in (*self._left, *(each for _, each in taken)):
+            views.setdefault(rows.view, []).append(rows)
+        left: list[ViewRows] = []
+        for each in views.values():
+            kept = newest(each)
+            self.conflated += sum(len(rows.keys) for rows in each) - len(kept.keys)
+            left += _parts(kept)
+        with self._lock:
+            self._left, self._conflating = left, 0
 
 
 def _parts(rows: ViewRows) -> Iterable[ViewRows]:
     for first in range(0, len(rows.keys), _ROWS_PER_WRITE):
         at = slice(first, first + _ROWS_PER_WRITE)
         yield ViewRows(rows.view, rows.keys[at], rows.features[at], rows.feature_time_us[at])
+
+
+def open_online_view(settings: Settings, declaration: Declaration, redis_url: str) -> RedisOnlineView:
+    """Return the online view of a declaration, its codecs held against Feast.
+
+    Raises
+    ------
+    Misconfigured
+        A view has features that cannot be written.
+    """
+    codecs = {view.name: ViewCodec(declaration.project, view) for view in declaration.views}
+    fallbacks = check_codecs(settings, declaration.project, list(codecs.values()))
+    return RedisOnlineView(redis_url, declaration.project, codecs, fallbacks)
 
 
 def open_view_writer(
@@ -275,6 +294,4 @@ def open_view_writer(
     Misconfigured
         A view has features that cannot be written.
     """
-    codecs = {view.name: ViewCodec(declaration.project, view) for view in declaration.views}
-    fallbacks = check_codecs(settings, declaration.project, list(codecs.values()))
-    return ViewWriter(RedisOnlineView(redis_url, declaration.project, codecs, fallbacks), sources).start()
+    return ViewWriter(open_online_view(settings, declaration, redis_url), sources).start()

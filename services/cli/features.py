@@ -161,22 +161,20 @@ def entity_row(declaration: Declaration, keys: list[str]) -> dict[str, int | str
 
 
 def rebuild() -> None:
-    """Have every running worker write all its rows to the online store again; those that start later do so anyway."""
-    import redis
+    """Write every online row again from the stages' committed state; workers may run meanwhile or not."""
+    from rich.progress import Progress
 
-    from services.adapters.feature_repo import load_declaration
-    from services.adapters.online_view import mark_key
-    from services.adapters.redis_location import redis_url
+    from services.cli.assembly import assemble
+    from services.cli.rebuilding import rebuild_view
 
-    settings = load_settings()
     console = Console()
-    with console.status("asking for all rows"):
-        declaration = load_declaration(settings)
-        client = redis.Redis.from_url(redis_url(settings), socket_timeout=5, socket_connect_timeout=2)
-        try:
-            client.delete(mark_key(declaration.project))
-        except redis.RedisError as error:
-            raise Retry(f"the online store cannot be reached: {error}; see `millstream doctor`") from error
-        finally:
-            client.close()
-    console.print("running workers write all rows again within seconds; see millstream_view_pending in their metrics")
+    with console.status("compiling the feature repo"):
+        assembly = assemble(load_settings())
+    with Progress(console=console) as progress:
+        task = progress.add_task("online rows", total=None)
+
+        def told(words: str, done: int, total: int) -> None:
+            progress.update(task, description=words, completed=done, total=total)
+
+        written = rebuild_view(assembly, told)
+    console.print(f"{written} rows written; all others were there, or newer ones")

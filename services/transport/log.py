@@ -28,7 +28,17 @@ class Assignment:
     lost: Callable[[Sequence[int]], None]
 
 
-class StageLog(Protocol):
+class LogReader(Protocol):
+    """What can be read of a log outside any group."""
+
+    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
+        """Yield committed records with start <= offset < end (None: up to the end as of now)."""
+
+    def beginning(self, topic: str, partition: int) -> int:
+        """Return the first offset still retained."""
+
+
+class StageLog(LogReader, Protocol):
     """One worker's membership in one stage: read micro-batches, write transactions."""
 
     def subscribe(self, topic: str, assignment: Assignment) -> None:
@@ -55,12 +65,6 @@ class StageLog(Protocol):
         Stop
             The transaction was aborted; state in memory is ahead of the log and must be thrown away.
         """
-
-    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
-        """Yield committed records with start <= offset < end (None: up to the end as of now), outside the group."""
-
-    def beginning(self, topic: str, partition: int) -> int:
-        """Return the first offset still retained."""
 
     def lag(self) -> dict[int, int]:
         """Return, per assigned partition, how many records are yet to be read."""

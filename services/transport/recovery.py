@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.core.windows import WindowStore
-from services.transport.log import StageLog
+from services.transport.log import LogReader
 from services.transport.records import Output
 from services.transport.stage import Stage
 
@@ -84,7 +84,7 @@ class Recovered:
 
 def recover(
     stage: Stage,
-    log: StageLog,
+    log: LogReader,
     partition: int,
     committed: int | None,
     chunk_records: int,

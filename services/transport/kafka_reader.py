@@ -1,0 +1,59 @@
+"""A stage's topics on Kafka for those who only look: no group is joined, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from services.adapters.kafka_client import client_logger, raise_for, read_committed
+from services.transport.kafka_log import records_of
+from services.transport.records import Records
+
+_TIMEOUT_S = 30.0
+
+
+class KafkaReader:
+    """`LogReader` on a Kafka cluster; `close` it after use.
+
+    Parameters
+    ----------
+    kafka : mapping
+        librdkafka settings common to all clients.
+    group : str
+        Whose committed offsets `committed` returns.
+    """
+
+    def __init__(self, kafka: Mapping[str, str], group: str) -> None:
+        self._kafka = dict(kafka)
+        self._consumer = Consumer(
+            {**self._kafka, "group.id": group, "enable.auto.commit": False, "logger": client_logger}
+        )
+
+    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
+        """See `LogReader.read`."""
+        for messages in read_committed(self._kafka, topic, partition, start, end):
+            yield records_of(topic, messages)
+
+    def beginning(self, topic: str, partition: int) -> int:
+        """See `LogReader.beginning`."""
+        try:
+            low, _high = self._consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=_TIMEOUT_S, cached=False
+            )
+        except KafkaException as failure:
+            raise_for(failure.args[0], f"asking where {topic}[{partition}] begins")
+        return int(low)
+
+    def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
+        """Return the group's offset for each partition; None where it never committed."""
+        asked = [TopicPartition(topic, partition) for partition in partitions]
+        try:
+            found = self._consumer.committed(asked, timeout=_TIMEOUT_S)
+        except KafkaException as failure:
+            raise_for(failure.args[0], f"asking for the committed offsets of {topic}")
+        return {each.partition: each.offset if each.offset >= 0 else None for each in found}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._consumer.close()
