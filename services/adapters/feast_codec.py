@@ -92,8 +92,8 @@ class ViewCodec:
     def commands(self, rows: ViewRows) -> list[bytes]:
         """Return RESP commands that write the rows by `services.adapters.redis_cas.SCRIPT`, some rows in each.
 
-        One call for many rows takes a third of the server's time of one call for each, and stays well below a
-        millisecond.
+        Measured with six features on loopback: 64 rows a call cost 0.4 us of client and 8.5 us of server time a row, a
+        call for each 2.4 and 11; larger calls gain nothing and would hold other clients up for longer than 0.6 ms.
         """
         body, ends = self._pack(rows)
         starts = [0, *ends.tolist()]
