@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from services.core.batch import Batch
+from services.core.batch import Batch, Rows
 from services.core.declaration import FeatureType, View
 
 EVENT_TIME, CREATED = "event_timestamp", "created"
@@ -37,14 +37,14 @@ def view_schema(view: View) -> pa.Schema:
     return pa.schema([pa.field(view.join_key, key), *features, pa.field(EVENT_TIME, _TIME), pa.field(CREATED, _TIME)])
 
 
-def view_table(view: View, served: Batch, created_us: int) -> pa.Table:
+def view_table(view: View, served: Batch, created_us: int | Rows) -> pa.Table:
     """Return a view's rows as they were served.
 
     Parameters
     ----------
     served : Batch
         Rows of ``scored``: the join key, ``{view}__{feature}`` columns and ``{entity}__feature_time_us``.
-    created_us : int
+    created_us : int or int64 ndarray of shape (served.length,)
         Microseconds since the epoch at which they could be read.
     """
     sources = {
@@ -104,3 +104,18 @@ class OfflineLog:
             part.replace(path)
             written.append(path)
         return written
+
+    def remove(self, prefix: str, first: int) -> int:
+        """Remove, of every view, the files named ``{prefix}{number}-...`` with a number from ``first`` on.
+
+        Returns
+        -------
+        int
+            How many there were.
+        """
+        removed = 0
+        for path in self._root.glob(f"*/date=*/{prefix}*.parquet"):
+            if int(path.name.removeprefix(prefix).partition("-")[0]) >= first:
+                path.unlink()
+                removed += 1
+        return removed

@@ -22,8 +22,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    features = typer.Typer(help="Features: apply, show, get, rebuild.", no_args_is_help=True)
-    for command in (apply, show, get, rebuild):
+    features = typer.Typer(help="Features: apply, show, get, rebuild, log.", no_args_is_help=True)
+    for command in (apply, show, get, rebuild, log):
         features.command()(command)
     app.add_typer(features, name="features")
 
@@ -178,3 +178,19 @@ def rebuild() -> None:
 
         written = rebuild_view(assembly, told)
     console.print(f"{written} rows written; all others were there, or newer ones")
+
+
+def log(
+    until_end: Annotated[bool, typer.Option("--until-end", help="Stop at the end of the topic.")] = False,
+    every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between files; each makes some per view.")] = 300.0,
+) -> None:
+    """Keep what was served as Parquet below the state directory, where the repo's batch sources read it."""
+    from services.cli.assembly import assemble
+    from services.cli.feature_log import keep
+
+    console = Console()
+    with console.status("compiling the feature repo"):
+        assembly = assemble(load_settings())
+    with console.status("reading scored events") as status:
+        written = keep(assembly, until_end, every_s, lambda count: status.update(f"{count:,} scored events kept"))
+    console.print(f"{written:,} scored events kept in {assembly.settings.state_dir / 'offline'}")

@@ -1,0 +1,59 @@
+"""``millstream features log``: the served features as files, until stopped."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from services.adapters.endpoints import resolve
+from services.adapters.offline_log import OfflineLog
+from services.adapters.offline_writer import OfflineWriter
+from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.topics import require_topics
+from services.cli.assembly import Assembly
+from services.core.decode import RecordReader
+
+
+def keep(assembly: Assembly, until_end: bool, every_s: float, on_progress: Callable[[int], None]) -> int:
+    """Append what was served to the offline log until SIGTERM, Ctrl-C or the topic's end; return how many events.
+
+    Raises
+    ------
+    Misconfigured, Retry, Stop
+        Saying what is missing, cannot be reached or went wrong; nothing is lost, the next run goes on from there.
+    """
+    kafka = resolve(assembly.settings).kafka
+    require_topics(kafka, assembly.topology.topics)
+    resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(kafka), None)
+    writer = OfflineWriter(
+        kafka,
+        f"{assembly.topology.project}.offline-log",
+        RecordReader(assembly.topology.stages[-1].output_schema, resolver),
+        assembly.declaration.views,
+        OfflineLog(assembly.settings.state_dir),
+        flush_interval_s=every_s,
+    )
+    with _stopping() as stopped:
+        try:
+            while not stopped() and not (until_end and writer.at_end):
+                writer.poll(0.5)
+                on_progress(writer.written + writer.held)
+            writer.flush()
+        finally:
+            writer.close()
+    return writer.written
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Take SIGTERM and SIGINT as a wish to end after what is in hand."""
+    wishes: list[int] = []
+    before = {
+        number: signal.signal(number, lambda at, _: wishes.append(at)) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield lambda: bool(wishes)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
