@@ -24,9 +24,9 @@ def aggregate(function: Function, values: Sequence[float]) -> float:
         return float(n)
     if function == "count_distinct":
         return float(len(set(values)))
-    if n == 0 or (n == 1 and function in {"std", "var"}):
-        return math.nan
     total = float(sum(map(exact, values)))
+    if n == 0 or (n == 1 and function in {"std", "var"}):
+        return total if function == "sum" else math.nan
     if function in {"sum", "mean"}:
         return total if function == "sum" else total / n
     if function in {"std", "var"}:

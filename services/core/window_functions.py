@@ -51,7 +51,7 @@ def answer(state: State, plan: Plan, slot: int, base: int, end: int, features: N
             if function == COUNT:
                 features[i, f] = count
             elif count == 0:
-                features[i, f] = np.nan
+                features[i, f] = 0.0 if function == SUM else np.nan
             else:
                 total = rounded(state.sums, sums_at + WORDS * cell)
                 features[i, f] = total if function == SUM else total / count

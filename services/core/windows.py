@@ -2,8 +2,8 @@
 
 A window is (t - w, t]. State is, per key, an ordered set of (time, id) with the values of the aggregated columns, so
 the order of arrival shows nowhere but in what had been seen when an event was answered. Nulls (NaN) are skipped:
-``count`` and ``count_distinct`` of nothing are 0, every other function of nothing is null, as in SQL; ``std`` and
-``var`` are the sample's, null for one value; ``first`` and ``last`` go by (time, id).
+``count``, ``count_distinct`` and ``sum`` of nothing are 0 (SQL's sum would be null), every other function of nothing is
+null; ``std`` and ``var`` are the sample's, null for one value; ``first`` and ``last`` go by (time, id).
 
 An event is *late*, and changes nothing, when it is older than its key's newest by more than the lateness, or older
 than the partition's newest by more than the lateness and the longest window together. The second rule is what lets
@@ -149,10 +149,14 @@ class WindowStore:
         Raises
         ------
         ValueError
-            If a value is not `representable`; nothing has changed.
+            If a value is not `representable`, or the shapes do not fit; nothing has changed.
         """
         n = len(times_ms)
         values = np.ascontiguousarray(values, dtype=np.float64)
+        # kernels do not check bounds: a column too wide would be written over the next entry
+        if (keys.shape, times_ms.shape, ids.shape, values.shape) != ((n,), (n,), (n,), (n, len(self.columns))):
+            shapes = keys.shape, times_ms.shape, ids.shape, values.shape
+            raise ValueError(f"expected {n} keys, times, ids and rows of {len(self.columns)} values, got {shapes}")
         if not representable(values).all():
             raise ValueError("values of 2**90 and more in size cannot be summed exactly; reject them before")
         status = np.zeros(n, dtype=np.int8)

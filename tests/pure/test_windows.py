@@ -125,3 +125,20 @@ def test_unrepresentable_values_are_refused_whole() -> None:
     with pytest.raises(ValueError, match="2\\*\\*90"):
         feed(store, [Event(1, 1, 1, (1.0, 1.0)), Event(1, 2, 2, (2.0**90, 1.0))])
     assert store.entries == 0
+
+
+def test_a_window_of_nulls_sums_to_zero_and_has_no_mean() -> None:
+    store = WindowStore((view("v", [("count", "x", 10), ("sum", "x", 10), ("mean", "x", 10)], 0, "int64"),))
+    got = store.update(np.array([1]), np.array([5]), np.array([1]), np.array([[math.nan]]))
+    assert got.features[0, :2].tolist() == [0.0, 0.0]
+    assert math.isnan(got.features[0, 2])
+
+
+@pytest.mark.parametrize(
+    ("keys", "times", "ids", "shape"), [(2, 3, 3, (3, 2)), (3, 3, 1, (3, 2)), (3, 3, 3, (1, 2)), (3, 3, 3, (3, 4))]
+)
+def test_columns_that_do_not_fit_are_refused_whole(keys: int, times: int, ids: int, shape: tuple[int, int]) -> None:
+    store = WindowStore(two_views())
+    with pytest.raises(ValueError, match="expected 3 keys"):
+        store.update(np.arange(keys), np.arange(times), np.arange(ids), np.ones(shape))
+    assert store.entries == 0
