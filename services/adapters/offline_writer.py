@@ -187,4 +187,6 @@ def _topic_id(kafka: Mapping[str, str], topic: str) -> str:
         found = admin.describe_topics(TopicCollection([topic]))[topic].result(_TIMEOUT_S)
     except KafkaException as failure:
         raise_for(failure.args[0], f"asking for the id of {topic}")
-    return str(found.topic_id)
+    # Its text form is base64, slashes included: no part of a file name.
+    halves = (found.topic_id.get_most_significant_bits(), found.topic_id.get_least_significant_bits())
+    return "".join(f"{half % 2**64:016x}" for half in halves)

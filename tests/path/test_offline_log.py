@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -133,6 +134,8 @@ def test_a_later_run_goes_on_where_the_last_one_committed(
         made.close()  # hands its partitions back, and with them files and offsets
         assert len(kept(tmp_path, "terminal_activity")) == rows.stop
     assert not list(tmp_path.rglob("*.part"))
+    names = [path.name for path in tmp_path.rglob("*.parquet")]
+    assert all(re.fullmatch(rf"{topic}-[0-9a-f]{{32}}-[01]-\d{{20}}-\d{{20}}\.parquet", name) for name in names), names
 
 
 def test_feasts_historical_features_are_what_was_served(
