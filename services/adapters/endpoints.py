@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from services.errors import Misconfigured
 from services.settings import Settings
 
 BOOTSTRAP = "bootstrap.servers"
-DATA = ("kafka", "valkey", "endpoints.json")
+DATA = ("kafka", "valkey", "endpoints.json", "feast-registry.db", "demo/bookmark.json")
 """What this module and its servers keep in the state directory."""
 _TRIES = 3
 
@@ -93,6 +94,17 @@ def stop(settings: Settings, on_step: Callable[[str], None] = lambda _step: None
             if server.stop():
                 stopped.append(server.process.name)
         return stopped
+
+
+def wipe(settings: Settings) -> list[Path]:
+    """Delete the stopped servers' data, and the Feast registry that describes it; return what was deleted."""
+    doomed = [settings.state_dir / name for name in DATA if (settings.state_dir / name).exists()]
+    for path in doomed:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return doomed
 
 
 def resolve(settings: Settings) -> Endpoints:

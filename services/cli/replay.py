@@ -16,6 +16,7 @@ from services.settings import Settings, load_settings
 if TYPE_CHECKING:
     from services.cli.assembly import Assembly
     from services.core.batch import Batch
+    from services.score.scorer import Champion
 
 
 def register(app: typer.Typer) -> None:
@@ -161,8 +162,9 @@ def run_replay(
     }
 
 
-def load_champion(settings: Settings, assembly: Assembly, which: str):  # type: ignore[no-untyped-def]
+def load_champion(settings: Settings, assembly: Assembly, which: str) -> Champion | None:
     """Return the model a command names: ``none``, ``champion`` or a version number."""
+    from services.core.manifest import define
     from services.errors import Misconfigured
     from services.score.scorer import Champion
 
@@ -177,4 +179,4 @@ def load_champion(settings: Settings, assembly: Assembly, which: str):  # type: 
         if which == "champion":
             return None
         raise Misconfigured(f"model {service.name} has no version {which}; see `millstream models list`")
-    return Champion.load(found, service)
+    return Champion.load(found, service, settings.score_threads, define(assembly.declaration))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import Annotated
 
 import typer
@@ -37,10 +38,12 @@ def run(
     log_format: Annotated[str, typer.Option(help="human or json.")] = "human",
 ) -> None:
     """Run stages until SIGTERM or Ctrl-C. Several processes share the work by partitions."""
-    from services.adapters.logs import configure_logs
+    from services.adapters.logs import configure_logs, secrets_of
 
     settings = load_settings(guarantee=guarantee, worker_id=worker_id)
-    configure_logs(log_format)
+    configure_logs(log_format, secrets=secrets_of(settings))
+    for chatty in ("faust", "mode"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(_serve(settings, stages or []))
 
 

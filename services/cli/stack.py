@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from typing import Annotated
 
@@ -71,9 +70,5 @@ def down(
     if not stopped:
         console.print(f"Nothing was running in {settings.state_dir}.", highlight=False)
     if wipe:
-        for path in doomed:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        for path in endpoints.wipe(settings):
             console.print(f"[green]✓[/] deleted {path}", highlight=False)

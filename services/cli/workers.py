@@ -10,11 +10,15 @@ from services.adapters import telemetry as telemetry_adapter
 from services.adapters.endpoints import Endpoints, resolve
 from services.adapters.schema_topic import SchemaResolver, publish_schemas, read_schemas
 from services.adapters.topics import require_topics
+from services.adapters.view_writer import ViewWriter, open_view_writer
 from services.cli.assembly import Assembly, assemble
+from services.core.manifest import define
 from services.errors import Refused
+from services.ports import ModelVersion
 from services.score.scorer import Champion
-from services.score.step import Score
+from services.score.step import Carried, Score
 from services.settings import Settings
+from services.topology import StagePlan
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop
@@ -80,15 +84,15 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
 def _resolver(assembly: Assembly, endpoints: Endpoints) -> SchemaResolver:
     registry = None
     if assembly.settings.schema_registry_url is not None:
-        from services.adapters.schema_registry import open_registry_resolver
+        from services.adapters.schema_registry import connect
 
-        registry = open_registry_resolver(assembly.settings)
+        registry = connect(assembly.settings)
     return SchemaResolver(assembly.schemas, lambda: read_schemas(endpoints.kafka), registry)
 
 
-def _view(assembly, endpoints, plans, stack):  # type: ignore[no-untyped-def]
-    from services.adapters.view_writer import open_view_writer
-
+def _view(
+    assembly: Assembly, endpoints: Endpoints, plans: Sequence[StagePlan], stack: contextlib.ExitStack
+) -> ViewWriter:
     writer = open_view_writer(
         assembly.settings, assembly.declaration, endpoints.redis_url, [plan.name for plan in plans]
     )
@@ -96,7 +100,7 @@ def _view(assembly, endpoints, plans, stack):  # type: ignore[no-untyped-def]
     return writer
 
 
-def _carried(assembly, endpoints, stack):  # type: ignore[no-untyped-def]
+def _carried(assembly: Assembly, endpoints: Endpoints, stack: contextlib.ExitStack) -> Carried | None:
     if not assembly.declaration.batch:
         return None
     from services.adapters.batch_views import BatchViewReader
@@ -114,9 +118,9 @@ def _promotions(
 
     service = assembly.declaration.service
 
-    def offer(model) -> None:  # type: ignore[no-untyped-def]
+    def offer(model: ModelVersion) -> None:
         try:
-            score.swap(Champion.load(model, service))
+            score.swap(Champion.load(model, service, assembly.settings.score_threads, define(assembly.declaration)))
             logger.info("model %s version %s answers from now on", model.name, model.version)
         except Refused as error:
             serving = score.champion.version if score.champion is not None else "the declared rule"

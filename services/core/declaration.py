@@ -1,6 +1,6 @@
 """What a feature repo declares, as plain values: the engine knows only these, never Feast.
 
-`services.adapters.feature_repo` compiles Feast objects into a `Declaration`; `services.topology` derives stages from it.
+`services.adapters.feature_repo` compiles Feast objects into a `Declaration`; `services.topology` derives stages of it.
 Feature columns are named ``{view}__{feature}`` everywhere past this point (Feast's own full feature name).
 """
 

@@ -8,6 +8,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,12 @@ _MASK = 0xFFFFFFFF
 
 
 @kernel
-def _murmur2(data: NDArray[np.uint8], start: int, end: int) -> int:
+def _murmur2(data: Any, start: int, end: int) -> int:
     length = end - start
     h = (_SEED ^ length) & _MASK
     at = start
     for _ in range(length // 4):
-        k = (
-            np.int64(data[at])
-            | (np.int64(data[at + 1]) << 8)
-            | (np.int64(data[at + 2]) << 16)
-            | (np.int64(data[at + 3]) << 24)
-        )
+        k = int(data[at]) | (int(data[at + 1]) << 8) | (int(data[at + 2]) << 16) | (int(data[at + 3]) << 24)
         k = (k * _M) & _MASK
         k ^= k >> 24
         k = (k * _M) & _MASK
@@ -39,11 +35,11 @@ def _murmur2(data: NDArray[np.uint8], start: int, end: int) -> int:
         at += 4
     rest = end - at
     if rest == 3:
-        h ^= np.int64(data[at + 2]) << 16
+        h ^= int(data[at + 2]) << 16
     if rest >= 2:
-        h ^= np.int64(data[at + 1]) << 8
+        h ^= int(data[at + 1]) << 8
     if rest >= 1:
-        h ^= np.int64(data[at])
+        h ^= int(data[at])
         h = (h * _M) & _MASK
     h ^= h >> 13
     h = (h * _M) & _MASK

@@ -88,7 +88,7 @@ class Featurize:
             yield ViewRows(view.name, keys, features[:, at : at + width], feature_time_us)
             at += width
 
-    def _values(self, batch: Batch, columns: Sequence[str], rows: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def _values(self, batch: Batch, columns: Sequence[str], rows: np.ndarray) -> np.ndarray:
         if not columns:
             return np.zeros((len(rows), 0))
         return np.column_stack([as_values(batch, column)[rows] for column in columns])
@@ -99,7 +99,7 @@ class Featurize:
         good = np.ones(batch.length, dtype=np.bool_)
         rejections: list[Rejection] = []
 
-        def refuse(mask: np.ndarray, reason: str, field: str, detail: str) -> None:  # type: ignore[type-arg]
+        def refuse(mask: np.ndarray, reason: str, field: str, detail: str) -> None:
             for row in np.flatnonzero(mask & good).tolist():
                 rejections.append(Rejection(row, reason, field, detail))
             good[mask] = False
@@ -115,7 +115,7 @@ class Featurize:
         return flow.keep(good, rejections)
 
     def _turn_away(self, flow: Flow, status, features, feature_time_us) -> Flow:  # type: ignore[no-untyped-def]
-        columns: dict[str, np.ndarray] = {self._feature_time_column: feature_time_us}  # type: ignore[type-arg]
+        columns: dict[str, np.ndarray] = {self._feature_time_column: feature_time_us}
         nulls = {}
         for position, (column, integral) in enumerate(self._columns):
             values = features[:, position]
