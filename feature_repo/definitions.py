@@ -46,7 +46,8 @@ def activity(view: str, entity: Entity) -> StreamFeatureView:
     aggregations, schema = [], []
     for days in (1, 7, 30):
         for function, dtype in (("count", Int64), ("mean", Float64)):
-            name = f"{function}_amount_{days}d"
+            # Distinct across views, so that the service can be read by short names too.
+            name = f"{entity.name}_{function}_amount_{days}d"
             window = timedelta(days=days)
             aggregations.append(Aggregation(column="amount", function=function, time_window=window, name=name))
             schema.append(Field(name=name, dtype=dtype))
