@@ -69,6 +69,8 @@ def read_committed(
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            # The end is told by a fetch that found nothing more, after this long.
+            "fetch.wait.max.ms": 10,
             "fetch.message.max.bytes": 16_777_216,
             **{k: v for k, v in kafka.items() if not k.startswith("group.")},
             "logger": client_logger,
@@ -79,7 +81,10 @@ def read_committed(
         done = False
         while not done:
             good = []
-            for message in consumer.consume(batch_records, timeout=0.2):
+            first = consumer.poll(0.2)
+            # What else is here already; waiting for a full batch would wait out the timeout at each end.
+            rest = consumer.consume(batch_records - 1, timeout=0) if first is not None else []
+            for message in [first, *rest] if first is not None else []:
                 error = message.error()
                 if error is not None and error.code() == KafkaError._PARTITION_EOF:
                     done = True

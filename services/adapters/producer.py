@@ -86,7 +86,7 @@ def open_producer(kafka: Mapping[str, str], *, paced: bool = False) -> Producer:
             "acks": "all",
             "partitioner": "murmur2_random",
             "compression.type": "lz4",
-            "linger.ms": 2 if paced else 20,
+            "linger.ms": 5 if paced else 20,
             "batch.size": 1_000_000,
             "queue.buffering.max.messages": 200_000,
             "message.max.bytes": 16_777_216,

@@ -35,13 +35,14 @@ def run(
     worker_id: Annotated[
         str | None, typer.Option(help="Stable worker name; default: a free slot of this machine.")
     ] = None,
+    log_level: Annotated[str, typer.Option(help="DEBUG tells of each micro-batch.")] = "INFO",
     log_format: Annotated[str, typer.Option(help="human or json.")] = "human",
 ) -> None:
     """Run stages until SIGTERM or Ctrl-C. Several processes share the work by partitions."""
     from services.adapters.logs import configure_logs, secrets_of
 
     settings = load_settings(guarantee=guarantee, worker_id=worker_id)
-    configure_logs(log_format, secrets=secrets_of(settings))
+    configure_logs(log_format, level=log_level.upper(), secrets=secrets_of(settings))
     for chatty in ("faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(_serve(settings, stages or []))

@@ -84,7 +84,10 @@ class KafkaLog:
                 "session.timeout.ms": 10_000,
                 "heartbeat.interval.ms": 2_000,
                 "max.poll.interval.ms": 600_000,
-                "fetch.wait.max.ms": 50,
+                # The broker answers a fetch once so much is there or so long has passed: without a floor, each produce
+                # request would wake a fetch, and the broker spend its time on those.
+                "fetch.min.bytes": 65_536,
+                "fetch.wait.max.ms": 5,
                 "queued.max.messages.kbytes": 32_768,
                 "fetch.message.max.bytes": 16_777_216,
                 **member,

@@ -99,6 +99,7 @@ class StageLoop:
         self.stage = stage
         self.log = log
         self.progress_at_s = clock_s()
+        self.joined = False
         self._limits = limits
         self._dead_letter_limit = dead_letter_limit
         self._view = view
@@ -145,6 +146,7 @@ class StageLoop:
             committing_s = self._clock_s()
             self.log.transact(processed.outputs, moved)
             processed.seconds["commit"] = self._clock_s() - committing_s
+            logger.debug("%s: %s records, %s", self.stage.plan.name, len(records), processed.seconds)
             self._next_offsets.update(moved)
             self._changed.update(moved)
             if self._view is not None and processed.view_rows:
@@ -153,6 +155,8 @@ class StageLoop:
         if (self._clock_s() - self._checkpointed_at_s) * 1000 >= self._limits.checkpoint_interval_ms:
             self.checkpoint(sorted(self._changed))
         self._refill()
+        # Only a poll that returned has finished handing out partitions and recovering them.
+        self.joined = bool(self._next_offsets)
         self.progress_at_s = self._clock_s()
 
     def checkpoint(self, partitions: Iterable[int]) -> None:

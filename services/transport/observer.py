@@ -46,7 +46,7 @@ class TelemetryObserver:
         return {
             loop.stage.plan.name: "no partition is assigned and recovered yet"
             for loop in self._loops
-            if not loop.partitions and waited_s < _IDLE_S * 6
+            if not loop.joined and waited_s < _IDLE_S * 6
         }
 
     def processed(self, stage: str, records: Records, processed: Processed, seconds: float) -> None:

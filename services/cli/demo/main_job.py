@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import polars as pl
 from rich.console import Console
@@ -27,12 +20,12 @@ from services.cli.assembly import Assembly
 from services.cli.demo.history import Bookmark, Past, replay_past, seed_state, simulated
 from services.cli.demo.screen import Screen
 from services.cli.demo.watching import Watcher
+from services.cli.demo.worker_processes import WorkerProcess, start_workers
 from services.cli.setup import initialise
 from services.core.batch import Batch
 from services.core.decode import RecordReader
 from services.core.encode import RecordWriter
 from services.core.pacing import Pace
-from services.errors import Stop
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, PREDICTIONS
 
@@ -69,8 +62,8 @@ def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: in
         return
     with ExitStack() as stack:
         with _timed(console, "workers"):
-            _workers(settings, assembly, stack)
-        _stream(settings, console, assembly, endpoints, past, bookmark, seconds, rate)
+            workers = start_workers(settings, assembly, stack)
+        _stream(console, assembly, endpoints, past, bookmark, workers, seconds, rate)
     _what_next(console, past)
 
 
@@ -93,53 +86,6 @@ def _learn(settings: Settings, console: Console, assembly: Assembly, endpoints: 
     with _timed(console, "windows: the replayed state becomes the live stages' state"):
         rows = seed_state(assembly, endpoints, history)
         console.print(f"  {rows:,} rows of window state written to the changelogs")
-
-
-def _workers(settings: Settings, assembly: Assembly, stack: ExitStack) -> None:
-    """Start one process per stage and wait until each has recovered its partitions."""
-    logs = settings.state_dir / "workers"
-    logs.mkdir(parents=True, exist_ok=True)
-    started: dict[str, subprocess.Popen[bytes]] = {}
-    for plan in assembly.topology.stages:
-        log = stack.enter_context((logs / f"demo-{plan.name}.log").open("ab"))
-        command = [sys.executable, "-m", "services", "run", plan.name, "--worker-id", f"demo-{plan.name}"]
-        environment = {**os.environ, "MILLSTREAM_STATE_DIR": str(settings.state_dir.resolve())}
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        stack.callback(_end, process)
-        started[plan.name] = process
-    deadline_s = time.monotonic() + 120
-    for name, process in started.items():
-        address = logs / f"demo-{name}.json"
-        while not _ready(address, process.pid):
-            if process.poll() is not None or time.monotonic() > deadline_s:
-                tail = "\n".join((logs / f"demo-{name}.log").read_text(errors="replace").splitlines()[-15:])
-                raise Stop(f"worker {name} did not become ready; the end of {logs / f'demo-{name}.log'}:\n{tail}")
-            time.sleep(0.1)
-
-
-def _ready(address: Path, pid: int) -> bool:
-    import json
-
-    if not address.is_file():
-        return False
-    try:
-        told = json.loads(address.read_text())
-        if told["pid"] != pid:
-            return False
-        with urllib.request.urlopen(f"http://{told['host']}:{told['port']}/ready", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False  # not there yet: asked again until the deadline
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 class _Feed(threading.Thread):
@@ -181,12 +127,12 @@ class _Feed(threading.Thread):
 
 
 def _stream(
-    settings: Settings,
     console: Console,
     assembly: Assembly,
     endpoints: Endpoints,
     past: Past,
     bookmark: Bookmark,
+    workers: list[WorkerProcess],
     seconds: int,
     rate: int,
 ) -> None:
@@ -214,6 +160,8 @@ def _stream(
                 for failure in (feed.failure, watcher.failure):
                     if failure is not None:
                         raise failure
+                for worker in workers:
+                    worker.check()
                 deliveries = feed.publisher.deliveries
                 live.update(screen.frame(watcher.seen, deliveries.sent, deliveries.acked, until_s - time.monotonic()))
                 outcomes = watcher.seen.predictions + watcher.seen.dead_letters

@@ -66,7 +66,8 @@ class Watcher:
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "latest",
-                "fetch.wait.max.ms": 20,
+                "fetch.min.bytes": 65_536,
+                "fetch.wait.max.ms": 10,
             }
         )
         places = []
