@@ -11,6 +11,7 @@ from services.errors import Misconfigured
 from services.settings import Settings
 
 SUFFIX = ".avsc"
+ENGINE_TOPICS = ("dead-letters", "dead-letters.redriven", "models", "predictions", "scored")
 
 
 def schemas_dir(settings: Settings) -> Path:
@@ -21,14 +22,26 @@ def schemas_dir(settings: Settings) -> Path:
     Misconfigured
         If there is no such folder.
     """
+    if settings.schemas_dir is None:
+        return shipped_dir()
+    if settings.schemas_dir.is_dir():
+        return settings.schemas_dir
+    raise Misconfigured(f"there is no folder {settings.schemas_dir}; set MILLSTREAM_SCHEMAS_DIR to yours")
+
+
+def shipped_dir() -> Path:
+    """Return the folder of contracts that came with Millstream: in the wheel, else in the checkout.
+
+    Raises
+    ------
+    Misconfigured
+        If neither is there.
+    """
     package = Path(services.__file__).parent
-    candidates = [package / "_schemas", package.parent / "schemas"]
-    if settings.schemas_dir is not None:
-        candidates = [settings.schemas_dir]
-    for folder in candidates:
+    for folder in (package / "_schemas", package.parent / "schemas"):
         if folder.is_dir():
             return folder
-    raise Misconfigured(f"there is no folder {candidates[-1]}; set MILLSTREAM_SCHEMAS_DIR to the folder of contracts")
+    raise Misconfigured("the shipped contracts are gone; install Millstream again")
 
 
 def read_contract(path: Path) -> Contract:
@@ -72,13 +85,16 @@ def load_contract(settings: Settings, topic: str) -> Contract:
 def load_all(settings: Settings) -> dict[str, Contract]:
     """Return every contract by topic, in order of the topics' names.
 
+    A folder of one's own need not repeat the contracts of the topics that the engine itself writes.
+
     Raises
     ------
     Misconfigured
         If the folder is missing or empty or one of them is wrong.
     """
     folder = schemas_dir(settings)
-    contracts = {path.stem: read_contract(path) for path in sorted(folder.glob(f"*{SUFFIX}"))}
-    if not contracts:
+    own = {path.stem: path for path in folder.glob(f"*{SUFFIX}")}
+    if not own:
         raise Misconfigured(f"there is no contract (*{SUFFIX}) in {folder}; set MILLSTREAM_SCHEMAS_DIR")
-    return contracts
+    paths = {topic: shipped_dir() / f"{topic}{SUFFIX}" for topic in ENGINE_TOPICS} | own
+    return {topic: read_contract(path) for topic, path in sorted(paths.items())}

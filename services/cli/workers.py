@@ -49,7 +49,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     stack.callback(slot.release)
     resolver = _resolver(assembly, endpoints)
     view = _view(assembly, endpoints, plans, stack)
-    observer = TelemetryObserver(telemetry, view)
+    observer = TelemetryObserver(telemetry, view, settings.watchdog_ms // 2)
     loops = []
     for plan in plans:
         stage = assembly.stage(plan, resolver, _carried(assembly, endpoints, stack) if plan.last else None)
@@ -76,7 +76,9 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         )
     observer.watch(loops)
     stack.enter_context(
-        telemetry_adapter.serve(telemetry, settings, slot.name, [p.name for p in plans], observer.ready)
+        telemetry_adapter.serve(
+            telemetry, settings, slot.name, [p.name for p in plans], observer.ready, observer.health
+        )
     )
     return loops, slot.name
 

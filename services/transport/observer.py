@@ -6,10 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from services.adapters.metric_catalogue import GaugeName
 from services.adapters.telemetry import Telemetry
+from services.adapters.view_writer import ViewWriter
 from services.transport.loop import StageLoop
 from services.transport.records import Records
 from services.transport.recovery import Recovered
@@ -24,16 +23,20 @@ class TelemetryObserver:
     Parameters
     ----------
     telemetry : Telemetry
-    view : object or None
-        The write-behind view, for its counters ``pending``, ``staleness_ms`` and ``failures``.
+    view : ViewWriter or None
+        The write-behind view, for its counters.
+    stuck_ms : int
+        A stage that has not come round for so long is not healthy.
     """
 
-    def __init__(self, telemetry: Telemetry, view: object | None) -> None:
+    def __init__(self, telemetry: Telemetry, view: ViewWriter | None, stuck_ms: int) -> None:
         self._telemetry = telemetry
         self._view = view
         self._loops: Sequence[StageLoop] = ()
         self._joined_s = time.monotonic()
+        self._stuck_s = stuck_ms / 1000
         self._view_failures = 0
+        self._view_written: Counter[str] = Counter()
 
     def watch(self, loops: Sequence[StageLoop]) -> None:
         """Read lag, offsets and state of these loops whenever the metrics are asked for."""
@@ -47,6 +50,15 @@ class TelemetryObserver:
             loop.stage.plan.name: "no partition is assigned and recovered yet"
             for loop in self._loops
             if not loop.joined and waited_s < _IDLE_S * 6
+        }
+
+    def health(self) -> Mapping[str, str]:
+        """Name the stages that have not come round for too long."""
+        now_s = time.monotonic()
+        return {
+            loop.stage.plan.name: f"has not come round for {now_s - loop.progress_at_s:.0f} s"
+            for loop in self._loops
+            if now_s - loop.progress_at_s > self._stuck_s
         }
 
     def processed(self, stage: str, records: Records, processed: Processed, seconds: float) -> None:
@@ -66,10 +78,10 @@ class TelemetryObserver:
             ages_s = (time.time() * 1000 - batch.columns["received_at_ms"]) / 1000
             tell.observe("millstream_end_to_end_seconds", ages_s, stage=stage)
         if batch.length and "arm" in batch.columns:
-            arms = zip(*(batch.columns[name].tolist() for name in ("arm", "model", "model_version")), strict=True)
-            for (arm, model, version), count in Counter(arms).items():
-                tell.count("millstream_predictions_total", count, arm=arm, model=model, version=version)
-                tell.gauge("millstream_model_version", version, model=model)
+            # One micro-batch is answered by one arm.
+            arm, model, version = (batch.columns[name][0] for name in ("arm", "model", "model_version"))
+            tell.count("millstream_predictions_total", batch.length, arm=arm, model=model, version=version)
+            tell.gauge("millstream_model_version", version, model=model)
 
     def checkpointed(self, stage: str, rows: int, seconds: float) -> None:
         """See `Observer.checkpointed`."""
@@ -109,12 +121,14 @@ class TelemetryObserver:
                 store = loop.stage.featurize.stores.get(partition)
                 if store is not None:
                     tell.gauge("millstream_stream_time_seconds", max(0, store.stream_time_ms) / 1000, **at)
+                    tell.gauge("millstream_state_keys", len(store.all_slots()), **at)
                     tell.gauge("millstream_state_entries", store.entries, **at)
                     tell.gauge("millstream_state_bytes", store.memory_bytes, **at)
         if self._view is not None:
-            tell.gauge("millstream_view_pending", float(getattr(self._view, "pending", 0)))
-            staleness_ms = float(getattr(self._view, "staleness_ms", 0.0))
-            tell.gauge("millstream_view_staleness_seconds", 0.0 if np.isnan(staleness_ms) else staleness_ms / 1000)
-            failures = int(getattr(self._view, "failures", 0))
+            tell.gauge("millstream_view_pending", self._view.pending)
+            tell.gauge("millstream_view_staleness_seconds", self._view.staleness_ms / 1000)
+            failures, written = self._view.failures, self._view.written_by_view.copy()
             tell.count("millstream_view_failures_total", failures - self._view_failures)
-            self._view_failures = failures
+            for view, rows in written.items():
+                tell.count("millstream_view_written_total", rows - self._view_written[view], view=view)
+            self._view_failures, self._view_written = failures, written
