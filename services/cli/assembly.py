@@ -26,6 +26,8 @@ from services.transport.stage import Stage
 from services.validate.step import Validate
 
 Resolve = Callable[[SchemaId], Schema | None]
+Writer = Callable[[str, Schema], RecordWriter]
+"""Gives the encoder of a topic's records: single-object encoding, or a registry's framing."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,13 @@ class Assembly:
         values = RecordWriter(plan.input_schema).encode(Batch(2, made))
         return Records(plan.input, two, np.array([0, 1]), np.array([1, 2]), keys, values)
 
-    def stage(self, plan: StagePlan, resolve: Resolve, carried: Carried | None = None) -> Stage:
+    def stage(
+        self,
+        plan: StagePlan,
+        resolve: Resolve,
+        carried: Carried | None = None,
+        writer: Writer = lambda _topic, schema: RecordWriter(schema),
+    ) -> Stage:
         """Build a stage; its stores come with partitions."""
         settings, contract = self.settings, self.contract
         validate = Validate(
@@ -81,9 +89,9 @@ class Assembly:
             validate,
             featurize,
             score,
-            RecordWriter(plan.output_schema),
-            RecordWriter(self.contracts[PREDICTIONS].schema) if plan.last else None,
-            RecordWriter(self.contracts[DEAD_LETTERS].schema),
+            writer(plan.output, plan.output_schema),
+            writer(PREDICTIONS, self.contracts[PREDICTIONS].schema) if plan.last else None,
+            writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
         )
 
 

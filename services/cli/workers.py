@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 
 from services.adapters import telemetry as telemetry_adapter
 from services.adapters.endpoints import Endpoints, resolve
+from services.adapters.schema_registry import connect, registry_prefix
 from services.adapters.schema_topic import SchemaResolver, publish_schemas, read_schemas
 from services.adapters.topics import require_topics
 from services.adapters.view_writer import ViewWriter, open_view_writer
 from services.cli.assembly import Assembly, assemble
+from services.core.encode import RecordWriter
 from services.core.manifest import define
+from services.core.schema import Schema
 from services.errors import Refused
 from services.ports import ModelVersion
 from services.score.scorer import Champion
@@ -47,12 +50,18 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     publish_schemas(endpoints.kafka, assembly.schemas)
     slot = WorkerSlot(settings.state_dir / "workers", settings.worker_id)
     stack.callback(slot.release)
-    resolver = _resolver(assembly, endpoints)
+    registry = connect(settings)
+    resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(endpoints.kafka), registry)
+
+    def writer(topic: str, schema: Schema) -> RecordWriter:
+        return RecordWriter(schema, registry_prefix(registry.register(topic, schema)) if registry else None)
+
     view = _view(assembly, endpoints, plans, stack)
     observer = TelemetryObserver(telemetry, view, settings.watchdog_ms // 2)
     loops = []
     for plan in plans:
-        stage = assembly.stage(plan, resolver, _carried(assembly, endpoints, stack) if plan.last else None)
+        carried = _carried(assembly, endpoints, stack) if plan.last else None
+        stage = assembly.stage(plan, resolver, carried, writer)
         log = KafkaLog(
             endpoints.kafka,
             group=f"{assembly.topology.project}.{plan.name}",
@@ -81,15 +90,6 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         )
     )
     return loops, slot.name
-
-
-def _resolver(assembly: Assembly, endpoints: Endpoints) -> SchemaResolver:
-    registry = None
-    if assembly.settings.schema_registry_url is not None:
-        from services.adapters.schema_registry import connect
-
-        registry = connect(assembly.settings)
-    return SchemaResolver(assembly.schemas, lambda: read_schemas(endpoints.kafka), registry)
 
 
 def _view(
