@@ -41,7 +41,7 @@ def _memory() -> World:
     return World("in", "out", lambda: MemoryLog(broker, "group"), broker.append)
 
 
-def _kafka(endpoints: Endpoints) -> World:
+def _kafka(endpoints: Endpoints, *, exactly_once: bool = True) -> World:
     name = uuid.uuid4().hex[:8]
     topics = [Topic(f"in-{name}", "key", "w", ()), Topic(f"out-{name}", "key", "w", ())]
     create_topics(endpoints.kafka, topics, PARTITIONS, 1)
@@ -51,7 +51,7 @@ def _kafka(endpoints: Endpoints) -> World:
             endpoints.kafka,
             group=f"group-{name}",
             transactional_id=f"member-{name}",
-            exactly_once=True,
+            exactly_once=exactly_once,
             transaction_timeout_ms=10_000,
         )
 
@@ -69,9 +69,15 @@ def _kafka(endpoints: Endpoints) -> World:
     return World(f"in-{name}", f"out-{name}", member, append)
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+_REAL = [pytest.param(kind, marks=pytest.mark.kafka) for kind in ("exactly once", "at least once")]
+
+
+@pytest.fixture(params=["memory", *_REAL])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    made = _memory() if request.param == "memory" else _kafka(request.getfixturevalue("kafka"))
+    if request.param == "memory":
+        made = _memory()
+    else:
+        made = _kafka(request.getfixturevalue("kafka"), exactly_once=request.param == "exactly once")
     yield made
     for log in made.opened:
         log.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import numpy as np
@@ -158,3 +160,23 @@ def test_each_kind_of_bad_record_is_kept_with_its_reason(
     assert in_order[:-1] == bad
     assert in_order[-1][2] == "late"
     assert len(committed(kafka, PREDICTIONS)) == answered + 1
+
+
+def test_the_worker_tells_its_figures(settings: Settings, assembly: Assembly, workers: Workers) -> None:
+    told = json.loads((settings.state_dir / "workers" / "live.json").read_text())
+    address = f"http://{told['host']}:{told['port']}"
+    for probe in ("/ready", "/health"):
+        with urllib.request.urlopen(address + probe, timeout=5) as answer:
+            assert answer.status == 200
+    with urllib.request.urlopen(f"{address}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    figures = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+    kafka = servers.resolve(settings).kafka
+    predictions = len(committed(kafka, PREDICTIONS))
+    assert predictions >= 3_000
+    assert figures['millstream_predictions_total{arm="baseline",model="baseline",version="0"}'] == predictions
+    assert figures['millstream_events_total{stage="customer"}'] == len(committed(kafka, "transactions"))
+    assert figures['millstream_duplicates_total{stage="customer"}'] == 20
+    assert figures['millstream_dead_letters_total{reason="range",stage="customer"}'] == 3
+    assert figures['millstream_lag_records{partition="0",stage="terminal"}'] == 0
+    assert figures['millstream_view_written_total{view="customer_activity"}'] >= 60
