@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +49,15 @@ class Workers:
         assert process.poll() is None, f"{name} was gone before it was killed:\n{self.tail(name)}"
         process.kill()
         process.wait()
+
+    def ready(self, name: str) -> bool:
+        """Whether the worker has joined and recovered, as its own probe says."""
+        try:
+            told = json.loads((self.state_dir / "workers" / f"{name}.json").read_text())
+            with urllib.request.urlopen(f"http://{told['host']}:{told['port']}/ready", timeout=5) as answer:
+                return bool(told["pid"] == self.running[name].pid and answer.status == 200)
+        except (OSError, ValueError):
+            return False
 
     def stop(self, name: str, deadline_s: float = 30) -> int:
         """SIGTERM; return the exit code."""

@@ -121,6 +121,7 @@ def test_five_kills_lose_nothing_double_nothing_and_leave_the_same_features(sett
         time.sleep(2)
         _check_outcomes(assembly, kafka, stream, events, kinds)
         _check_online_features(settings, events)
+        wait_until(lambda: workers.ready("one") and workers.ready("two"), 60, workers)
         assert workers.stop("one") == 0
         assert workers.stop("two") == 0
         assert answered() == expected
