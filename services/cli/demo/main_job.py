@@ -164,7 +164,7 @@ def _stream(
                     worker.check()
                 deliveries = feed.publisher.deliveries
                 live.update(screen.frame(watcher.seen, deliveries.sent, deliveries.acked, until_s - time.monotonic()))
-                outcomes = watcher.seen.predictions + watcher.seen.dead_letters
+                outcomes = watcher.seen.outcomes
                 if not feed.is_alive() and (
                     outcomes >= deliveries.acked or (settled_s or time.monotonic()) < time.monotonic() - 20
                 ):
@@ -173,8 +173,12 @@ def _stream(
                 time.sleep(0.1)
     except KeyboardInterrupt:
         interrupted = True
+        console.print("stopping: what was published is still answered")
         feed.stopping.set()
         feed.join(60)
+        waited_until_s = time.monotonic() + 10
+        while watcher.seen.outcomes < feed.publisher.deliveries.acked and time.monotonic() < waited_until_s:
+            time.sleep(0.1)
     finally:
         bookmark.write(feed.next_row)
         watcher.close()
@@ -192,7 +196,7 @@ def _summary(console: Console, watcher: Watcher, feed: _Feed, screen: Screen, in
     table.add_row("predictions", f"{seen.predictions:,}")
     table.add_row("dead letters", f"{seen.dead_letters:,}")
     table.add_row("events with two predictions", f"{seen.doubled:,}")
-    table.add_row("events without an outcome", f"{max(0, sent.acked - seen.predictions - seen.dead_letters):,}")
+    table.add_row("events without an outcome", f"{max(0, sent.acked - seen.outcomes):,}")
     table.add_row("end to end, produced to visible", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms")
     recall = seen.caught / seen.frauds if seen.frauds else 0.0
     table.add_row("frauds caught", f"{seen.caught} of {seen.frauds} ({recall:.0%}), {seen.caught_eur:,.0f} EUR")

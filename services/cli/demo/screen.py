@@ -45,7 +45,7 @@ class Screen:
         with seen.lock:
             now_s = time.monotonic()
             elapsed_s = now_s - self._before[0]
-            outcomes = seen.predictions + seen.dead_letters
+            outcomes = seen.outcomes
             if elapsed_s >= 0.5:
                 rate = (outcomes - self._before[1]) / elapsed_s
                 self._rates.append(rate)

@@ -41,6 +41,11 @@ class Seen:
     ids: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def outcomes(self) -> int:
+        """Events that were answered, one way or the other."""
+        return self.predictions + self.dead_letters
+
 
 class Watcher:
     """A plain read_committed consumer of `predictions` and `dead-letters`, from now on, in a thread of its own."""
