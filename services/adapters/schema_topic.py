@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import Producer
 
-from services.adapters.kafka_client import read_committed
+from services.adapters.kafka_client import client_logger, read_committed
 from services.core.schema import Schema, SchemaId
 from services.errors import Retry
 from services.topology import SCHEMAS
@@ -24,7 +24,7 @@ def publish_schemas(kafka: Mapping[str, str], schemas: Iterable[Schema]) -> None
     Retry
         Kafka did not acknowledge in time.
     """
-    producer = Producer({**kafka, "enable.idempotence": True})
+    producer = Producer({**kafka, "enable.idempotence": True, "logger": client_logger})
     for schema in schemas:
         producer.produce(SCHEMAS, schema.to_json().encode(), f"{schema.fingerprint:016x}".encode(), partition=0)
     left = producer.flush(_TIMEOUT_S)

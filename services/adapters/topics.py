@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from services.adapters.kafka_client import client_logger
 from services.errors import Misconfigured, Retry
 from services.topology import MODELS, Topic
 
@@ -22,6 +24,11 @@ class TopicsCreated:
 
     created: tuple[str, ...]
     present: tuple[str, ...]
+
+
+def _admin(kafka: Mapping[str, str]) -> AdminClient:
+    settings: dict[str, Any] = {**kafka, "logger": client_logger}
+    return AdminClient(settings)
 
 
 def _config(topic: Topic) -> dict[str, str]:
@@ -43,7 +50,7 @@ def create_topics(
     Misconfigured
         A topic may not be created, or stages' topics differ in their number of partitions.
     """
-    admin = AdminClient(dict(kafka))
+    admin = _admin(kafka)
     counts = partition_counts(kafka, [topic.name for topic in topics])
     wanted = {topic.name: topic.partitions or partitions for topic in topics}
     # New topics follow the ones that are there: all keyed topics of one topology are co-partitioned.
@@ -84,7 +91,7 @@ def partition_counts(kafka: Mapping[str, str], names: Sequence[str]) -> dict[str
         The cluster cannot be reached.
     """
     try:
-        metadata = AdminClient(dict(kafka)).list_topics(timeout=_TIMEOUT_S)
+        metadata = _admin(kafka).list_topics(timeout=_TIMEOUT_S)
     except KafkaException as failure:
         where = kafka.get("bootstrap.servers", "?")
         raise Retry(f"Kafka at {where} does not answer ({failure.args[0].str()}); see `millstream doctor`") from failure

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from confluent_kafka import Consumer, TopicPartition
 
-from services.adapters.kafka_client import PASSING, raise_for
+from services.adapters.kafka_client import PASSING, client_logger, raise_for
 from services.adapters.topics import partition_counts
 from services.core.batch import Batch
 from services.core.decode import RecordReader
@@ -70,6 +70,7 @@ class Watcher:
                 "group.id": "millstream.demo.watcher",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
+                "logger": client_logger,
                 "auto.offset.reset": "latest",
                 "fetch.min.bytes": 65_536,
                 "fetch.wait.max.ms": 10,
