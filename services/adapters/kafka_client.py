@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from services.errors import Fenced, Retry, Stop
 
 client_logger = logging.getLogger("librdkafka")
 """Where clients' own log lines go, instead of to standard error."""
+
+_TIMEOUT_S = 30.0
 
 _FENCED = {
     KafkaError._FENCED,
@@ -42,6 +44,21 @@ def raise_for(error: KafkaError, doing: str) -> NoReturn:
     if error.retriable() and not error.fatal():
         raise Retry(f"{doing}: {error.str()}")
     raise Stop(f"{doing}: {error.str()}")
+
+
+def first_offset(consumer: Consumer, topic: str, partition: int) -> int:
+    """Return the first offset of a partition that is still retained.
+
+    Raises
+    ------
+    Retry, Stop
+        The broker does not say.
+    """
+    try:
+        low, _high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S, cached=False)
+    except KafkaException as failure:
+        raise_for(failure.args[0], f"asking where {topic}[{partition}] begins")
+    return int(low)
 
 
 def read_committed(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from services.adapters.kafka_client import PASSING, client_logger, raise_for, read_committed
+from services.adapters.kafka_client import PASSING, client_logger, first_offset, raise_for, read_committed
 from services.errors import Stop
 from services.transport.log import Assignment
 from services.transport.records import Output, Records, empty_records
@@ -279,13 +279,7 @@ class KafkaLog:
 
     def beginning(self, topic: str, partition: int) -> int:
         """See `StageLog.beginning`."""
-        try:
-            low, _high = self._consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=_CALL_TIMEOUT_S, cached=False
-            )
-        except KafkaException as failure:
-            raise_for(failure.args[0], f"asking where {topic}[{partition}] begins")
-        return int(low)
+        return first_offset(self._consumer, topic, partition)
 
     def lag(self) -> dict[int, int]:
         """See `StageLog.lag`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from services.adapters.kafka_client import client_logger, raise_for, read_committed
+from services.adapters.kafka_client import client_logger, first_offset, raise_for, read_committed
 from services.transport.kafka_log import records_of
 from services.transport.records import Records
 
@@ -37,13 +37,7 @@ class KafkaReader:
 
     def beginning(self, topic: str, partition: int) -> int:
         """See `LogReader.beginning`."""
-        try:
-            low, _high = self._consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=_TIMEOUT_S, cached=False
-            )
-        except KafkaException as failure:
-            raise_for(failure.args[0], f"asking where {topic}[{partition}] begins")
-        return int(low)
+        return first_offset(self._consumer, topic, partition)
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """Return the group's offset for each partition; None where it never committed."""
