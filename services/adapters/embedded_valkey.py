@@ -55,7 +55,9 @@ class EmbeddedValkey:
         on_step(f"starting Valkey on port {self.port}")
         (self.directory / "data").mkdir(parents=True, exist_ok=True)
         (self.directory / "valkey.conf").write_text(self._configuration())
-        self.process.spawn([str(binary()), "valkey.conf"], self.directory / "server.log")
+        # Said on the command line too: a configuration found empty would open Valkey's own port to every network.
+        loopback = ("--bind", HOST, "--port", str(self.port))
+        self.process.spawn([str(binary()), "valkey.conf", *loopback], self.directory / "server.log")
         if not self._answers():
             raise self.process.failure("ended while starting")
 

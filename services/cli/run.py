@@ -58,6 +58,7 @@ async def _serve(settings: Settings, names: list[str]) -> None:
         await serve(
             loops,
             name=name,
+            directory=settings.state_dir / "workers" / "faust",
             watchdog_ms=settings.watchdog_ms,
             shutdown_deadline_ms=settings.shutdown_deadline_ms,
             stopping=stopping,

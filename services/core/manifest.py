@@ -134,7 +134,7 @@ class Manifest:
 def mismatches(manifest: Manifest, service: Service, definitions: Mapping[str, str] | None = None) -> list[str]:
     """Return what keeps a model from answering for a service, one sentence each; empty when it fits.
 
-    The order of features may differ: vectors are built by name.
+    The order of features may differ, and the service may have more of them: vectors are built by name.
 
     Parameters
     ----------
@@ -146,7 +146,6 @@ def mismatches(manifest: Manifest, service: Service, definitions: Mapping[str, s
         found.append(f"it reads feature service {manifest.service!r}, the running one is {service.name!r}")
     trained, running = dict(manifest.features), dict(service.features)
     found += [f"feature {name!r} is not in the service" for name in trained if name not in running]
-    found += [f"feature {name!r} of the service was not there in training" for name in running if name not in trained]
     for name, dtype in trained.items():
         if name in running and running[name] != dtype:
             found.append(f"feature {name!r} was {dtype} in training and is {running[name]} now")

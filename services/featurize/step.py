@@ -127,13 +127,14 @@ class Featurize:
         duplicates, late = status == DUPLICATE, status == LATE
         rejections = []
         if self._late_policy == "dead_letter":
-            times_ms = flow.batch.columns[self._time_column]
+            times_ms, keys = flow.batch.columns[self._time_column], flow.batch.columns[self._join_key]
             rejections = [
                 Rejection(
                     row,
                     "late",
                     self._time_column,
-                    f"event time {times_ms[row]} ms is older than its key's newest by more than the allowed lateness",
+                    f"event time {times_ms[row]} ms is too old: behind the newest event of {self._join_key} {keys[row]} by more "
+                    "than the allowed lateness, or behind its partition's newest by that and the longest window",
                 )
                 for row in np.flatnonzero(late).tolist()
             ]

@@ -49,8 +49,14 @@ def _objects(values: Sequence[object]) -> np.ndarray:
     return column
 
 
+LATE = "late"
+"""Reason of events older than their key's windows reach back."""
+
+
 class DeadLetterLimit:
     """Stop a stage that would dead-letter nearly everything: most likely a bad deploy, not bad data.
+
+    Late events do not count.
 
     Parameters
     ----------
@@ -76,6 +82,9 @@ class DeadLetterLimit:
         """
         self._seen += records
         for rejection in rejections:
+            if rejection.reason == LATE:
+                # Sound events that come too late, such as a backfill, speak of neither contract nor deploy.
+                continue
             self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1
         if self._seen < self._window:
             return

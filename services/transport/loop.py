@@ -207,10 +207,18 @@ class StageLoop:
 
         def progress(words: str) -> None:
             self.progress_at_s = self._clock_s()
-            logger.info(words)
+            logger.debug(words)
 
         recovered = recover(self.stage, self.log, partition, committed, self._limits.batch_records, progress)
         self._next_offsets[partition] = recovered.next_offset
+        logger.info(
+            "%s[%s]: recovered from %s state rows and %s replayed records; going on at offset %s",
+            self.stage.plan.name,
+            partition,
+            recovered.rows,
+            recovered.replayed,
+            recovered.next_offset,
+        )
         if recovered.stale:
             self._stale[partition] = recovered.stale
         if recovered.stale or recovered.replayed:

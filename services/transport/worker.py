@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -151,7 +152,13 @@ class Watchdog:
 
 
 async def serve(
-    loops: Sequence[StageLoop], *, name: str, watchdog_ms: int, shutdown_deadline_ms: int, stopping: asyncio.Event
+    loops: Sequence[StageLoop],
+    *,
+    name: str,
+    directory: Path,
+    watchdog_ms: int,
+    shutdown_deadline_ms: int,
+    stopping: asyncio.Event,
 ) -> None:
     """Run the stages until ``stopping`` is set (SIGTERM and SIGINT set it) or one of them fails.
 
@@ -175,6 +182,7 @@ async def serve(
     app = _App(
         name,
         broker="kafka://unused",
+        datadir=str(directory),
         store="memory://",
         web_enabled=False,
         autodiscover=False,

@@ -36,5 +36,9 @@ def test_each_window_is_judged_alone() -> None:
         limit.update(100, _rejections(51))
 
 
+def test_late_events_stop_nothing() -> None:
+    DeadLetterLimit(0.5, 10).update(100, _rejections(100, "late"))
+
+
 def test_a_share_of_one_never_stops() -> None:
     DeadLetterLimit(1.0, 10).update(10, _rejections(10))

@@ -48,6 +48,7 @@ def test_a_fitting_service_has_no_mismatch_in_any_order_of_features():
     manifest = a_manifest()
     assert mismatches(manifest, SERVICE, manifest.definitions) == []
     assert mismatches(manifest, replace(SERVICE, features=SERVICE.features[::-1])) == []
+    assert mismatches(manifest, replace(SERVICE, features=(*SERVICE.features, ("new", "int64")))) == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,6 @@ def test_a_fitting_service_has_no_mismatch_in_any_order_of_features():
     [
         (replace(SERVICE, name="other"), ["'meters'", "'other'"]),
         (replace(SERVICE, features=SERVICE.features[:1]), ["load__count_1h", "not in the service"]),
-        (replace(SERVICE, features=(*SERVICE.features, ("new", "int64"))), ["'new'", "not there in training"]),
         (replace(SERVICE, features=(("load__mean_1h", "float32"), SERVICE.features[1])), ["float64", "float32"]),
     ],
 )
