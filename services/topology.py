@@ -10,10 +10,10 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
+from services.core.avro.schema import Field, Schema
+from services.core.avro.schema_field import Kind
 from services.core.contracts import Contract
 from services.core.declaration import Declaration, FeatureType, View
-from services.core.schema import Field, Schema
-from services.core.schema_field import Kind
 from services.errors import Misconfigured
 
 SCORED = "scored"

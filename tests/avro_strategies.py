@@ -11,8 +11,8 @@ import fastavro
 import numpy as np
 from hypothesis import strategies as st
 
+from services.core.avro.schema import Schema
 from services.core.batch import Array, Batch, Mask
-from services.core.schema import Schema
 
 SYMBOLS = ["red", "green", "blue"]
 ENUM = {"type": "enum", "name": "Colour", "symbols": SYMBOLS}

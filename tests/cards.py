@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.adapters.contracts import load_all
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
 from services.core.declaration import Aggregate, Declaration, Function, Service, View
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
 from services.core.text import as_text
 from services.featurize.step import Featurize
 from services.settings import load_settings

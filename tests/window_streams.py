@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from services.core.declaration import Aggregate, Function, KeyType, View
-from services.core.windows import Updated, WindowStore
+from services.core.windows.store import Updated, WindowStore
 
 FUNCTIONS = get_args(Function)
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

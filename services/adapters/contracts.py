@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import services
+from services.core.avro.schema import SchemaError
 from services.core.contracts import Contract
-from services.core.schema import SchemaError
 from services.errors import Misconfigured
 from services.settings import Settings
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from services.adapters.kafka_client import read_committed
 from services.adapters.topics import partition_counts
-from services.core.decode import RecordReader
-from services.core.schema import Schema, SchemaId
+from services.core.avro.decode import RecordReader
+from services.core.avro.schema import Schema, SchemaId
 from services.topology import DEAD_LETTERS
 
 _MOST_BYTES = 64 * 1024 * 1024

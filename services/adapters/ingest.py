@@ -10,11 +10,11 @@ import numpy as np
 
 from services.adapters.paced_publisher import PacedPublisher
 from services.adapters.tabular import Chunk, TabularFile
+from services.core.avro.convert import to_batch
+from services.core.avro.encode import RecordWriter
+from services.core.avro.match_columns import match_columns
 from services.core.batch import Rejection
 from services.core.contracts import Contract
-from services.core.convert import to_batch
-from services.core.encode import RecordWriter
-from services.core.match_columns import match_columns
 from services.core.text import as_text
 from services.errors import Misconfigured
 

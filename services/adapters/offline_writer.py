@@ -10,8 +10,8 @@ from confluent_kafka.admin import AdminClient
 
 from services.adapters.kafka_client import PASSING, client_logger, raise_for
 from services.adapters.offline_log import OfflineLog, view_table
+from services.core.avro.decode import RecordReader
 from services.core.declaration import View
-from services.core.decode import RecordReader
 from services.errors import Stop
 from services.topology import SCORED
 

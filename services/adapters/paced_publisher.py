@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from services.adapters.producer import Client, Deliveries, publish
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
 from services.core.contracts import Contract
-from services.core.encode import RecordWriter
 from services.core.pacing import FLAT_OUT, Pace, due_s
 from services.core.text import as_text
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from services.core.avro.schema import Schema
 from services.core.batch import Batch
-from services.core.schema import Schema
 
 if TYPE_CHECKING:
     from typing import Self

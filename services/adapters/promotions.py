@@ -18,10 +18,10 @@ from services.adapters.kafka_client import client_logger, read_committed
 from services.adapters.producer import Deliveries, drain, open_producer
 from services.adapters.producer import publish as queue
 from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
+from services.core.avro.schema import Schema
 from services.core.batch import Batch
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
-from services.core.schema import Schema
 from services.errors import MillstreamError, Refused, Retry
 from services.ports import ModelVersion
 from services.settings import Settings

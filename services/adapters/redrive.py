@@ -17,8 +17,8 @@ from confluent_kafka import KafkaException, Producer
 from services.adapters.dead_letters import DeadLetter
 from services.adapters.kafka_client import client_logger, raise_for, read_committed
 from services.adapters.topics import create_topics, partition_counts
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
-from services.core.encode import RecordWriter
 from services.errors import MillstreamError
 from services.topology import DEAD_LETTERS, Topic
 

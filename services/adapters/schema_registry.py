@@ -12,7 +12,7 @@ from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from services.core.schema import Schema, SchemaError, SchemaId
+from services.core.avro.schema import Schema, SchemaError, SchemaId
 from services.errors import Misconfigured, Retry
 from services.settings import Settings
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from confluent_kafka import Producer
 
 from services.adapters.kafka_client import client_logger, read_committed
-from services.core.schema import Schema, SchemaId
+from services.core.avro.schema import Schema, SchemaId
 from services.errors import Retry
 from services.topology import SCHEMAS
 

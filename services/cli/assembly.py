@@ -10,12 +10,12 @@ import numpy as np
 from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import check_columns, load_declaration
 from services.adapters.schema_topic import SchemaResolver
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
+from services.core.avro.schema import Schema, SchemaId
 from services.core.batch import Array, Batch
 from services.core.contracts import Contract
 from services.core.declaration import Declaration
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
-from services.core.schema import Schema, SchemaId
 from services.core.text import as_text
 from services.featurize.step import Featurize
 from services.score.step import Carried, Score

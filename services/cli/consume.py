@@ -14,7 +14,7 @@ from services.errors import Misconfigured
 from services.settings import load_settings
 
 if TYPE_CHECKING:
-    from services.core.schema import Schema, SchemaId
+    from services.core.avro.schema import Schema, SchemaId
 
 
 def register(app: typer.Typer) -> None:
@@ -125,8 +125,8 @@ def _follow(
 
 def _decoded(value: bytes | None, resolve: Callable[[SchemaId], Schema | None]) -> dict[str, Any]:
     """Return a record's fields, whatever its writer's schema; its bytes if nobody knows that schema."""
-    from services.core.decode import RecordReader
-    from services.core.schema import SchemaId
+    from services.core.avro.decode import RecordReader
+    from services.core.avro.schema import SchemaId
 
     if value is None:
         return {"tombstone": True}

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from services.adapters.contract_history import Version, all_versions, versions_at
 from services.adapters.contracts import load_all, schemas_dir
-from services.core.compatibility import MODES, Break, Mode, breaking_changes
+from services.core.avro.compatibility import MODES, Break, Mode, breaking_changes
+from services.core.avro.schema import SchemaError
 from services.core.contracts import Contract
-from services.core.schema import SchemaError
 from services.errors import Misconfigured
 from services.settings import load_settings
 

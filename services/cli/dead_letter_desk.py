@@ -12,8 +12,8 @@ from services.adapters.redrive import REDRIVEN, Redriven, redrive, redriven_ids,
 from services.adapters.schema_registry import connect
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.adapters.topics import partition_counts
-from services.core.encode import RecordWriter
-from services.core.schema import Schema
+from services.core.avro.encode import RecordWriter
+from services.core.avro.schema import Schema
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, SCHEMAS
 

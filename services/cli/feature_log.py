@@ -12,7 +12,7 @@ from services.adapters.offline_writer import OfflineWriter
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.adapters.topics import require_topics
 from services.cli.assembly import Assembly
-from services.core.decode import RecordReader
+from services.core.avro.decode import RecordReader
 
 
 def keep(assembly: Assembly, until_end: bool, every_s: float, on_progress: Callable[[int], None]) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from services.adapters.contracts import load_contract
 from services.cli.publishing import kafka_with, publisher_with_bar, writer_for
-from services.core.simulate import labels_of
+from services.core.simulation.simulate import labels_of
 
 if TYPE_CHECKING:
     from services.core.batch import Batch

@@ -12,8 +12,8 @@ from services.adapters.paced_publisher import PacedPublisher
 from services.adapters.producer import drain, open_producer
 from services.adapters.schema_registry import connect, registry_prefix
 from services.adapters.topics import partition_counts
+from services.core.avro.encode import RecordWriter
 from services.core.contracts import Contract
-from services.core.encode import RecordWriter
 from services.core.pacing import Pace
 from services.errors import Misconfigured
 from services.settings import Settings

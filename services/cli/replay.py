@@ -58,7 +58,7 @@ def events_of(
 
     from services.adapters.ingest import columns_for
     from services.adapters.tabular import open_table
-    from services.core.convert import to_batch
+    from services.core.avro.convert import to_batch
 
     table = open_table(path)
     contract = assembly.contract

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.cli.assembly import Assembly
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
 from services.core.text import as_text
 from services.score.scorer import Champion
 from services.score.step import Score

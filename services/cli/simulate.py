@@ -48,7 +48,7 @@ def simulate_command(
     the other file does not have, whatever their order.
     """
     from services.adapters.write_table import check_writable, write_table
-    from services.core.simulate import Simulation, labels_of, simulate
+    from services.core.simulation.simulate import Simulation, labels_of, simulate
 
     pace = pace_of(rate, speed)
     if all(target is None for target in (out, labels, topic, labels_topic, compare)):
@@ -97,11 +97,11 @@ def _compared(stream: Batch, path: Path) -> dict[str, int]:
     import numpy as np
 
     from services.adapters.tabular import open_table
+    from services.core.avro.convert import to_batch
+    from services.core.avro.match_columns import match_columns
+    from services.core.avro.schema import Field
     from services.core.batch import Batch
-    from services.core.convert import to_batch
-    from services.core.match_columns import match_columns
     from services.core.row_differences import row_differences
-    from services.core.schema import Field
 
     fields = [
         Field("transaction_id", "long"),

@@ -13,9 +13,9 @@ from services.adapters.schema_topic import SchemaResolver, publish_schemas, read
 from services.adapters.topics import require_topics
 from services.adapters.view_writer import ViewWriter, open_view_writer
 from services.cli.assembly import Assembly, assemble
-from services.core.encode import RecordWriter
+from services.core.avro.encode import RecordWriter
+from services.core.avro.schema import Schema
 from services.core.manifest import define
-from services.core.schema import Schema
 from services.errors import Refused
 from services.ports import ModelVersion
 from services.score.scorer import Champion

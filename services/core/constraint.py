@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.avro.schema import Field, SchemaError
 from services.core.batch import Array, Batch, Mask
-from services.core.schema import Field, SchemaError
 
 Number: TypeAlias = int | float
 

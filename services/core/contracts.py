@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.avro.schema import Schema, SchemaError
 from services.core.batch import Batch, Mask, Rejection
 from services.core.constraint import Constraint
-from services.core.schema import Schema, SchemaError
 from services.core.text import as_text
 
 _ROLES: Final = ("key", "event_id", "event_time")

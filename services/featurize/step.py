@@ -10,7 +10,7 @@ import numpy as np
 from services.core.batch import Batch, Rejection
 from services.core.declaration import View
 from services.core.identity import as_values, id_hashes
-from services.core.windows import DUPLICATE, LATE, OK, WindowStore, representable
+from services.core.windows.store import DUPLICATE, LATE, OK, WindowStore, representable
 from services.ports import ViewRows
 from services.transport.flow import Flow
 
@@ -133,8 +133,8 @@ class Featurize:
                     row,
                     "late",
                     self._time_column,
-                    f"event time {times_ms[row]} ms is too old: behind the newest event of {self._join_key} {keys[row]} by more "
-                    "than the allowed lateness, or behind its partition's newest by that and the longest window",
+                    f"event time {times_ms[row]} ms is too old: {self._join_key} {keys[row]} has one newer by more "
+                    "than the allowed lateness, or the partition one newer by that and the longest window",
                 )
                 for row in np.flatnonzero(late).tolist()
             ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from services.core.partitioner import partition_of
-from services.core.window_rows import key_text
-from services.core.windows import WindowStore
+from services.core.windows.rows import key_text
+from services.core.windows.store import WindowStore
 from services.errors import Misconfigured
 from services.topology import StagePlan
 from services.transport.log import StageLog

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch, Rejection
-from services.core.encode import RecordWriter
 from services.errors import Stop
 from services.topology import DEAD_LETTERS
 from services.transport.records import Output, Records

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from services.core.windows import WindowStore
+from services.core.windows.store import WindowStore
 from services.transport.log import LogReader
 from services.transport.records import Output
 from services.transport.stage import Stage

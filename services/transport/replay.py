@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.core.windows import WindowStore
+from services.core.windows.store import WindowStore
 from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.loop import LoopLimits, StageLoop, Unobserved

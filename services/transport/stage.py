@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch, Rows
-from services.core.encode import RecordWriter
 from services.core.text import as_text
-from services.core.windows import WindowStore
+from services.core.windows.store import WindowStore
 from services.ports import ViewRows
 from services.topology import PREDICTIONS, StagePlan
 from services.transport.dead_letters import dead_letter_output

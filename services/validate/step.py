@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from services.core.avro.decode import RecordReader
 from services.core.contracts import Contract
-from services.core.decode import RecordReader
 from services.transport.flow import Flow
 from services.transport.records import Records
 

@@ -16,7 +16,7 @@ from services.cli.bench.report import print_report
 from services.cli.bench.run import BenchPlan, SideResult, _method, _ratios
 from services.cli.bench.sides import own_environ
 from services.cli.bench.workload import DAY_MS, Workload, generate
-from services.core.schema import Schema
+from services.core.avro.schema import Schema
 from services.settings import load_settings
 
 

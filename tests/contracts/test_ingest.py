@@ -12,9 +12,9 @@ from services.adapters.ingest import BadRow, Progress, columns_for, ingest, resu
 from services.adapters.paced_publisher import PacedPublisher
 from services.adapters.producer import drain
 from services.adapters.tabular import open_table
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
 from services.core.contracts import Contract
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
 from services.core.pacing import FLAT_OUT, Pace
 from services.errors import Misconfigured, Stop
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from services.adapters.schema_registry import SchemaRegistry, connect, registry_prefix
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
+from services.core.avro.schema import Schema, SchemaId
 from services.core.batch import Batch
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
-from services.core.schema import Schema, SchemaId
 from services.errors import Misconfigured, Retry
 from services.settings import load_settings
 

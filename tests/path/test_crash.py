@@ -17,9 +17,9 @@ from running import Workers, committed, wait_until
 
 from services.adapters import endpoints as servers
 from services.cli.setup import initialise
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
 from services.settings import Settings, load_settings
 from services.topology import DEAD_LETTERS, PREDICTIONS
 

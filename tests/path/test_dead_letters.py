@@ -20,8 +20,8 @@ from services.adapters.kafka_client import read_committed
 from services.adapters.redrive import REDRIVEN, Redriven, redrive
 from services.adapters.topics import create_topics
 from services.cli import dead_letters
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
-from services.core.encode import RecordWriter
 from services.errors import Fenced, Misconfigured
 from services.settings import Settings, load_settings
 from services.topology import DEAD_LETTERS, Topic

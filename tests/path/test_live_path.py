@@ -19,9 +19,9 @@ from services.adapters import endpoints as servers
 from services.cli.assembly import Assembly
 from services.cli.replaying import History
 from services.cli.setup import initialise
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
 from services.core.text import as_text
 from services.settings import Settings, load_settings
 from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED

@@ -22,8 +22,8 @@ from services.adapters.offline_log import OfflineLog
 from services.adapters.offline_writer import OfflineWriter
 from services.cli.assembly import Assembly, assemble
 from services.cli.replaying import History
+from services.core.avro.decode import RecordReader
 from services.core.batch import Batch
-from services.core.decode import RecordReader
 from services.settings import load_settings
 from services.transport.records import Records
 

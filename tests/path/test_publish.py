@@ -12,8 +12,8 @@ from services.adapters.endpoints import Endpoints
 from services.adapters.kafka_client import read_committed
 from services.adapters.topics import create_topics
 from services.cli import ingest, simulate
+from services.core.avro.decode import RecordReader
 from services.core.contracts import Contract
-from services.core.decode import RecordReader
 from services.core.partitioner import partition_of
 from services.errors import Misconfigured
 from services.settings import Settings

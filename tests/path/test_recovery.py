@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.declaration import View
-from services.core.windows import WindowStore
+from services.core.windows.store import WindowStore
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.loop import LoopLimits, StageLoop, Unobserved
 from services.transport.memory_log import MemoryBroker, MemoryLog

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from services.core.declaration import Aggregate, View
-from services.core.simulate import Simulation, simulate
-from services.core.windows import OK, WindowStore
+from services.core.simulation.simulate import Simulation, simulate
+from services.core.windows.store import OK, WindowStore
 
 DAY_MS = 86_400_000
 WINDOWS_DAYS = (1, 7, 30)

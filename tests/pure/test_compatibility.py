@@ -8,9 +8,9 @@ from avro_strategies import record, records, rows_of, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.compatibility import breaking_changes
+from services.core.avro.compatibility import breaking_changes
+from services.core.avro.decode import RecordReader
 from services.core.contracts import Contract
-from services.core.decode import RecordReader
 
 BASE: dict[str, Any] = {
     **record(

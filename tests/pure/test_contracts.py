@@ -10,9 +10,9 @@ from avro_strategies import batch_of, record
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.core.avro.schema import SchemaError
 from services.core.batch import Batch
 from services.core.contracts import Contract
-from services.core.schema import SchemaError
 from services.core.text import as_text
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}

@@ -12,8 +12,8 @@ from avro_strategies import ENUM, record, records, rows_of, same, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.decode import Decoded, RecordReader
-from services.core.schema import Schema, SchemaId
+from services.core.avro.decode import Decoded, RecordReader
+from services.core.avro.schema import Schema, SchemaId
 
 LIMIT = 1_000_000
 WRITER_OF_OLD = record(

@@ -8,9 +8,9 @@ from avro_strategies import ENUM, batch_of, record, records, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.core.avro.encode import RecordWriter
+from services.core.avro.schema import Schema
 from services.core.batch import Batch
-from services.core.encode import RecordWriter
-from services.core.schema import Schema
 
 
 @settings(deadline=None, max_examples=200)

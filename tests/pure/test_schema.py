@@ -5,7 +5,7 @@ import pytest
 from avro_strategies import record, specs
 from hypothesis import given
 
-from services.core.schema import Schema, SchemaError
+from services.core.avro.schema import Schema, SchemaError
 
 
 @given(specs())

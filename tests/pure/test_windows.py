@@ -20,7 +20,7 @@ from window_streams import (
 )
 
 from services.core.declaration import KeyType
-from services.core.windows import DUPLICATE, LATE, WindowStore
+from services.core.windows.store import DUPLICATE, LATE, WindowStore
 
 
 def same(got: Sequence[float], want: Sequence[float], names: Sequence[str]) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from services.core.batch import Batch
-from services.core.exact_sum import LIMIT, NEGATED, WORDS, accumulate, representable, rounded
 from services.core.identity import as_values, id_hashes
 from services.core.jit import kernel
+from services.core.windows.exact_sum import LIMIT, NEGATED, WORDS, accumulate, representable, rounded
 
 BELOW = math.nextafter(LIMIT, 0.0)
 finite = st.one_of(

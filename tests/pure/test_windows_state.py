@@ -22,7 +22,7 @@ from window_streams import (
 )
 
 from services.core.declaration import Function, KeyType
-from services.core.windows import DUPLICATE, LATE, WindowStore
+from services.core.windows.store import DUPLICATE, LATE, WindowStore
 
 
 @EXAMPLES
@@ -49,7 +49,7 @@ def test_batches_do_not_show(events: list[Event], cuts: list[int]) -> None:
 @pytest.mark.parametrize("key_type", ["int64", "string"])
 @pytest.mark.parametrize("part_bytes", [64, 256_000])
 def test_a_restart_does_not_show(key_type: KeyType, part_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.core.window_rows.PART_BYTES", part_bytes)
+    monkeypatch.setattr("services.core.windows.rows.PART_BYTES", part_bytes)
 
     @EXAMPLES
     @given(streams(key_type), st.lists(st.integers(0, 70), min_size=1, max_size=3), st.randoms(use_true_random=False))

@@ -24,7 +24,7 @@ from services.cli.bench.sides import FEATURE_REPO, Side, create_topics, faust_si
 from services.cli.bench.worker import running
 from services.cli.bench.workload import CUSTOMERS, EVENTS_PER_DAY, Workload, generate
 from services.cli.setup import initialise
-from services.core.schema import Schema
+from services.core.avro.schema import Schema
 from services.errors import Stop
 from services.settings import Settings, load_settings
 

@@ -17,7 +17,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from services.cli.assembly import Assembly
 from services.cli.bench import faust_job
-from services.core.schema import Schema
+from services.core.avro.schema import Schema
 from services.topology import SCORED
 
 FEATURE_REPO = Path(__file__).parent / "feature_repo"

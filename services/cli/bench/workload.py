@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.avro.encode import RecordWriter
+from services.core.avro.schema import Schema
 from services.core.batch import Array, Batch
-from services.core.encode import RecordWriter
-from services.core.schema import Schema
 from services.core.text import as_text
 
 CUSTOMERS = 5_000

@@ -18,7 +18,7 @@ from services.cli.assembly import Assembly
 from services.cli.replay import progress_bar
 from services.cli.replaying import History
 from services.core.batch import Batch
-from services.core.simulate import DAY_S, LABEL_DELAY_MS, Simulation, simulate
+from services.core.simulation.simulate import DAY_S, LABEL_DELAY_MS, Simulation, simulate
 from services.transport.bootstrap import seed
 from services.transport.kafka_log import KafkaLog
 

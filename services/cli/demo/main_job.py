@@ -22,9 +22,9 @@ from services.cli.demo.screen import Screen
 from services.cli.demo.watching import Watcher
 from services.cli.demo.worker_processes import WorkerProcess, start_workers
 from services.cli.setup import initialise
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
-from services.core.decode import RecordReader
-from services.core.encode import RecordWriter
 from services.core.pacing import Pace
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, PREDICTIONS

@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from services.adapters.kafka_client import PASSING, client_logger, raise_for
 from services.adapters.topics import partition_counts
+from services.core.avro.decode import RecordReader
 from services.core.batch import Batch
-from services.core.decode import RecordReader
 from services.topology import DEAD_LETTERS, PREDICTIONS
 
 _LATENCIES = 200_000

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from services.core.avro.resolution import mismatches, pair
+from services.core.avro.schema import MISSING
 from services.core.constraint import Constraint
 from services.core.contracts import Contract
-from services.core.resolution import mismatches, pair
-from services.core.schema import MISSING
 
 Mode = Literal["BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"]
 MODES: tuple[str, ...] = get_args(Mode)

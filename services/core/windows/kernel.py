@@ -7,12 +7,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.exact_sum import NEGATED, WORDS, accumulate
-from services.core.id_table import erase, find, put
 from services.core.jit import fused, inline, kernel
-from services.core.window_functions import answer
-from services.core.window_plan import Plan
-from services.core.window_state import (
+from services.core.windows.exact_sum import NEGATED, WORDS, accumulate
+from services.core.windows.functions import answer
+from services.core.windows.id_table import erase, find, put
+from services.core.windows.plan import Plan
+from services.core.windows.state import (
     BASE,
     DIRTY,
     DUPLICATE,

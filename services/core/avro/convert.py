@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from services.core.avro.schema import MISSING, Field
 from services.core.batch import Array, Batch, Mask, Rejection
-from services.core.schema import MISSING, Field
 
 _DTYPES: Mapping[str, type[np.generic]] = {
     "int": np.int64,

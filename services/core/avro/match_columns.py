@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from services.core.schema import MISSING, Field
+from services.core.avro.schema import MISSING, Field
 
 _UNITS = ("_ms", "_us", "_s", "_eur")
 

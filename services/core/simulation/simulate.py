@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from services.core.batch import Array, Batch
 from services.core.jit import kernel
-from services.core.published_order import published_order
-from services.core.simulate_fraud import commit_frauds
+from services.core.simulation.fraud import commit_frauds
+from services.core.simulation.published_order import published_order
 
 DAY_S = 86_400
 BOOK_START_MS = 1_522_540_800_000  # 2018-04-01T00:00:00Z

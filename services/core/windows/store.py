@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from services.core.batch import Array, Rows
 from services.core.declaration import View
-from services.core.exact_sum import WORDS, representable
-from services.core.id_table import new_table, roomy
-from services.core.key_index import IntegerKeys, KeyIndex, TextKeys, extended
-from services.core.window_kernel import fold, size_for
-from services.core.window_plan import compile_plan, fingerprint, input_columns
-from services.core.window_rows import decode_keys, encode_key, entries_per_part, row_key
-from services.core.window_state import (
+from services.core.windows.exact_sum import WORDS, representable
+from services.core.windows.id_table import new_table, roomy
+from services.core.windows.kernel import fold, size_for
+from services.core.windows.key_index import IntegerKeys, KeyIndex, TextKeys, extended
+from services.core.windows.plan import compile_plan, fingerprint, input_columns
+from services.core.windows.rows import decode_keys, encode_key, entries_per_part, row_key
+from services.core.windows.state import (
     BASE,
     DIRTY,
     DUPLICATE,
@@ -45,7 +45,7 @@ from services.core.window_state import (
     TOUCHES,
     State,
 )
-from services.core.window_upkeep import answer_slots, drop, idle, restore, untouch
+from services.core.windows.upkeep import answer_slots, drop, idle, restore, untouch
 
 __all__ = ["DUPLICATE", "LATE", "OK", "Updated", "WindowStore", "representable"]
 

@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core import encode_kernel as kernel
+from services.core.avro import encode_kernel as kernel
+from services.core.avro.schema import Field, Missing, Schema
 from services.core.batch import Array, Batch
-from services.core.schema import Field, Missing, Schema
 
 _PUT: Final = {
     "int": kernel.PUT_INT,

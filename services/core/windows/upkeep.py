@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.exact_sum import WORDS
-from services.core.id_table import find, put
 from services.core.jit import kernel
-from services.core.window_functions import answer
-from services.core.window_kernel import ENTER, allocate, book, forget, size_for, surrender
-from services.core.window_plan import Plan
-from services.core.window_state import (
+from services.core.windows.exact_sum import WORDS
+from services.core.windows.functions import answer
+from services.core.windows.id_table import find, put
+from services.core.windows.kernel import ENTER, allocate, book, forget, size_for, surrender
+from services.core.windows.plan import Plan
+from services.core.windows.state import (
     BASE,
     FEATURE_TIME_US,
     FLAGS,

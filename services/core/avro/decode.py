@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core import decode_kernel as kernel
+from services.core.avro import decode_kernel as kernel
+from services.core.avro.resolution import Layout, Program, compile_program
+from services.core.avro.schema import Schema, SchemaError, SchemaId
 from services.core.batch import Array, Batch, Mask, Rejection, Rows
-from services.core.resolution import Layout, Program, compile_program
-from services.core.schema import Schema, SchemaError, SchemaId
 
 _U64: Final = (1 << 64) - 1
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.batch import Array, Rows
-from services.core.id_table import erase, find, new_table, put, roomy
 from services.core.jit import kernel
+from services.core.windows.id_table import erase, find, new_table, put, roomy
 
 
 class KeyIndex(Protocol):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
-from services.core.schema_field import (
+from services.core.avro.schema_field import (
     MISSING,
     Field,
     Kind,

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.exact_sum import WORDS, accumulate, rounded
-from services.core.id_table import home
 from services.core.jit import fused, inline
-from services.core.window_plan import (
+from services.core.windows.exact_sum import WORDS, accumulate, rounded
+from services.core.windows.id_table import home
+from services.core.windows.plan import (
     CELL,
     COLUMN,
     COUNT,
@@ -27,7 +27,7 @@ from services.core.window_plan import (
     WINDOW,
     Plan,
 )
-from services.core.window_state import TAILS, State
+from services.core.windows.state import TAILS, State
 
 
 @fused

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-from services.core.decode import RecordReader
-from services.core.schema import Schema, SchemaId
+from services.core.avro.decode import RecordReader
+from services.core.avro.schema import Schema, SchemaId
 
 _WIDTH = 16
 

@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core import decode_kernel as kernel
-from services.core.schema import Field, Missing, Schema, SchemaError
+from services.core.avro import decode_kernel as kernel
+from services.core.avro.schema import Field, Missing, Schema, SchemaError
 
 _READ: Final = {
     "int": kernel.READ_INT,

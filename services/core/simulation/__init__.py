@@ -1,0 +1,1 @@
+"""The Fraud Detection Handbook's simulation of card transactions, row for row."""
