@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     late_policy: Literal["dead_letter", "count"] = Field(
         default="dead_letter", description="what becomes of late events"
     )
-    max_record_bytes: int = Field(default=1_000_000, ge=1, description="larger records are dead-lettered")
+    max_record_bytes: int = Field(
+        default=1_000_000, ge=1, le=15_000_000, description="larger records are dead-lettered; features need room too"
+    )
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65_535, description="Prometheus and health endpoint; 0 = a free port")
     score_threads: int = Field(default=1, ge=1, description="LightGBM threads per worker")

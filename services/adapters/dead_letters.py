@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,10 @@ _MOST_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that could not go on; fields as in ``schemas/dead-letters.avsc``."""
+    """A record that could not go on; fields as in ``schemas/dead-letters.avsc``.
+
+    Where ``whole_sha256`` is not empty, key and value are only the beginning of what is still at the record's place.
+    """
 
     id: str
     topic: str
@@ -30,6 +34,7 @@ class DeadLetter:
     stage: str
     received_at_ms: int
     failed_at_ms: int
+    whole_sha256: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,11 @@ class Selection:
             and (self.since_ms is None or letter.failed_at_ms >= self.since_ms)
             and (not self.ids or letter.id in self.ids)
         )
+
+
+def digest_of(key: bytes | None, value: bytes | None) -> bytes:
+    """Return the SHA-256 of a record's key followed by its value."""
+    return hashlib.sha256((key or b"") + (value or b"")).digest()
 
 
 def read_dead_letters(

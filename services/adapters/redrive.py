@@ -8,13 +8,13 @@ crash at any point, or two operators at once, send nothing twice.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from confluent_kafka import KafkaException, Producer
 
-from services.adapters.dead_letters import DeadLetter
+from services.adapters.dead_letters import DeadLetter, digest_of
 from services.adapters.kafka_client import client_logger, raise_for, read_committed
 from services.adapters.topics import create_topics, partition_counts
 from services.core.avro.encode import RecordWriter
@@ -25,6 +25,7 @@ from services.topology import DEAD_LETTERS, Topic
 REDRIVEN = f"{DEAD_LETTERS}.redriven"
 _TRANSACTIONAL_ID = "millstream.redrive"
 _PER_TRANSACTION = 1000
+_BYTES_PER_TRANSACTION = 64 * 1024 * 1024
 _TIMEOUT_S = 30.0
 
 
@@ -40,11 +41,14 @@ class Redriven:
         Sent back before, and so not again.
     homeless : list of DeadLetter
         Their topic is no longer there.
+    gone : list of DeadLetter
+        Too large to be held whole in a letter, and no longer at their place: retention was shorter than the wait.
     """
 
     sent: list[DeadLetter] = field(default_factory=list)
     already: int = 0
     homeless: list[DeadLetter] = field(default_factory=list)
+    gone: list[DeadLetter] = field(default_factory=list)
 
 
 def redriven_ids(kafka: Mapping[str, str]) -> set[str]:
@@ -116,12 +120,44 @@ def redrive(
     _call(producer.init_transactions, "becoming the only redrive")
     letters = list(read())
     plan = sort_out(letters, redriven_ids(kafka), partition_counts(kafka, [each.topic for each in letters]))
-    for start in range(0, len(plan.sent), _PER_TRANSACTION):
-        part = plan.sent[start : start + _PER_TRANSACTION]
+    done = 0
+    for part in _parts(kafka, plan):
         _send(producer, part, writer, now_ms)
-        progress(start + len(part), len(plan.sent))
+        done += len(part)
+        progress(done, len(plan.sent))
+    lost = {letter.id for letter in plan.gone}
+    plan.sent = [letter for letter in plan.sent if letter.id not in lost]
     producer.close()  # not after a fatal error: confluent-kafka 2.16 then raises SystemError instead
     return plan
+
+
+def _parts(kafka: Mapping[str, str], plan: Redriven) -> Iterator[list[DeadLetter]]:
+    """Yield what is to be sent, whole, a transaction's worth at a time; note in the plan what is gone."""
+    part: list[DeadLetter] = []
+    size_bytes = 0
+    for letter in plan.sent:
+        whole = restored(kafka, letter) if letter.whole_sha256 else letter
+        if whole is None:
+            plan.gone.append(letter)
+            continue
+        part.append(whole)
+        size_bytes += len(whole.key or b"") + len(whole.value or b"")
+        if len(part) == _PER_TRANSACTION or size_bytes >= _BYTES_PER_TRANSACTION:
+            yield part
+            part, size_bytes = [], 0
+    if part:
+        yield part
+
+
+def restored(kafka: Mapping[str, str], letter: DeadLetter) -> DeadLetter | None:
+    """Return a cut letter with key and value as they stand at the original's place, or None if they no longer do."""
+    for messages in read_committed(kafka, letter.topic, letter.partition, letter.offset, letter.offset + 1):
+        for message in messages:
+            key, value = message.key(), message.value()
+            # A topic that was deleted and created again has another record there.
+            if message.offset() == letter.offset and digest_of(key, value) == letter.whole_sha256:
+                return replace(letter, key=key, value=value, whole_sha256=b"")
+    return None
 
 
 def _send(producer: Producer, letters: Sequence[DeadLetter], writer: RecordWriter, now_ms: int) -> None:

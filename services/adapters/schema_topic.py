@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import Producer
 
 from services.adapters.kafka_client import client_logger, read_committed
-from services.core.avro.schema import Schema, SchemaId
+from services.core.avro.schema import Schema, SchemaError, SchemaId
 from services.errors import Retry
 from services.topology import SCHEMAS
+
+logger = logging.getLogger(__name__)
 
 _AGAIN_S = 10.0
 _TIMEOUT_S = 30.0
@@ -32,15 +35,28 @@ def publish_schemas(kafka: Mapping[str, str], schemas: Iterable[Schema]) -> None
         raise Retry(f"{left} schemas were not acknowledged by Kafka within {_TIMEOUT_S:g} s")
 
 
-def read_schemas(kafka: Mapping[str, str]) -> dict[int, Schema]:
-    """Return all published schemas by fingerprint."""
-    found = {}
+def read_schemas(kafka: Mapping[str, str]) -> dict[int, Schema | SchemaError]:
+    """Return all published schemas by fingerprint, and for those that no columns can hold, why not.
+
+    Anybody may publish here: what is no schema, or one with nested types, must not stop those who read the others.
+    """
+    found: dict[int, Schema | SchemaError] = {}
     for messages in read_committed(kafka, SCHEMAS, 0, 0, None):
         for message in messages:
             value = message.value()
-            if value is not None:
+            if value is None:
+                continue
+            try:
                 schema = Schema.parse(value.decode())
                 found[schema.fingerprint] = schema
+            except (SchemaError, UnicodeDecodeError) as error:
+                try:
+                    # Its canonical form is not ours to compute; the key says what records of it begin with.
+                    found[int((message.key() or b"").decode("ascii"), 16)] = SchemaError(str(error))
+                except ValueError:
+                    logger.warning(
+                        "%s@%s: neither a schema nor keyed by a fingerprint: %s", SCHEMAS, message.offset(), error
+                    )
     return found
 
 
@@ -60,18 +76,24 @@ class SchemaResolver:
     def __init__(
         self,
         known: Iterable[Schema],
-        read: Callable[[], Mapping[int, Schema]] | None,
+        read: Callable[[], Mapping[int, Schema | SchemaError]] | None,
         registry: Callable[[SchemaId], Schema | None] | None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._known = {schema.fingerprint: schema for schema in known}
+        self._known: dict[int, Schema | SchemaError] = {schema.fingerprint: schema for schema in known}
         self._read = read
         self._registry = registry
         self._clock_s = clock_s
         self._read_at_s = float("-inf")
 
     def __call__(self, schema_id: SchemaId) -> Schema | None:
-        """Return the schema, or None when nobody knows it."""
+        """Return the schema, or None when nobody knows it.
+
+        Raises
+        ------
+        SchemaError
+            It is known, but no columns can hold its records.
+        """
         if schema_id.kind == "registry":
             return self._registry(schema_id) if self._registry is not None else None
         schema = self._known.get(schema_id.number)
@@ -79,4 +101,6 @@ class SchemaResolver:
             self._read_at_s = self._clock_s()
             self._known.update(self._read())
             schema = self._known.get(schema_id.number)
+        if isinstance(schema, SchemaError):
+            raise schema
         return schema

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined] # public, says its manual
 from confluent_kafka.cimpl import NewTopic
 
 from services.adapters.kafka_client import client_logger
 from services.errors import Misconfigured, Retry
-from services.topology import MODELS, Topic
+from services.topology import Topic
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 30.0
-_BIG_RECORD_BYTES = 16_777_216
+_BROKERS_DEFAULT_BYTES = 1_048_588
+_FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+BIG_RECORD_BYTES = 16_777_216
+"""Largest record of topics made here, as producers and consumers are set; brokers' own default is 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +40,10 @@ def _admin(kafka: Mapping[str, str]) -> AdminClient:
 def _config(topic: Topic) -> dict[str, str]:
     if topic.cleanup == "compact":
         config = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "600000"}
-        return {**config, "max.message.bytes": str(_BIG_RECORD_BYTES)} if topic.name == MODELS else config
-    return {"cleanup.policy": "delete", "retention.ms": "-1"}
+    else:
+        config = {"cleanup.policy": "delete", "retention.ms": "-1"}
+    # Every hop adds to a record, and a dead letter holds a whole one: all topics must take more than producers send.
+    return {**config, "max.message.bytes": str(BIG_RECORD_BYTES)}
 
 
 def create_topics(
@@ -96,6 +104,29 @@ def partition_counts(kafka: Mapping[str, str], names: Sequence[str]) -> dict[str
         where = kafka.get("bootstrap.servers", "?")
         raise Retry(f"Kafka at {where} does not answer ({failure.args[0].str()}); see `millstream doctor`") from failure
     return {name: len(metadata.topics[name].partitions) for name in names if name in metadata.topics}
+
+
+def largest_record_bytes(kafka: Mapping[str, str], topic: str) -> int:
+    """Return the size of the largest record that both the topic and our producers take, framing included.
+
+    Where we may not look at the topic's configuration, brokers' default is assumed.
+
+    Raises
+    ------
+    Retry
+        The cluster cannot be reached, or does not say.
+    """
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    admin = _admin(kafka)
+    try:
+        config = admin.describe_configs([resource])[resource].result(_TIMEOUT_S)
+    except KafkaException as failure:
+        if failure.args[0].code() in _FORBIDDEN:
+            logger.warning("may not look at the configuration of %s; records up to 1 MiB are assumed to fit", topic)
+            return _BROKERS_DEFAULT_BYTES
+        raise Retry(f"asking for the record size of {topic}: {failure.args[0].str()}") from failure
+    allowed = int(config["max.message.bytes"].value)
+    return min(allowed, int(kafka.get("message.max.bytes", BIG_RECORD_BYTES)))
 
 
 def require_topics(kafka: Mapping[str, str], topics: Sequence[Topic]) -> int:

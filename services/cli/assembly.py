@@ -10,6 +10,7 @@ import numpy as np
 from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import check_columns, load_declaration
 from services.adapters.schema_topic import SchemaResolver
+from services.adapters.topics import BIG_RECORD_BYTES
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema, SchemaId
@@ -74,12 +75,13 @@ class Assembly:
         resolve: Resolve,
         carried: Carried | None = None,
         writer: Writer = lambda _topic, schema: RecordWriter(schema),
+        largest_letter_bytes: int = BIG_RECORD_BYTES,
     ) -> Stage:
         """Build a stage; its stores come with partitions."""
         settings, contract = self.settings, self.contract
-        validate = Validate(
-            RecordReader(plan.input_schema, resolve), settings.max_record_bytes, contract if plan.first else None
-        )
+        # What a stage before has let through and added features to is not held against the limit again.
+        most_bytes = settings.max_record_bytes if plan.first else BIG_RECORD_BYTES
+        validate = Validate(RecordReader(plan.input_schema, resolve), most_bytes, contract if plan.first else None)
         featurize = Featurize(
             plan.views, contract.event_id, contract.event_time, plan.feature_time_column, settings.late_policy
         )
@@ -92,6 +94,7 @@ class Assembly:
             writer(plan.output, plan.output_schema),
             writer(PREDICTIONS, self.contracts[PREDICTIONS].schema) if plan.last else None,
             writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
+            largest_letter_bytes,
         )
 
 

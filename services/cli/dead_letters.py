@@ -79,6 +79,7 @@ def list_command(
     if as_json:
         for letter in shown:
             row = {name: value for name, value in asdict(letter).items() if name not in {"key", "value"}}
+            row["whole_sha256"] = letter.whole_sha256.hex()
             typer.echo(json.dumps({**row, "redriven": letter.id in done}))
         return
     if not shown:
@@ -107,7 +108,8 @@ def show(
     what, fields = explain_record(letter.value, desk.resolve)
     sent_back = letter.id in desk.redriven()
     if as_json:
-        original = {name: _base64(getattr(letter, name)) for name in ("key", "value")}
+        original: dict[str, str | None] = {name: _base64(getattr(letter, name)) for name in ("key", "value")}
+        original["whole_sha256"] = letter.whole_sha256.hex()
         typer.echo(
             json.dumps(
                 {**asdict(letter), **original, "what": what, "fields": fields, "redriven": sent_back}, default=str
@@ -119,6 +121,11 @@ def show(
     console.print(f"{'received':<12} {_time(letter.received_at_ms)}", highlight=False)
     console.print(f"{'turned away':<12} {_time(letter.failed_at_ms)}", highlight=False)
     console.print(f"{'sent back':<12} {'yes' if sent_back else 'no'}", highlight=False)
+    if letter.whole_sha256:
+        console.print(
+            "\nToo large for a letter: key and value are cut below; redrive fetches the record from its place.",
+            highlight=False,
+        )
     for name, data in (("key", letter.key), ("value", letter.value)):
         console.print(f"\n{name}: {'null' if data is None else f'{len(data)} bytes'}", highlight=False)
         if data:
@@ -158,7 +165,13 @@ def redrive_command(
             bar = bars.add_task("sending back", total=None)
             plan = desk.redrive(selection, lambda done, total: bars.update(bar, completed=done, total=total))
     if as_json:
-        counts = {"sent": len(plan.sent), "already": plan.already, "no_topic": len(plan.homeless), "dry_run": dry_run}
+        counts = {
+            "sent": len(plan.sent),
+            "already": plan.already,
+            "no_topic": len(plan.homeless),
+            "gone": len(plan.gone),
+            "dry_run": dry_run,
+        }
         typer.echo(json.dumps(counts))
         return
     verb = "would be sent" if dry_run else "sent"
@@ -167,6 +180,12 @@ def redrive_command(
     console.print(f"{len(plan.sent):,} {verb} back, {plan.already:,} were already", highlight=False)
     for name, count in sorted(Counter(letter.topic for letter in plan.homeless).items()):
         console.print(f"{count:,} stay: there is no topic {name} any more", markup=False, highlight=False)
+    for letter in plan.gone:
+        console.print(
+            f"{letter.id} stays: too large for a letter, and {letter.topic} no longer holds the original",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _desk() -> tuple[Desk, Console]:

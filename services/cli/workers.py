@@ -10,7 +10,7 @@ from services.adapters import telemetry as telemetry_adapter
 from services.adapters.endpoints import Endpoints, resolve
 from services.adapters.schema_registry import connect, registry_prefix
 from services.adapters.schema_topic import SchemaResolver, publish_schemas, read_schemas
-from services.adapters.topics import require_topics
+from services.adapters.topics import largest_record_bytes, require_topics
 from services.adapters.view_writer import ViewWriter, open_view_writer
 from services.cli.assembly import Assembly, assemble
 from services.core.avro.encode import RecordWriter
@@ -21,7 +21,7 @@ from services.ports import ModelVersion
 from services.score.scorer import Champion
 from services.score.step import Carried, Score
 from services.settings import Settings
-from services.topology import StagePlan
+from services.topology import DEAD_LETTERS, StagePlan
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop
@@ -47,6 +47,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     assembly = assemble(settings)
     plans = [assembly.topology.stage(name) for name in names] if names else list(assembly.topology.stages)
     require_topics(endpoints.kafka, assembly.topology.topics)
+    letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
     slot = WorkerSlot(settings.state_dir / "workers", settings.worker_id)
     stack.callback(slot.release)
@@ -61,7 +62,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     loops = []
     for plan in plans:
         carried = _carried(assembly, endpoints, stack) if plan.last else None
-        stage = assembly.stage(plan, resolver, carried, writer)
+        stage = assembly.stage(plan, resolver, carried, writer, letter_bytes)
         log = KafkaLog(
             endpoints.kafka,
             group=f"{assembly.topology.project}.{plan.name}",

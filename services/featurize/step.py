@@ -127,14 +127,15 @@ class Featurize:
         duplicates, late = status == DUPLICATE, status == LATE
         rejections = []
         if self._late_policy == "dead_letter":
-            times_ms, keys = flow.batch.columns[self._time_column], flow.batch.columns[self._join_key]
+            # Without the key: it may be somebody's name, or as long as it likes.
+            times_ms = flow.batch.columns[self._time_column]
             rejections = [
                 Rejection(
                     row,
                     "late",
                     self._time_column,
-                    f"event time {times_ms[row]} ms is too old: {self._join_key} {keys[row]} has one newer by more "
-                    "than the allowed lateness, or the partition one newer by that and the longest window",
+                    f"event time {times_ms[row]} ms is too old: its {self._join_key} has one newer by more than the "
+                    "allowed lateness, or the partition one newer by that and the longest window",
                 )
                 for row in np.flatnonzero(late).tolist()
             ]

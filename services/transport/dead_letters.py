@@ -6,21 +6,44 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from services.adapters.dead_letters import digest_of
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch, Rejection
 from services.errors import Stop
 from services.topology import DEAD_LETTERS
 from services.transport.records import Output, Records
 
+HEAD_BYTES = 1024
+_FRAME_BYTES = 4096  # a letter's own fields and Kafka's framing: an id, a topic, a stage, a detail
+_DETAIL_CHARACTERS = 500
+
 
 def dead_letter_output(
-    records: Records, rejections: Sequence[Rejection], stage: str, failed_at_ms: int, writer: RecordWriter
+    records: Records,
+    rejections: Sequence[Rejection],
+    stage: str,
+    failed_at_ms: int,
+    writer: RecordWriter,
+    most_bytes: int,
 ) -> Output:
-    """Return the dead letters of one micro-batch, keyed by their id ``topic-partition-offset``."""
+    """Return the dead letters of one micro-batch, keyed by their id ``topic-partition-offset``.
+
+    Parameters
+    ----------
+    most_bytes : int
+        Largest record the dead-letter topic takes. A record that would not fit with its letter around it is cut to the
+        first `HEAD_BYTES` of key and of value, with the digest of the whole: the original stays where it was, and the
+        stage, which could never commit a letter too large, goes on.
+    """
     rows = [rejection.row for rejection in rejections]
     places = [(int(records.partitions[row]), int(records.offsets[row])) for row in rows]
     ids = [f"{records.topic}-{partition}-{offset}" for partition, offset in places]
-    keys, values = [records.keys[row] for row in rows], [records.values[row] for row in rows]
+    keys, values, digests = [], [], []
+    for row in rows:
+        key, value, digest = _fitting(records.keys[row], records.values[row], most_bytes - _FRAME_BYTES)
+        keys.append(key)
+        values.append(value)
+        digests.append(digest)
     count = len(rows)
     columns = {
         "id": np.array(ids, dtype=object),
@@ -31,16 +54,30 @@ def dead_letter_output(
         "value": _objects([value or b"" for value in values]),
         "reason": _objects([rejection.reason for rejection in rejections]),
         "field": _objects([rejection.field for rejection in rejections]),
-        "detail": _objects([rejection.detail for rejection in rejections]),
+        "detail": _objects([_short(rejection.detail) for rejection in rejections]),
         "stage": np.full(count, stage, dtype=object),
         "received_at_ms": records.timestamps_ms[np.array(rows, dtype=np.int64)],
         "failed_at_ms": np.full(count, failed_at_ms, dtype=np.int64),
+        "whole_sha256": _objects(digests),
     }
     nulls = {
         "key": np.array([key is None for key in keys]),
         "value": np.array([value is None for value in values]),
     }
     return Output(DEAD_LETTERS, [each.encode() for each in ids], writer.encode(Batch(count, columns, nulls)))
+
+
+def _fitting(key: bytes | None, value: bytes | None, room_bytes: int) -> tuple[bytes | None, bytes | None, bytes]:
+    """Return key and value as a letter may hold them, and the digest of the whole if they were cut, else no bytes."""
+    if len(key or b"") + len(value or b"") <= room_bytes:
+        return key, value, b""
+    head = slice(HEAD_BYTES)
+    return key and key[head], value and value[head], digest_of(key, value)
+
+
+def _short(detail: str) -> str:
+    # Some sentences quote the record, which may be as large as it likes.
+    return detail if len(detail) <= _DETAIL_CHARACTERS else f"{detail[: _DETAIL_CHARACTERS - 3]}..."
 
 
 def _objects(values: Sequence[object]) -> np.ndarray:

@@ -77,6 +77,8 @@ class Stage:
         ``score`` is None for all stages but the last.
     output, predictions, dead_letters : RecordWriter
         Of the respective topics; ``predictions`` is None where ``score`` is.
+    largest_letter_bytes : int
+        Largest record that the dead-letter topic takes; default: brokers' own.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Stage:
         output: RecordWriter,
         predictions: RecordWriter | None,
         dead_letters: RecordWriter,
+        largest_letter_bytes: int = 1_048_576,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.plan = plan
@@ -97,6 +100,7 @@ class Stage:
         self._output = output
         self._predictions = predictions
         self._dead_letters = dead_letters
+        self._largest_letter_bytes = largest_letter_bytes
         self._clock_s = clock_s
 
     def warm_up(self, records: Records) -> None:
@@ -105,9 +109,9 @@ class Stage:
         self.process(records, 0)
         del self.featurize.stores[-1]
 
-    def apply(self, records: Records) -> None:
+    def apply(self, records: Records) -> tuple[Flow, list[ViewRows]]:
         """Fold records into the state and write nothing: how recovery catches up."""
-        self.featurize(self._validate(records))
+        return self.featurize(self._validate(records))
 
     def process(self, records: Records, now_ms: int) -> Processed:
         """Take a micro-batch through all steps.
@@ -141,7 +145,14 @@ class Stage:
                 outputs.append(Output(PREDICTIONS, keys, self._predictions.encode(self._public(flow, keys))))
         if flow.rejections:
             outputs.append(
-                dead_letter_output(flow.records, flow.rejections, self.plan.name, now_ms, self._dead_letters)
+                dead_letter_output(
+                    flow.records,
+                    flow.rejections,
+                    self.plan.name,
+                    now_ms,
+                    self._dead_letters,
+                    self._largest_letter_bytes,
+                )
             )
         return outputs
 

@@ -57,8 +57,9 @@ class RecordReader:
     reader : Schema
         What the columns will be.
     resolve : callable
-        Returns the writer's schema of an id, or None when it is unknown. Asked once per id and batch until it answers;
-        errors it raises (a registry that is away) pass through.
+        Returns the writer's schema of an id, or None when it is unknown; raises SchemaError when it is known but no
+        columns can hold its records. Asked once per id and batch until it answers; other errors it raises (a registry
+        that is away) pass through.
     """
 
     def __init__(self, reader: Schema, resolve: Callable[[SchemaId], Schema | None]) -> None:
@@ -169,15 +170,21 @@ class RecordReader:
         tried |= fresh
         learnt = False
         for number in sorted(fresh):
-            writer = self._resolve(number)
+            writer: Schema | SchemaError | None
+            try:
+                writer = self._resolve(number)
+            except SchemaError as error:
+                writer = error
             if writer is not None:
                 self._learn(number, writer)
                 learnt = True
         return learnt
 
-    def _learn(self, number: SchemaId, writer: Schema) -> None:
+    def _learn(self, number: SchemaId, writer: Schema | SchemaError) -> None:
         first = last = -1
         try:
+            if isinstance(writer, SchemaError):
+                raise writer
             program = compile_program(writer, self.reader, self._layout)
         except SchemaError as error:
             self._programs[number] = str(error)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from services.core.avro.decode import RecordReader
-from services.core.avro.schema import Schema, SchemaId
+from services.core.avro.schema import Schema, SchemaError, SchemaId
 
 _WIDTH = 16
 
@@ -54,7 +54,10 @@ def explain_record(value: bytes | None, resolve: Callable[[SchemaId], Schema | N
     if schema_id is None:
         return _as_text(value), {}
     shown = f"{schema_id.number:016x}" if schema_id.kind == "fingerprint" else str(schema_id.number)
-    schema = resolve(schema_id)
+    try:
+        schema = resolve(schema_id)
+    except SchemaError as error:
+        return f"framed as Avro, but of a schema that cannot be used ({schema_id.kind} {shown}): {error}", {}
     if schema is None:
         return f"framed as Avro, but no schema is known for {schema_id.kind} {shown}", {}
     decoded = RecordReader(schema, resolve).decode([value], len(value))

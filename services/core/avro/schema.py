@@ -25,6 +25,7 @@ from services.core.avro.schema_field import (
     canonical_type,
     field_json,
     full_name,
+    names_in,
     parse_field,
 )
 
@@ -85,7 +86,7 @@ class Schema:
         if isinstance(source, str):
             try:
                 source = json.loads(source)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise SchemaError(f"schema is not JSON: {error}") from error
         if not isinstance(source, Mapping) or source.get("type") != "record":
             raise SchemaError("schema must be an Avro record: an object with type, name and fields")
@@ -101,7 +102,7 @@ class Schema:
         return Schema(
             name,
             tuple(parse_field(name, namespace, item, enums) for item in items),
-            tuple(full_name(alias, namespace) for alias in source.get("aliases", ())),
+            tuple(full_name(alias, namespace) for alias in names_in(source.get("aliases", []), f"{name}: aliases")),
             {k: v for k, v in source.items() if k not in {"type", "name", "namespace", "fields", "aliases"}},
         )
 

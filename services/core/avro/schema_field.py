@@ -68,7 +68,16 @@ class Field:
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
-def full_name(name: str, namespace: str | None) -> str:
+def names_in(value: Any, what: str) -> list[str]:
+    """Return a list of names read from JSON, where anything may stand."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise SchemaError(f"{what} must be a list of names, found {value!r}")
+    return value
+
+
+def full_name(name: str, namespace: Any) -> str:
+    if namespace is not None and not isinstance(namespace, str):
+        raise SchemaError(f"{name}: namespace must be text, found {namespace!r}")
     full = name if "." in name or not namespace else f"{namespace}.{name}"
     if not all(_NAME.match(part) for part in full.split(".")):
         raise SchemaError(f"{full!r} is not an Avro name: letters, digits and _, parts joined by dots")
@@ -88,7 +97,7 @@ def parse_field(record: str, namespace: str, item: Mapping[str, Any], enums: dic
         nullable, null_first = True, kind[0] == "null"
         kind = kind[1] if null_first else kind[0]
     base = _base(where, name, namespace, kind, enums)
-    aliases = item.get("aliases", [])
+    aliases = names_in(item.get("aliases", []), f"{where}: aliases")
     parsed = replace(
         base,
         nullable=nullable,
@@ -106,10 +115,10 @@ def _base(where: str, name: str, namespace: str, kind: Any, enums: dict[str, Fie
     if isinstance(tag, str) and tag in KINDS - {"enum"}:
         return Field(name, cast("Kind", tag), logical_type=spec.get("logicalType"))
     if tag == "enum":
-        symbols = spec.get("symbols")
-        if not isinstance(spec.get("name"), str) or not isinstance(symbols, list) or not symbols:
+        symbols = names_in(spec.get("symbols"), f"{where}: enum symbols")
+        if not isinstance(spec.get("name"), str) or not symbols:
             raise SchemaError(f"{where} is an enum that lacks a name or symbols")
-        if len(set(symbols)) != len(symbols) or not all(isinstance(s, str) and _NAME.match(s) for s in symbols):
+        if len(set(symbols)) != len(symbols) or not all(_NAME.match(symbol) for symbol in symbols):
             raise SchemaError(f"{where}: enum symbols must be distinct names, found {symbols!r}")
         fallback = spec.get("default")
         if fallback is not None and fallback not in symbols:
