@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.drift.seasons import HOURS, hour_of_week
+
 BINS = 20
 
 
@@ -26,6 +28,9 @@ class FeatureProfile:
         Of the values that are not null (population standard deviation); None when there is none.
     null_share : float
         Share of nulls (NaN), in [0, 1].
+    seasonal : tuple of 168 tuples of int, each of length b + 1
+        Events by hour of the week (UTC, from Monday 00:00): nulls, then each bin. Empty if event times were not given;
+        then every hour is expected to look alike.
     """
 
     edges: tuple[float, ...]
@@ -33,12 +38,18 @@ class FeatureProfile:
     mean: float | None
     std: float | None
     null_share: float
+    seasonal: tuple[tuple[int, ...], ...] = ()
 
     @staticmethod
     def of_json(raw: Mapping[str, Any]) -> FeatureProfile:
         """Return the profile whose JSON object this is; TypeError, KeyError if it is none."""
         return FeatureProfile(
-            **{**raw, "edges": tuple(map(float, raw["edges"])), "shares": tuple(map(float, raw["shares"]))}
+            **{
+                **raw,
+                "edges": tuple(map(float, raw["edges"])),
+                "shares": tuple(map(float, raw["shares"])),
+                "seasonal": tuple(tuple(map(int, hour)) for hour in raw.get("seasonal", ())),
+            }
         )
 
     def bin_shares(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -48,7 +59,7 @@ class FeatureProfile:
         return counts / max(len(present), 1)
 
 
-def profile(values: NDArray[np.float64], bins: int = BINS) -> FeatureProfile:
+def profile(values: NDArray[np.float64], bins: int = BINS, times_ms: NDArray[np.int64] | None = None) -> FeatureProfile:
     """Return the profile of a feature.
 
     Edges are observed values, so that a feature of few distinct values (a flag, a count) gets a bin for each.
@@ -59,6 +70,8 @@ def profile(values: NDArray[np.float64], bins: int = BINS) -> FeatureProfile:
         NaN is null; infinities are allowed.
     bins : int
         At most so many bins, >= 1.
+    times_ms : int64 ndarray of shape (n,), optional
+        Event times, milliseconds since the epoch; with them the profile knows the rhythm of day and week.
 
     Examples
     --------
@@ -68,10 +81,22 @@ def profile(values: NDArray[np.float64], bins: int = BINS) -> FeatureProfile:
     present = values[~np.isnan(values)]
     null_share = 1 - len(present) / len(values) if len(values) else 0.0
     if not len(present):
-        return FeatureProfile((), (0.0,), None, None, null_share)
+        return FeatureProfile((), (0.0,), None, None, null_share, _seasonal((), values, times_ms))
     cuts = np.unique(np.quantile(present, np.arange(1, bins) / bins, method="inverted_cdf"))
     edges = tuple(cuts[cuts < present.max()].tolist())
     blank = FeatureProfile(edges, (), None, None, null_share)
     finite = present[np.isfinite(present)]
     mean, std = (float(finite.mean()), float(finite.std())) if len(finite) else (None, None)
-    return FeatureProfile(edges, tuple(blank.bin_shares(values).tolist()), mean, std, null_share)
+    shares = tuple(blank.bin_shares(values).tolist())
+    return FeatureProfile(edges, shares, mean, std, null_share, _seasonal(edges, values, times_ms))
+
+
+def _seasonal(
+    edges: tuple[float, ...], values: NDArray[np.float64], times_ms: NDArray[np.int64] | None
+) -> tuple[tuple[int, ...], ...]:
+    if times_ms is None:
+        return ()
+    width = len(edges) + 2
+    bins = np.where(np.isnan(values), 0, 1 + np.searchsorted(edges, values, side="left"))
+    counts = np.bincount(hour_of_week(times_ms) * width + bins, minlength=HOURS * width)
+    return tuple(map(tuple, counts.reshape(HOURS, width).tolist()))

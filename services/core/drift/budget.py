@@ -1,0 +1,273 @@
+"""A false-alarm budget: the operator says how often, the thresholds follow.
+
+Drift-free history is resampled in blocks of whole days, each put where a day of the same weekday belongs, so that the
+rhythm of day and week and what goes on within a block stay as they were (a seasonal block bootstrap [1]_). On every
+resampled history all monitors run together. Each monitor's statistic is put on its own scale, where 0 is its median and
+1 its 99th percentile; one level on that common scale is then chosen such that an *incident*, some monitor above the
+level after a quiet while, opens as often as the budget allows (as maxT does with correlated tests [2]_). Budgets rarer
+than the history can show are extrapolated by an exponential tail [3]_.
+
+References
+----------
+.. [1] Dudek, Leskow, Paparoditis, Politis (2014), "A generalized block bootstrap for seasonal time series", Journal of
+       Time Series Analysis 35; Kunsch (1989), Annals of Statistics 17.
+.. [2] Westfall, Young (1993), "Resampling-Based Multiple Testing", Wiley.
+.. [3] Coles (2001), "An Introduction to Statistical Modeling of Extreme Values", Springer, chapters 4 and 5: excesses
+       over a high threshold, and clusters of them told apart by runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from services.core.batch import Rows
+from services.core.drift.detector import Detector, Floats
+
+DAY_MS: Final = 86_400_000
+_SURE: Final = 20  # alarms that must have been seen on resampled history for their rate to be read off it
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How often a false alarm may open, e.g. ``Budget(1, 7)`` for once a week.
+
+    Parameters
+    ----------
+    alarms : float, > 0
+        Incidents that open although nothing has changed.
+    days : float, > 0
+        In so many days.
+    quiet_slots : int, >= 1
+        Crossings closer than this are one incident; see `services.core.drift.incidents`.
+    """
+
+    alarms: float = 1.0
+    days: float = 7.0
+    quiet_slots: int = 24
+
+    @property
+    def per_day(self) -> float:
+        return self.alarms / self.days
+
+    def share(self, part: float) -> Budget:
+        """Return a part, in (0, 1], of this budget: for one kind of incident among several."""
+        return Budget(self.alarms * part, self.days, self.quiet_slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What statistics are held against.
+
+    Parameters
+    ----------
+    centre, scale : float64 ndarray of shape (m,)
+        Of each monitor: the median, and how far above it the 99th percentile lies, while nothing has changed.
+    level : float
+        The common level on the scale of those two.
+    resampled_days : float
+        How much resampled history the level was read off.
+    extrapolated : bool
+        Whether the budget is rarer than what was seen on it.
+    """
+
+    centre: Floats
+    scale: Floats
+    level: float
+    resampled_days: float
+    extrapolated: bool
+
+    @property
+    def values(self) -> Floats:
+        """Threshold of each monitor in its own unit, shape (m,)."""
+        return np.asarray(self.centre + self.level * self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Achieved:
+    """How often alarms opened on history without drift.
+
+    Parameters
+    ----------
+    alarms : int
+        How many did.
+    days : float
+        In so many days.
+    low_per_day, high_per_day : float
+        95 % interval of the rate (exact for a Poisson process: Garwood 1936).
+    """
+
+    alarms: int
+    days: float
+    low_per_day: float
+    high_per_day: float
+
+
+def resampled_days(days: int, length: int, block_days: int, rng: np.random.Generator) -> Rows:
+    """Return which day of history stands for each day of a resampled one, int64 of shape (length,).
+
+    Day d is replaced by one a whole number of weeks away, and the days of a block follow each other as they did.
+
+    Parameters
+    ----------
+    days : int, >= 7
+        Days of history.
+    length : int
+        Days wanted.
+    block_days : int, in [1, days - 6]
+        Length of a block.
+
+    Raises
+    ------
+    ValueError
+        If there is less than a week of history, or no block of that length for some weekday.
+    """
+    if days < 7 or not 1 <= block_days <= days - 6:
+        raise ValueError(
+            f"{days} days of history are too few for blocks of {block_days}: give {block_days + 6} or more"
+        )
+    chosen = np.empty(length + block_days, dtype=np.int64)
+    for day in range(0, length, block_days):
+        weekday = day % 7
+        choices = (days - block_days - weekday) // 7 + 1
+        chosen[day : day + block_days] = weekday + 7 * rng.integers(choices) + np.arange(block_days)
+    return chosen[:length]
+
+
+def openings(statistics: Floats, thresholds: Floats, quiet_slots: int) -> Rows:
+    """Return the slots at which an incident opens: some monitor is above its threshold, and none was for a while.
+
+    Parameters
+    ----------
+    statistics : float64 ndarray of shape (t, m)
+        NaN is below any threshold.
+    thresholds : float64 ndarray of shape (m,)
+    quiet_slots : int
+        Slots without a crossing that end an incident.
+    """
+    crossed = np.flatnonzero((statistics > thresholds).any(axis=1))
+    fresh = np.diff(crossed, prepend=-quiet_slots - 1) > quiet_slots
+    return crossed[fresh]
+
+
+def calibrate_series(
+    series: Callable[[Rows], Floats],
+    days: int,
+    slots_per_day: int,
+    budget: Budget,
+    *,
+    block_days: int = 1,
+    years: float = 2.0,
+    seed: int = 0,
+) -> Thresholds:
+    """Choose thresholds such that incidents open as often as the budget allows while nothing changes.
+
+    Parameters
+    ----------
+    series : callable
+        From the days of a resampled history (int64 of shape (d,), as in `resampled_days`) to the statistics of all m
+        monitors at the end of each slot, float64 of shape (d * slots_per_day, m), NaN where there is none.
+    days : int
+        Days of history.
+    slots_per_day : int
+    budget : Budget
+    block_days : int
+        Length of the blocks; longer ones keep what goes on over more than a day, out of fewer different histories.
+    years : float
+        How much history to resample.
+    seed : int
+        The same seed gives the same thresholds.
+
+    Raises
+    ------
+    ValueError
+        If there are too few days (see `resampled_days`), or a monitor never had anything to say.
+    """
+    rng = np.random.default_rng(seed)
+    stretch = 91
+    runs = max(1, math.ceil(years * 365 / stretch))
+    found = [series(resampled_days(days, stretch, block_days, rng)) for _ in range(runs)]
+    together = np.concatenate(found)
+    if np.isnan(together).all(axis=0).any():
+        silent = np.flatnonzero(np.isnan(together).all(axis=0)).tolist()
+        raise ValueError(f"monitors {silent} had no statistic on the reference: it is too short or too thin for them")
+    centre, tail = np.nanquantile(together, [0.5, 0.99], axis=0)
+    scale = np.maximum(tail - centre, np.finfo(np.float64).tiny)
+    worst = [np.nanmax((each - centre) / scale, axis=1, initial=-np.inf) for each in found]
+    spoken = sum(int(np.isfinite(each).sum()) for each in worst) / slots_per_day
+    level, extrapolated = _level(worst, budget.per_day * spoken, budget.quiet_slots)
+    return Thresholds(centre, scale, level, spoken, extrapolated)
+
+
+def _level(worst: list[Floats], allowed: float, quiet_slots: int) -> tuple[float, bool]:
+    """Return the lowest level above which the runs open ``allowed`` incidents at most, and whether it is a guess."""
+
+    def opened(level: float) -> int:
+        return sum(len(openings(each[:, None], np.array([level]), quiet_slots)) for each in worst)
+
+    # From the top down: far enough down, incidents run into one another and their number falls again.
+    ranked = np.sort(np.concatenate(worst))[::-1]
+    ranked = ranked[np.isfinite(ranked)]
+    wanted = max(allowed, float(_SURE))
+    fine, coarse = 0, 1
+    while coarse < len(ranked) and opened(ranked[coarse]) <= wanted:
+        fine, coarse = coarse, coarse * 2
+    coarse = min(coarse, len(ranked) - 1)
+    while coarse - fine > 1:
+        middle = (fine + coarse) // 2
+        fine, coarse = (middle, coarse) if opened(ranked[middle]) <= wanted else (fine, middle)
+    level = float(ranked[fine])
+    if allowed >= _SURE:
+        return level, False
+    peaks = np.concatenate([_peaks(each, level, quiet_slots) for each in worst])
+    mean_excess = float(peaks.mean() - level) if len(peaks) else 0.0
+    return level + mean_excess * math.log(max(len(peaks), 1) / allowed), True
+
+
+def _peaks(worst: Floats, level: float, quiet_slots: int) -> Floats:
+    """Return the highest value of each incident."""
+    starts = openings(worst[:, None], np.array([level]), quiet_slots)
+    return np.maximum.reduceat(worst, starts) if len(starts) else np.zeros(0)
+
+
+def achieved_rate(statistics: Floats, thresholds: Floats, slots_per_day: int, quiet_slots: int) -> Achieved:
+    """Return how often alarms opened on statistics of held-out history without drift, shape (t, m)."""
+    from scipy.special import gammaincinv  # type: ignore[import-untyped]
+
+    alarms = len(openings(statistics, thresholds, quiet_slots))
+    days = int((~np.isnan(statistics)).any(axis=1).sum()) / slots_per_day
+    low = float(gammaincinv(alarms, 0.025)) if alarms else 0.0
+    high = float(gammaincinv(alarms + 1, 0.975))
+    return Achieved(alarms, days, low / max(days, 1e-9), high / max(days, 1e-9))
+
+
+def calibrate_detector(
+    make: Callable[[float], Detector], low: float, high: float, columns: list[Floats], allowed: float, steps: int = 30
+) -> float:
+    """Return the least cautious setting with which a streaming detector drifts ``allowed`` times at most.
+
+    Parameters
+    ----------
+    make : callable
+        From a setting to a new detector; between ``low`` and ``high`` drifts must become fewer, by and large.
+    low, high : float
+        Both > 0; the search is by ratio.
+    columns : list of float64 ndarray
+        Values without drift; the detector starts anew on each.
+    allowed : float
+        Over all columns together.
+    steps : int
+        How often to halve.
+    """
+
+    def drifts(setting: float) -> int:
+        return sum(len(make(setting).update_many(column).rows) for column in columns)
+
+    for _ in range(steps):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if drifts(middle) > allowed else (low, middle)
+    return high
