@@ -4,6 +4,7 @@
 
     MillstreamError
     ├── Retry            the same call may succeed shortly (broker away, timeout)
+    ├── Rebalanced       the group moved on and nothing was written: drop state in memory and join it anew
     ├── Stop             the process must leave; its transaction stays aborted and the restart recovers
     │   ├── Misconfigured    settings, contracts or feature repo are wrong: says which key and what to do
     │   └── Fenced           another worker owns this work now
@@ -19,6 +20,10 @@ class MillstreamError(Exception):
 
 class Retry(MillstreamError):
     """The operation may succeed if tried again in place, in order."""
+
+
+class Rebalanced(MillstreamError):
+    """The group has a newer generation than the one we wrote for; the transaction was aborted, state must go."""
 
 
 class Stop(MillstreamError):

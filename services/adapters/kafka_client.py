@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from services.errors import Fenced, Retry, Stop
+from services.errors import Fenced, Rebalanced, Retry, Stop
 
 client_logger = logging.getLogger("librdkafka")
 """Where clients' own log lines go, instead of to standard error."""
@@ -20,8 +20,11 @@ _FENCED = {
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
-    KafkaError.FENCED_INSTANCE_ID,
+}
+# Every worker of a group meets these when another one comes or goes at the wrong moment (KIP-447).
+_REBALANCED = {
     KafkaError.ILLEGAL_GENERATION,
+    KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.UNKNOWN_MEMBER_ID,
 }
 PASSING = {
@@ -38,9 +41,17 @@ PASSING = {
 
 
 def raise_for(error: KafkaError, doing: str) -> NoReturn:
-    """Turn a librdkafka error into the one that says what must be done."""
+    """Turn a librdkafka error into the one that says what must be done.
+
+    Raises
+    ------
+    Fenced, Rebalanced, Retry, Stop
+        Always one of them.
+    """
     if error.code() in _FENCED:
         raise Fenced(f"another worker owns this work now ({doing}: {error.str()})")
+    if error.code() in _REBALANCED:
+        raise Rebalanced(f"{doing}: {error.str()}")
     if error.retriable() and not error.fatal():
         raise Retry(f"{doing}: {error.str()}")
     raise Stop(f"{doing}: {error.str()}")

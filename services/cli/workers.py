@@ -69,7 +69,6 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
             transactional_id=f"{assembly.topology.project}.{plan.name}.{slot.name}",
             exactly_once=settings.guarantee == "exactly_once",
             transaction_timeout_ms=settings.transaction_timeout_ms,
-            instance_id=settings.worker_id,
         )
         before_batch = _promotions(assembly, endpoints, stage.score, stack) if isinstance(stage.score, Score) else None
         stage.warm_up(assembly.sample(plan))

@@ -15,7 +15,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from services.adapters.kafka_client import PASSING, client_logger, first_offset, raise_for, read_committed
-from services.errors import Stop
+from services.errors import Rebalanced, Stop
 from services.transport.log import Assignment
 from services.transport.records import Output, Records, empty_records
 
@@ -52,8 +52,6 @@ class KafkaLog:
         False writes at least once: outputs are flushed, then offsets committed.
     transaction_timeout_ms : int
         After which the broker aborts the transaction of a worker that never came back.
-    instance_id : str or None
-        Static group membership (KIP-345): a restart within the session timeout moves no partitions.
     """
 
     def __init__(
@@ -64,37 +62,35 @@ class KafkaLog:
         transactional_id: str,
         exactly_once: bool,
         transaction_timeout_ms: int,
-        instance_id: str | None = None,
     ) -> None:
         self._kafka = dict(kafka)
-        self._group = group
         self._exactly_once = exactly_once
         self._topic = ""
+        self._assignment: Assignment | None = None
         self._owned: set[int] = set()
         self._delivery_errors: list[KafkaError] = []
         self._failed = False
-        member = {"group.instance.id": instance_id} if instance_id else {}
-        self._consumer = Consumer(
-            {
-                "group.id": group,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": 10_000,
-                "heartbeat.interval.ms": 2_000,
-                "max.poll.interval.ms": 600_000,
-                # The broker answers a fetch once so much is there or so long has passed: without a floor, each produce
-                # request would wake a fetch, and the broker spend its time on those.
-                "fetch.min.bytes": 65_536,
-                "fetch.wait.max.ms": 5,
-                "queued.max.messages.kbytes": 32_768,
-                "fetch.message.max.bytes": 16_777_216,
-                **member,
-                **self._kafka,
-                "logger": client_logger,
-            }
-        )
+        # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
+        # partitions that were on their way between two cooperative rounds (KIP-429) would be nobody's for ever.
+        self._member = {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 6_000,
+            "heartbeat.interval.ms": 1_500,
+            "max.poll.interval.ms": 600_000,
+            # The broker answers a fetch once so much is there or so long has passed: without a floor, each produce
+            # request would wake a fetch, and the broker spend its time on those.
+            "fetch.min.bytes": 65_536,
+            "fetch.wait.max.ms": 5,
+            "queued.max.messages.kbytes": 32_768,
+            "fetch.message.max.bytes": 16_777_216,
+            **self._kafka,
+            "logger": client_logger,
+        }
+        self._consumer = Consumer(self._member)
         transaction = (
             {
                 "transactional.id": transactional_id,
@@ -143,7 +139,7 @@ class KafkaLog:
 
     def subscribe(self, topic: str, assignment: Assignment) -> None:
         """See `StageLog.subscribe`."""
-        self._topic = topic
+        self._topic, self._assignment = topic, assignment
 
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             if not partitions:
@@ -172,6 +168,14 @@ class KafkaLog:
             consumer.incremental_unassign(partitions)
 
         self._consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def rejoin(self) -> None:
+        """See `StageLog.rejoin`."""
+        self._consumer.close()
+        self._owned.clear()
+        self._consumer = Consumer(self._member)
+        if self._assignment is not None:
+            self.subscribe(self._topic, self._assignment)
 
     def poll(self, max_records: int, timeout_s: float) -> Records:
         """See `StageLog.poll`."""
@@ -223,18 +227,26 @@ class KafkaLog:
                     self._consumer.consumer_group_metadata(),
                 )
             self._call(self._producer.commit_transaction, "committing")
-        except (Stop, KafkaException) as failure:
+        except Rebalanced as moved:
+            if not self._abort():
+                raise Stop(f"{moved}; and the transaction could not be aborted") from moved
+            self._failed = False
+            raise
+        except Stop:
             self._abort()
-            if isinstance(failure, Stop):
-                raise
+            raise
+        except KafkaException as failure:
+            self._abort()
             raise_for(failure.args[0], "writing the transaction")
 
-    def _abort(self) -> None:
+    def _abort(self) -> bool:
         try:
             self._producer.abort_transaction(5.0)
         except KafkaException as failure:
             # The broker aborts it after transaction.timeout.ms, or the next owner's init_transactions does.
             logger.warning("aborting: %s", failure.args[0].str())
+            return False
+        return True
 
     def _write_then_commit(self, outputs: Sequence[Output], offsets: list[TopicPartition]) -> None:
         for output in outputs:

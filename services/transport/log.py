@@ -44,6 +44,9 @@ class StageLog(LogReader, Protocol):
     def subscribe(self, topic: str, assignment: Assignment) -> None:
         """Join the group that shares ``topic``; partitions arrive during later polls."""
 
+    def rejoin(self) -> None:
+        """Leave the group and join it anew, as a restart would; the caller has thrown its state away."""
+
     def poll(self, max_records: int, timeout_s: float) -> Records:
         """Return what is there, at most ``max_records``, waiting at most ``timeout_s`` for a first record.
 
@@ -60,8 +63,10 @@ class StageLog(LogReader, Protocol):
 
         Raises
         ------
+        Rebalanced
+            The group has moved on; nothing was written. State must be thrown away, then `rejoin` helps.
         Fenced
-            Another worker owns this work; nothing was written.
+            Another worker writes under this one's name; nothing was written.
         Stop
             The transaction was aborted; state in memory is ahead of the log and must be thrown away.
         """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.errors import Stop
+from services.errors import Rebalanced, Stop
 from services.ports import ViewRows
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.log import Assignment, StageLog
@@ -125,6 +125,12 @@ class StageLoop:
         """Join the stage's group."""
         self.log.subscribe(self.stage.plan.input, Assignment(self._assigned, self._revoked, self._lost))
 
+    def rejoin(self) -> None:
+        """Throw all state away and join the group anew: what a restart does, without the restart."""
+        self._lost(self.partitions)
+        self.joined = False
+        self.log.rejoin()
+
     def poll(self, timeout_s: float) -> Records:
         """Return the next micro-batch, perhaps empty."""
         return self.log.poll(self._limits.batch_records, timeout_s)
@@ -134,6 +140,8 @@ class StageLoop:
 
         Raises
         ------
+        Rebalanced
+            The transaction was aborted; `rejoin` helps.
         Stop
             The transaction was aborted or should not be made; state in memory must be thrown away.
         """
@@ -231,7 +239,7 @@ class StageLoop:
     def _revoked(self, partitions: Sequence[int]) -> None:
         try:
             self.checkpoint([partition for partition in partitions if partition in self._changed])
-        except Stop as error:
+        except (Rebalanced, Stop) as error:
             # The next owner replays a little more; it needs nothing from us.
             logger.warning("no last checkpoint of %s%s: %s", self.stage.plan.name, list(partitions), error)
         self._lost(partitions)

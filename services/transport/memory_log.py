@@ -98,6 +98,10 @@ class MemoryLog:
             committed = self._broker.committed.get((self._group, self._topic, partition))
             self._positions[partition] = self._assignment.assigned(partition, committed)
 
+    def rejoin(self) -> None:
+        """See `StageLog.rejoin`."""
+        self._positions.clear()
+
     def poll(self, max_records: int, timeout_s: float) -> Records:
         """See `StageLog.poll`; partitions take turns, and nothing is waited for."""
         self._assign()

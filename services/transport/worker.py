@@ -25,7 +25,7 @@ from typing import Any
 import faust
 from faust.app.base import BootStrategy
 
-from services.errors import MillstreamError, Retry, Stop
+from services.errors import MillstreamError, Rebalanced, Retry, Stop
 from services.transport.loop import StageLoop
 from services.transport.records import Records
 
@@ -73,17 +73,19 @@ async def _feed(loop: StageLoop, thread: ThreadPoolExecutor, channel: Any, stopp
         while not stopping.is_set():
             try:
                 records = await running.run_in_executor(thread, loop.poll, _POLL_S)
-            except Retry as error:
+                done: asyncio.Future[None] = running.create_future()
+                await channel.send(value=_Work(records, done))
+                await done
+            except (Rebalanced, Retry) as error:
                 failures += 1
                 if failures > _RETRIES:
                     raise Stop(f"gave up after {_RETRIES} tries: {error}") from error
-                logger.warning("%s; trying again (%s of %s)", error, failures, _RETRIES)
-                await asyncio.sleep(min(0.1 * 2**failures, 5.0))
-                continue
-            failures = 0
-            done: asyncio.Future[None] = running.create_future()
-            await channel.send(value=_Work(records, done))
-            await done
+                logger.warning("%s; joining the group anew (%s of %s)", error, failures, _RETRIES)
+                # Partitions handed out in a poll that failed half-way would stay without state.
+                await running.run_in_executor(thread, loop.rejoin)
+                await asyncio.sleep(min(0.01 * 2**failures, 5.0))
+            else:
+                failures = 0
     except BaseException:
         # State in memory may be ahead of the log: leave without a last checkpoint; the restart recovers.
         stopping.set()
