@@ -1,0 +1,132 @@
+"""Whether scores still mean what they meant: concept drift apart from covariate shift.
+
+A calibrated score is the chance of the positive class *given the features*. As long as that holds, labels scatter
+around scores as chance has it, wherever the features go; so a shift of features alone raises nothing here, and a change
+of what features mean does without any shift. The test is the risk-adjusted CUSUM [1]_: the running log-likelihood ratio
+of "the odds are ``ratio`` times what the score says" to "the score is right", never below 0.
+
+References
+----------
+.. [1] Steiner, Cook, Farewell, Treasure (2000), "Monitoring surgical performance using risk-adjusted cumulative sum
+       charts", Biostatistics 1(4).
+.. [2] Lorden (1971), "Procedures for reacting to a change in distribution", Annals of Mathematical Statistics 42: with
+       a threshold h the mean number of events to a false alarm is e**h at least.
+.. [3] Zadrozny, Elkan (2002), "Transforming classifier scores into accurate multiclass probability estimates", KDD:
+       calibration by isotonic regression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from services.core.batch import Mask
+from services.core.drift.detector import Floats
+from services.core.drift.streaming import StreamingDetector, cusum
+
+_EDGE: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """From scores to probabilities: monotone, linear between knots, constant beyond them.
+
+    Parameters
+    ----------
+    scores, probabilities : tuple of float, length k >= 1
+        Ascending.
+    """
+
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+    @staticmethod
+    def fit(scores: Floats, labels: Mask) -> Calibration:
+        """Fit by isotonic regression [3]_ to labelled scores the model was not trained on.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or only one class is among them.
+        """
+        if not labels.any() or labels.all():
+            raise ValueError("calibration needs labelled scores of both classes")
+        from sklearn.isotonic import IsotonicRegression
+
+        fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores, labels.astype(np.float64))
+        return Calibration(tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist()))
+
+    @staticmethod
+    def of_json(raw: Mapping[str, Sequence[Any]]) -> Calibration:
+        """Return the calibration whose JSON object this is; TypeError, KeyError if it is none."""
+        return Calibration(tuple(map(float, raw["scores"])), tuple(map(float, raw["probabilities"])))
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Return the probability of the positive class, shape (n,), kept 1e-6 away from 0 and 1."""
+        return np.asarray(np.clip(np.interp(scores, self.scores, self.probabilities), _EDGE, 1 - _EDGE))
+
+
+def positive_evidence(labels: Mask, probabilities: Floats, ratio: float) -> Floats:
+    """Return each label's log-likelihood ratio for positives' odds having changed by ``ratio``, shape (n,).
+
+    Parameters
+    ----------
+    labels : bool ndarray of shape (n,)
+    probabilities : float64 ndarray of shape (n,)
+        Calibrated, in (0, 1).
+    ratio : float, > 0
+        Above 1: there are more positives than the scores say; below 1: fewer.
+    """
+    return np.asarray(np.where(labels, math.log(ratio), 0.0) - np.log1p((ratio - 1.0) * probabilities))
+
+
+def error_evidence(labels: Mask, probabilities: Floats, ratio: float) -> Floats:
+    """Return the same for the odds of an error of the likelier class: how sure scores are, rather than how high.
+
+    It sees a change that leaves the share of positives as it was, e.g. one that swaps the classes.
+    """
+    wrong = labels != (probabilities >= 0.5)
+    return positive_evidence(wrong, np.minimum(probabilities, 1.0 - probabilities), ratio)
+
+
+def threshold_for(events_per_alarm: float) -> float:
+    """Return the CUSUM threshold with at least so many events to a false alarm [2]_, if scores are calibrated."""
+    return math.log(max(events_per_alarm, 2.0))
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptMonitor:
+    """One question about labels.
+
+    Parameters
+    ----------
+    name : str
+    errors : bool
+        About errors of the likelier class rather than about positives.
+    ratio : float, > 0
+        Change of the odds it looks for.
+    """
+
+    name: str
+    errors: bool
+    ratio: float
+
+    def evidence(self, labels: Mask, probabilities: Floats) -> Floats:
+        """Return what to feed its detector, shape (n,)."""
+        return (error_evidence if self.errors else positive_evidence)(labels, probabilities, self.ratio)
+
+    def detector(self, threshold: float) -> StreamingDetector:
+        """Return its detector: a one-sided CUSUM of log-likelihood ratios."""
+        return cusum(threshold, allowance=0.0, two_sided=False)
+
+
+MONITORS: Final = (
+    ConceptMonitor("more positives than scored", False, 1.5),
+    ConceptMonitor("fewer positives than scored", False, 1 / 1.5),
+    ConceptMonitor("more errors than scored", True, 1.5),
+)
+"""The default monitors; each gets an equal share of the budget for concept drift."""

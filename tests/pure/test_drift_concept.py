@@ -1,0 +1,156 @@
+"""What scores mean, apart from what features look like: concept, performance before labels, and ties of features."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from services.core.drift.compare import compare
+from services.core.drift.concept import MONITORS, Calibration, error_evidence, positive_evidence, threshold_for
+from services.core.drift.estimated_performance import estimate, expected_auc
+from services.core.drift.reconstruction import Reconstruction
+from services.core.drift.slot_counts import Binning
+from services.core.profile import profile
+
+Floats = NDArray[np.float64]
+
+
+def _world(seed: int, n: int, mean: float = 0.0, flipped: bool = False) -> tuple[NDArray[np.bool_], Floats]:
+    """Labels by a logistic law of one feature, and the score of a model that knows it as it was."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(mean, 1.0, n)
+    score = 1 / (1 + np.exp(-2 * x))
+    truth = 1 - score if flipped else score
+    return rng.random(n) < truth, score
+
+
+def _alarms(labels: NDArray[np.bool_], scores: Floats, per_alarm: float = 100_000) -> dict[str, list[int]]:
+    threshold = threshold_for(per_alarm)
+    return {m.name: m.detector(threshold).update_many(m.evidence(labels, scores)).rows.tolist() for m in MONITORS}
+
+
+def test_covariate_shift_alone_is_no_concept_drift() -> None:
+    before, after = _world(1, 20_000), _world(2, 20_000, mean=2.0)
+    labels, scores = (np.concatenate(pair) for pair in zip(before, after, strict=True))
+    assert not any(_alarms(labels, scores).values())
+    assert abs(labels[20_000:].mean() - labels[:20_000].mean()) > 0.3  # though the share of positives has leapt
+
+
+def test_a_change_of_meaning_without_any_shift_is_one() -> None:
+    before, after = _world(1, 20_000), _world(2, 2_000, flipped=True)
+    labels, scores = (np.concatenate(pair) for pair in zip(before, after, strict=True))
+    found = _alarms(labels, scores)["more errors than scored"]
+    assert 20_000 < found[0] < 20_150
+
+
+def test_a_rare_class_that_becomes_half_as_frequent_again_is_seen() -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.beta(0.2, 20, 60_000)
+    odds = scores / (1 - scores) * np.where(np.arange(60_000) < 30_000, 1.0, 1.5)
+    labels = rng.random(60_000) < odds / (1 + odds)
+    found = _alarms(labels, scores)
+    assert 30_000 < found["more positives than scored"][0] < 50_000
+    assert not found["fewer positives than scored"]
+
+
+def test_false_alarms_are_no_more_frequent_than_promised() -> None:
+    labels, scores = _world(4, 1_000_000)
+    for name, found in _alarms(labels, scores, per_alarm=2_000).items():
+        assert len(found) <= 500, name
+    assert sum(map(len, _alarms(labels, scores, per_alarm=2_000).values())) > 0
+
+
+@given(st.booleans(), st.floats(0.01, 0.99), st.floats(0.1, 10))
+def test_evidence_is_a_log_likelihood_ratio(label: bool, p: float, ratio: float) -> None:
+    def likelihood(happened: bool, chance: float, times: float) -> float:
+        odds = chance / (1 - chance) * times
+        return odds / (1 + odds) if happened else 1 / (1 + odds)
+
+    labels, chances = np.array([label]), np.array([p])
+    want = math.log(likelihood(label, p, ratio) / likelihood(label, p, 1.0))
+    assert positive_evidence(labels, chances, ratio) == pytest.approx(want, abs=1e-9)
+    wrong, chance = label != (p >= 0.5), min(p, 1 - p)
+    want = math.log(likelihood(wrong, chance, ratio) / likelihood(wrong, chance, 1.0))
+    assert error_evidence(labels, chances, ratio) == pytest.approx(want, abs=1e-9)
+
+
+def test_calibration_undoes_a_distorted_score() -> None:
+    labels, scores = _world(5, 50_000)
+    fitted = Calibration.fit(scores**3, labels)
+    assert np.abs(fitted(scores**3) - scores).mean() < 0.02
+    assert Calibration.of_json(json.loads(json.dumps(asdict(fitted)))) == fitted
+    with pytest.raises(ValueError, match="both classes"):
+        Calibration.fit(scores, np.zeros(len(scores), dtype=np.bool_))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.9]), st.floats(0, 1)), min_size=1, max_size=8))
+def test_the_expected_confusion_is_the_mean_over_all_labellings(rows: list[tuple[float, float]]) -> None:
+    scores, chances = (np.array(each) for each in zip(*rows, strict=True))
+    n = len(rows)
+    counts, squares, pairs, total = np.zeros(4), 0.0, 0.0, 0.0
+    for word in range(2**n):
+        labels = np.array([(word >> i) & 1 for i in range(n)], dtype=np.float64)
+        weight = float(np.prod(np.where(labels == 1, chances, 1 - chances)))
+        called = scores >= 0.5
+        cells = [(labels * called).sum(), ((1 - labels) * called).sum(), (labels * ~called).sum()]
+        counts += weight * np.array([*cells, n - sum(cells)])
+        squares += weight * float(((scores - labels) ** 2).mean())
+    for i in range(n):
+        for j in range(n):
+            pairs += chances[i] * (1 - chances[j]) * ((scores[i] > scores[j]) + (scores[i] == scores[j]) / 2)
+            total += chances[i] * (1 - chances[j])
+    found = estimate(scores, chances, 0.5)
+    cells = [found.true_positives, found.false_positives, found.false_negatives, found.true_negatives]
+    assert cells == pytest.approx(counts.tolist(), abs=1e-9)
+    assert found.brier == pytest.approx(squares)
+    assert expected_auc(scores, chances) == pytest.approx(pairs / total if total else math.nan, nan_ok=True)
+
+
+def test_performance_is_estimated_under_covariate_shift_and_parts_from_it_under_concept_drift() -> None:
+    labels, scores = _world(6, 40_000, mean=1.5)
+    expected, realised = estimate(scores, scores, 0.5), estimate(scores, labels * 1.0, 0.5)
+    for name in ("precision", "recall", "f1", "accuracy", "auc"):
+        assert getattr(expected, name) == pytest.approx(getattr(realised, name), abs=0.01), name
+    assert abs(expected.true_positives + expected.false_negatives - labels.sum()) < 4 * expected.positives_std
+    labels, scores = _world(7, 40_000, flipped=True)
+    assert estimate(scores, scores, 0.5).f1 - estimate(scores, labels * 1.0, 0.5).f1 > 0.3
+
+
+def test_broken_ties_of_features_show_in_the_reconstruction_and_in_no_feature() -> None:
+    rng = np.random.default_rng(8)
+    common = rng.normal(size=20_000)
+    values = np.stack([common + 0.3 * rng.normal(size=20_000) for _ in range(4)], axis=1)
+    values[::50, 1] = np.nan
+    fitted = Reconstruction.fit(values)
+    broken = np.stack([rng.permutation(values[:, i]) for i in range(4)], axis=1)[:5000]
+    fresh = values[10_000:15_000]
+    columns = {f"x{i}": profile(values[:, i]) for i in range(4)} | {"error": profile(fitted.error(values))}
+    binning, times_ms = Binning.of(columns), np.zeros(5000, dtype=np.int64)
+
+    def moved(rows: Floats) -> list[str]:
+        found = compare(np.column_stack([rows, fitted.error(rows)]), times_ms, binning)
+        return [each.column for each in found if each.adjusted_p_value <= 0.01]
+
+    assert moved(broken) == ["error"]
+    assert moved(fresh) == []
+    assert Reconstruction.of_json(json.loads(json.dumps(asdict(fitted)))) == fitted
+
+
+@given(st.integers(1, 30), st.integers(0, 30))
+def test_an_error_does_not_depend_on_the_batch(n: int, cut: int) -> None:
+    rng = np.random.default_rng(n)
+    values = rng.normal(size=(n, 5))
+    values[rng.random(values.shape) < 0.1] = np.nan
+    fitted = Reconstruction.fit(np.vstack([values, rng.normal(size=(10, 5))]), 0.6)
+    whole = fitted.error(values)
+    assert np.concatenate([fitted.error(values[:cut]), fitted.error(values[cut:])]).tolist() == whole.tolist()
+    scaled, base = fitted.standardise(values), np.array(fitted.components)
+    np.testing.assert_allclose(whole, np.linalg.norm(scaled - scaled @ base.T @ base, axis=1), atol=1e-12)
