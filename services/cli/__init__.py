@@ -28,6 +28,7 @@ MODULES: tuple[str, ...] = (
     "models",
     "consume",
     "features",
+    "parity",
     "bench",
 )
 

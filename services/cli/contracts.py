@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from services.adapters.contract_history import Version, all_versions, versions_at
-from services.adapters.contracts import load_all, schemas_dir
-from services.core.avro.compatibility import MODES, Break, Mode, breaking_changes
-from services.core.avro.schema import SchemaError
-from services.core.contracts import Contract
 from services.errors import Misconfigured
 from services.settings import load_settings
+
+if TYPE_CHECKING:
+    from services.adapters.contract_history import Version
+    from services.core.avro.compatibility import Break, Mode
+    from services.core.contracts import Contract
 
 contracts = typer.Typer(name="contracts", help="Event contracts: list, show, check for breaking changes.")
 
@@ -43,6 +43,8 @@ def register(app: typer.Typer) -> None:
 @contracts.command("list")
 def list_contracts(as_json: Json = False) -> None:
     """List the contracts, one per topic."""
+    from services.adapters.contracts import load_all
+
     found = load_all(load_settings())
     rows = [
         {
@@ -71,6 +73,8 @@ def list_contracts(as_json: Json = False) -> None:
 @contracts.command("show")
 def show(topic: Annotated[str, typer.Argument(help="Topic name.")], as_json: Json = False) -> None:
     """Show one contract: fields, units, constraints. With --json, its Avro schema."""
+    from services.adapters.contracts import load_all
+
     found = load_all(load_settings())
     if topic not in found:
         raise Misconfigured(f"there is no contract for topic {topic!r}; there are: {', '.join(found)}")
@@ -96,7 +100,9 @@ def show(topic: Annotated[str, typer.Argument(help="Topic name.")], as_json: Jso
 @contracts.command("check")
 def check(
     against: Annotated[str, typer.Option(help="Git revision to compare with.")] = "HEAD",
-    mode: Annotated[str, typer.Option(help=f"One of {', '.join(MODES)}.")] = "BACKWARD_TRANSITIVE",
+    mode: Annotated[
+        str, typer.Option(help="BACKWARD, FORWARD or FULL, each also with _TRANSITIVE.")
+    ] = "BACKWARD_TRANSITIVE",
     as_json: Json = False,
 ) -> None:
     """Refuse breaking changes against git: exit code 1 and the rules broken.
@@ -104,6 +110,10 @@ def check(
     A transitive mode compares with every version reachable from the revision, the others with the one at it. A break
     is made on purpose by raising millstream.generation in the contract.
     """
+    from services.adapters.contract_history import all_versions, versions_at
+    from services.adapters.contracts import load_all, schemas_dir
+    from services.core.avro.compatibility import MODES
+
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is none of {', '.join(MODES)}", param_hint="--mode")
     settings = load_settings()
@@ -133,6 +143,10 @@ def check(
 
 def compare(version: Version, contract: Contract, mode: Mode) -> list[Break]:
     """Return what a contract breaks of an earlier version."""
+    from services.core.avro.compatibility import Break, breaking_changes
+    from services.core.avro.schema import SchemaError
+    from services.core.contracts import Contract
+
     try:
         old = Contract.parse(version.text)
     except SchemaError as error:

@@ -15,6 +15,11 @@ from services.cli.assembly import Assembly
 from services.core.avro.decode import RecordReader
 
 
+def group_of(project: str) -> str:
+    """Return the consumer group whose committed offsets say how far the offline log goes."""
+    return f"{project}.offline-log"
+
+
 def keep(assembly: Assembly, until_end: bool, every_s: float, on_progress: Callable[[int], None]) -> int:
     """Append what was served to the offline log until SIGTERM, Ctrl-C or the topic's end; return how many events.
 
@@ -28,7 +33,7 @@ def keep(assembly: Assembly, until_end: bool, every_s: float, on_progress: Calla
     resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(kafka), None)
     writer = OfflineWriter(
         kafka,
-        f"{assembly.topology.project}.offline-log",
+        group_of(assembly.topology.project),
         RecordReader(assembly.topology.stages[-1].output_schema, resolver),
         assembly.declaration.views,
         OfflineLog(assembly.settings.state_dir),
