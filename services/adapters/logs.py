@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TextIO
 
 from pydantic import SecretStr
@@ -24,6 +26,9 @@ _URL_PASSWORD = re.compile(r"^\w[\w+.-]*://[^/\s:@]*:([^/\s@]+)@.*$", re.S)
 _ASSIGNED = re.compile(
     r"""(["']?[\w.-]*(?:password|passwd|secret|token|user\.info)["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;}\])]+)""", re.I
 )
+_FRAMEWORKS = ("faust", "mode")
+_CLIENT = "librdkafka"
+_CLIENT_EVERY_S = 10.0
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -31,6 +36,9 @@ def configure_logs(
     log_format: str, *, level: str = "INFO", secrets: Sequence[str] = (), stream: TextIO | None = None
 ) -> None:
     """Send every logger's records to one handler; calling again replaces it.
+
+    The frameworks' own records are left out below WARNING, and of what a Kafka client repeats (a broker that is away
+    is told many times a second) each kind is written once in ten seconds, with the number left out.
 
     Parameters
     ----------
@@ -55,6 +63,8 @@ def configure_logs(
         raise Misconfigured(f"log level {level!r} is unknown; allowed: DEBUG, INFO, WARNING, ERROR, CRITICAL")
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Redacting(_Json() if log_format == "json" else _Human(), secrets))
+    handler.addFilter(_Quiet())
+    handler.addFilter(_Sparse())
     root = logging.getLogger()
     for present in list(root.handlers):
         if isinstance(present.formatter, _Redacting):
@@ -71,6 +81,39 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     found += [_URL_PASSWORD.sub(r"\1", value) for value in found if _URL_PASSWORD.match(value)]
     found += [value.partition(":")[2] for value in found if ":" in value and "//" not in value]
     return tuple(sorted({value for value in found if len(value) > 2}, key=len, reverse=True))
+
+
+class _Quiet(logging.Filter):
+    """Leaves out what the frameworks say of themselves, under whichever logger: mode speaks as the class's module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        specs = [importlib.util.find_spec(name) for name in _FRAMEWORKS]
+        self._files = tuple(str(Path(spec.origin).parent) for spec in specs if spec is not None and spec.origin)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or not record.pathname.startswith(self._files)
+
+
+class _Sparse(logging.Filter):
+    """Passes each kind of a Kafka client's records once in a while, with how many were left out since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != _CLIENT:
+            return True
+        kind = record.getMessage().partition(" ")[0]
+        at_s, left_out = self._told.get(kind, (float("-inf"), 0))
+        if record.created - at_s < _CLIENT_EVERY_S:
+            self._told[kind] = (at_s, left_out + 1)
+            return False
+        self._told[kind] = (record.created, 0)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out} more like it since)", None
+        return True
 
 
 class _Redacting(logging.Formatter):

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from services.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from services.transport.loop import StageLoop
+
+logger = logging.getLogger(__name__)
 
 
 def register(app: typer.Typer) -> None:
@@ -43,18 +51,19 @@ def run(
 
     settings = load_settings(guarantee=guarantee, worker_id=worker_id)
     configure_logs(log_format, level=log_level.upper(), secrets=secrets_of(settings))
-    for chatty in ("faust", "mode"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(_serve(settings, stages or []))
 
 
 async def _serve(settings: Settings, names: list[str]) -> None:
+    from services.adapters.telemetry_endpoint import worker_file
     from services.cli.workers import build_worker
     from services.transport.worker import serve
 
     stopping = asyncio.Event()
     with contextlib.ExitStack() as stack:
         loops, name = build_worker(settings, names, stack)
+        telling = asyncio.create_task(_tell_when_ready(loops, worker_file(settings.state_dir, name)))
+        stack.callback(telling.cancel)
         await serve(
             loops,
             name=name,
@@ -63,3 +72,12 @@ async def _serve(settings: Settings, names: list[str]) -> None:
             shutdown_deadline_ms=settings.shutdown_deadline_ms,
             stopping=stopping,
         )
+
+
+async def _tell_when_ready(loops: Sequence[StageLoop], address: Path) -> None:
+    """Log one line once every stage has joined and recovered its partitions."""
+    while not all(loop.joined for loop in loops):
+        await asyncio.sleep(0.1)
+    stages = ", ".join(f"{loop.stage.plan.name}[{','.join(map(str, loop.partitions))}]" for loop in loops)
+    told = json.loads(address.read_text())
+    logger.info("ready: %s; metrics and health at http://%s:%s", stages, told["host"], told["port"])

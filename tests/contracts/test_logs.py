@@ -1,10 +1,12 @@
 """What the log says, and what it must never say."""
 
+import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
 
+import mode
 import pytest
 
 from services.adapters.logs import configure_logs, secrets_of
@@ -80,3 +82,31 @@ def test_secrets_are_struck_out(log_format: str) -> None:
 def test_unknown_format_is_refused() -> None:
     with pytest.raises(Misconfigured, match="human, json"):
         configure_logs("xml")
+
+
+def test_a_framework_is_heard_from_warnings_on_whatever_logger_it_uses() -> None:
+    class Busy(mode.Service):
+        async def on_start(self) -> None:
+            logger.info("ours")
+            self.log.warning("theirs")
+
+    async def once() -> None:
+        async with Busy():
+            pass
+
+    stream = logged("human")
+    asyncio.run(once())
+    assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == ["ours", "theirs"]
+
+
+def test_what_a_client_repeats_is_written_now_and_then() -> None:
+    stream = logged("human")
+    client = logging.getLogger("librdkafka")
+    for tenth_s in range(305):
+        for text in ("FAIL [a]: refused", "GETPID [b]: loading"):
+            record = client.makeRecord(client.name, logging.ERROR, "client.py", 1, text, (), None)
+            record.created = 1000.0 + tenth_s / 10
+            client.handle(record)
+    lines = [line.partition("librdkafka: ")[2] for line in stream.getvalue().splitlines()]
+    assert lines[:2] == ["FAIL [a]: refused", "GETPID [b]: loading"]
+    assert lines[2:] == [f"{text} (and 99 more like it since)" for text in lines[:2]] * 3
