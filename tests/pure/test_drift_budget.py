@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from services.core.drift import streaming
 from services.core.drift.budget import (
     Budget,
-    calibrate_detector,
     calibrate_series,
+    least_cautious,
     openings,
     resampled_days,
 )
@@ -119,7 +119,11 @@ def test_an_opening_is_a_crossing_after_quiet(crossed: list[bool], quiet: int) -
 def test_a_streaming_detector_is_set_to_the_rate_wanted() -> None:
     rng = np.random.default_rng(5)
     columns = [rng.normal(size=50_000) for _ in range(4)]
-    threshold = calibrate_detector(streaming.cusum, 0.5, 500.0, columns, 20)
-    assert 15 <= sum(len(streaming.cusum(threshold).update_many(each).rows) for each in columns) <= 20
+
+    def drifts(threshold: float) -> int:
+        return sum(len(streaming.cusum(threshold).update_many(each).rows) for each in columns)
+
+    threshold = least_cautious(drifts, 0.5, 500.0, 20)
+    assert 15 <= drifts(threshold) <= 20
     fresh = sum(len(streaming.cusum(threshold).update_many(rng.normal(size=50_000)).rows) for _ in range(8))
     assert 15 <= fresh <= 75

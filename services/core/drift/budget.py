@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 
 from services.core.batch import Rows
-from services.core.drift.detector import Detector, Floats
+from services.core.drift.detector import Floats
 
 DAY_MS: Final = 86_400_000
 _SURE: Final = 20  # alarms that must have been seen on resampled history for their rate to be read off it
@@ -245,28 +245,21 @@ def achieved_rate(statistics: Floats, thresholds: Floats, slots_per_day: int, qu
     return Achieved(alarms, days, low / max(days, 1e-9), high / max(days, 1e-9))
 
 
-def calibrate_detector(
-    make: Callable[[float], Detector], low: float, high: float, columns: list[Floats], allowed: float, steps: int = 30
-) -> float:
-    """Return the least cautious setting with which a streaming detector drifts ``allowed`` times at most.
+def least_cautious(drifts: Callable[[float], int], low: float, high: float, allowed: float, steps: int = 30) -> float:
+    """Return the least cautious setting of a streaming detector under which it drifts ``allowed`` times at most.
 
     Parameters
     ----------
-    make : callable
-        From a setting to a new detector; between ``low`` and ``high`` drifts must become fewer, by and large.
+    drifts : callable
+        From a setting to how often a detector so set drifts on history without drift; between ``low`` and ``high`` that
+        must become less, by and large.
     low, high : float
         Both > 0; the search is by ratio.
-    columns : list of float64 ndarray
-        Values without drift; the detector starts anew on each.
     allowed : float
-        Over all columns together.
+        False alarms in that history.
     steps : int
         How often to halve.
     """
-
-    def drifts(setting: float) -> int:
-        return sum(len(make(setting).update_many(column).rows) for column in columns)
-
     for _ in range(steps):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if drifts(middle) > allowed else (low, middle)
