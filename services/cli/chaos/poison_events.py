@@ -11,6 +11,7 @@ from services.errors import Misconfigured
 SPAN_MS: Final = 2 * 3_600_000
 _KEYS: Final = 200
 _BITS: Final = {"int": 31, "long": 63}
+_SCATTER: Final = 0x9E3779B97F4A7C15  # odd, so that multiplying by it gives different numbers for different ones
 
 
 class EventMaker:
@@ -41,12 +42,15 @@ class EventMaker:
             if "pattern" in field and "default" not in field:
                 raise Misconfigured(f"field {field['name']!r} has a pattern and no default; poison cannot invent one")
         self.keys = _KEYS if self.key != self.event_id else 0
+        kinds = {field["name"]: bare(field["type"]) for field in self._fields}
+        self._most_id = (1 << 30) - 1 if kinds[self.event_id] == "int" else (1 << 60) - 1
 
     def __call__(self, key_number: int | None = None) -> Json:
         """Return an event; ``key_number`` in [0, keys) says whose, else anybody's."""
         self._made += 1
         event = {field["name"]: self._value(field) for field in self._fields}
-        event[self.event_id] = self._numbered(self.event_id, self._made)
+        # Scattered, so that an id with a few bits flipped is not another event's.
+        event[self.event_id] = self._numbered(self.event_id, self._made * _SCATTER & self._most_id)
         if self.keys:
             number = self._rng.randrange(self.keys) if key_number is None else key_number
             event[self.key] = self._numbered(self.key, number)

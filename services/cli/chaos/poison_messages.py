@@ -65,7 +65,8 @@ class Poisoner:
         kinds = {field["name"]: bare(field["type"]) for field in fields}
         roles = {self._events.key, self._events.event_id, self._events.event_time}
         self._reals = [name for name, kind in kinds.items() if _among(kind, {"float", "double"})]
-        self._numbers = [name for name, kind in kinds.items() if _among(kind, {"int", "long", "float", "double"})]
+        numeric = {"int", "long", "float", "double"}
+        self._numbers = [n for n, kind in kinds.items() if n != self._events.event_id and _among(kind, numeric)]
         self._negatable = [name for name in self._numbers if name not in {self._events.key, self._events.event_id}]
         self._whole = {name for name, kind in kinds.items() if _among(kind, {"int", "long"})}
         self._narrow = {name for name, kind in kinds.items() if _among(kind, {"int"})}
