@@ -30,6 +30,7 @@ MODULES: tuple[str, ...] = (
     "features",
     "parity",
     "bench",
+    "chaos",
 )
 
 app = typer.Typer(

@@ -69,6 +69,7 @@ async def _serve(settings: Settings, names: list[str]) -> None:
             name=name,
             directory=settings.state_dir / "workers" / "faust",
             watchdog_ms=settings.watchdog_ms,
+            transaction_timeout_ms=settings.transaction_timeout_ms,
             shutdown_deadline_ms=settings.shutdown_deadline_ms,
             stopping=stopping,
         )

@@ -65,6 +65,7 @@ class KafkaLog:
     ) -> None:
         self._kafka = dict(kafka)
         self._exactly_once = exactly_once
+        self._patience_s = transaction_timeout_ms / 1000
         self._topic = ""
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
@@ -122,11 +123,11 @@ class KafkaLog:
             self._call(self._producer.init_transactions, "taking over the transactional id")
 
     def _call(self, call: Callable[..., object], doing: str, *arguments: object) -> None:
-        """Make a transactional call, again in place while librdkafka says it may succeed."""
-        deadline = time.monotonic() + 2 * _CALL_TIMEOUT_S
+        """Make a transactional call, again in place while librdkafka says it may succeed and the broker would wait."""
+        deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                call(*arguments, _CALL_TIMEOUT_S)
+                call(*arguments, max(1.0, deadline - time.monotonic()))
                 return
             except KafkaException as failure:
                 error: KafkaError = failure.args[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,6 +82,15 @@ class StageLoop:
         Called before each micro-batch; where a promoted model is swapped in.
     now_ms, clock_s : callables
         Wall clock for stamps, monotonic clock for intervals.
+
+    Attributes
+    ----------
+    progress_at_s : float
+        When the loop last came round or recovery told of progress.
+    joined : bool
+        Whether partitions are here and recovered.
+    transacting_since_s : float or None
+        When the transaction that is being written was begun.
     """
 
     def __init__(
@@ -100,6 +109,7 @@ class StageLoop:
         self.log = log
         self.progress_at_s = clock_s()
         self.joined = False
+        self.transacting_since_s: float | None = None
         self._limits = limits
         self._dead_letter_limit = dead_letter_limit
         self._view = view
@@ -128,7 +138,7 @@ class StageLoop:
     def rejoin(self) -> None:
         """Throw all state away and join the group anew: what a restart does, without the restart."""
         self._lost(self.partitions)
-        self.joined = False
+        self.joined, self.transacting_since_s = False, None
         self.log.rejoin()
 
     def poll(self, timeout_s: float) -> Records:
@@ -152,7 +162,7 @@ class StageLoop:
             self._dead_letter_limit.update(len(records), processed.flow.rejections)
             moved = records.next_offsets()
             committing_s = self._clock_s()
-            self.log.transact(processed.outputs, moved)
+            self._transact(processed.outputs, moved)
             processed.seconds["commit"] = self._clock_s() - committing_s
             logger.debug("%s: %s records, %s", self.stage.plan.name, len(records), processed.seconds)
             self._next_offsets.update(moved)
@@ -166,6 +176,11 @@ class StageLoop:
         # Only a poll that returned has finished handing out partitions and recovering them.
         self.joined = bool(self._next_offsets)
         self.progress_at_s = self._clock_s()
+
+    def _transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+        self.transacting_since_s = self._clock_s()
+        self.log.transact(outputs, next_offsets)
+        self.transacting_since_s = None
 
     def checkpoint(self, partitions: Iterable[int]) -> None:
         """Write the changed state of these partitions, with the offsets it is valid for, in one transaction.
@@ -189,7 +204,7 @@ class StageLoop:
                 )
             )
         if outputs:
-            self.log.transact(outputs, {partition: self._next_offsets[partition] for partition in due})
+            self._transact(outputs, {partition: self._next_offsets[partition] for partition in due})
             for partition in due:
                 stores[partition].mark_clean()
                 self._stale.pop(partition, None)

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 EXIT_STUCK = 70
 _POLL_S = 0.2
 _RETRIES = 10
+_TRANSACTION_GRACE_S = 2.0
 
 
 class _NoKafka(BootStrategy):
@@ -101,6 +102,9 @@ class Watchdog:
     loops : sequence of StageLoop
     limit_ms : int
         For how long nothing may move.
+    transaction_ms : int
+        For how long a transaction may be written: the broker gives it up after the same time, and librdkafka may wait
+        for ever for a coordinator that went away (its issue 5456).
     leave : callable
         Called with the exit code; never returns in earnest.
     """
@@ -109,11 +113,13 @@ class Watchdog:
         self,
         loops: Sequence[StageLoop],
         limit_ms: int,
+        transaction_ms: int,
         leave: Callable[[int], None] = os._exit,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loops = loops
         self._limit_s = limit_ms / 1000
+        self._transaction_s = transaction_ms / 1000
         self._leave = leave
         self._clock_s = clock_s
         self._moved: dict[tuple[str, int], tuple[int, float]] = {}
@@ -139,7 +145,9 @@ class Watchdog:
         """Return what hangs, in words, or None."""
         now_s = self._clock_s()
         for loop in self._loops:
-            name = loop.stage.plan.name
+            name, begun_s = loop.stage.plan.name, loop.transacting_since_s
+            if begun_s is not None and now_s - begun_s > self._transaction_s + _TRANSACTION_GRACE_S:
+                return f"stage {name} has been writing a transaction for {now_s - begun_s:.0f} s"
             if now_s - loop.progress_at_s > self._limit_s:
                 return f"stage {name} has not come round for {now_s - loop.progress_at_s:.0f} s"
             lags = loop.log.lag() if loop.partitions else {}
@@ -159,6 +167,7 @@ async def serve(
     name: str,
     directory: Path,
     watchdog_ms: int,
+    transaction_timeout_ms: int,
     shutdown_deadline_ms: int,
     stopping: asyncio.Event,
 ) -> None:
@@ -192,7 +201,7 @@ async def serve(
     )
     threads = {loop.stage.plan.name: ThreadPoolExecutor(1, f"stage-{loop.stage.plan.name}") for loop in loops}
     feeders = []
-    watchdog = Watchdog(loops, watchdog_ms)
+    watchdog = Watchdog(loops, watchdog_ms, transaction_timeout_ms)
     channels = []
     for loop in loops:
         stage, thread = loop.stage.plan.name, threads[loop.stage.plan.name]

@@ -14,6 +14,7 @@ class _Loop:
 
     def __init__(self) -> None:
         self.progress_at_s = 0.0
+        self.transacting_since_s: float | None = None
         self.partitions = (0,)
         self.at = 5
         self.waiting = {0: 0}
@@ -27,7 +28,7 @@ class _Loop:
 
 def _watch(loop: _Loop) -> tuple[Watchdog, list[float]]:
     now = [0.0]
-    watchdog = Watchdog([cast(StageLoop, loop)], 10_000, leave=lambda _code: None, clock_s=lambda: now[0])
+    watchdog = Watchdog([cast(StageLoop, loop)], 10_000, 3_000, leave=lambda _code: None, clock_s=lambda: now[0])
     return watchdog, now
 
 
@@ -38,6 +39,16 @@ def test_a_loop_that_does_not_come_round_is_stuck() -> None:
     assert watchdog.stuck() is None
     now[0] = 10.5
     assert "customer has not come round" in (watchdog.stuck() or "")
+
+
+def test_a_transaction_that_the_broker_has_given_up_is_stuck() -> None:
+    loop = _Loop()
+    watchdog, now = _watch(loop)
+    loop.transacting_since_s = 1.0
+    now[0] = 5.5
+    assert watchdog.stuck() is None
+    now[0] = 6.5
+    assert "has been writing a transaction" in (watchdog.stuck() or "")
 
 
 def test_lag_without_progress_is_stuck() -> None:

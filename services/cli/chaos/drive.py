@@ -1,0 +1,67 @@
+"""A chaos run as the commands show it: a directory of its own, a line per fault, the tables in the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from services.cli.bench.sides import own_environ
+from services.cli.chaos.nemesis import Deed
+from services.cli.chaos.report import deed_line, print_verdict
+from services.cli.chaos.run import ChaosPlan, ChaosRun, Verdict
+
+
+def drive(
+    plan: ChaosPlan,
+    keep: Path | None,
+    console: Console,
+    count: int | None,
+    watch: Callable[[ChaosRun], None] = lambda _run: None,
+) -> Verdict:
+    """Run, print and clean up.
+
+    Parameters
+    ----------
+    keep : Path or None
+        Directory to work in and leave; None takes a temporary one, left only if something is wrong.
+    count : int or None
+        How many faults there will be, where that is known.
+    watch : callable
+        Called once everything runs.
+
+    Raises
+    ------
+    MillstreamError
+        The run could not be finished; logs and data are left.
+    """
+    console.print(f"seed {plan.seed}", highlight=False)
+    directory = Path(tempfile.mkdtemp(prefix="millstream-chaos-")) if keep is None else keep.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    told: list[Deed] = []
+
+    def done(deed: Deed) -> None:
+        told.append(deed)
+        console.print(deed_line(deed, len(told), count), highlight=False, soft_wrap=True)
+
+    kept, own = dict(os.environ), own_environ()
+    os.environ.clear()
+    os.environ.update(own)
+    try:
+        verdict = ChaosRun(plan, directory, lambda step: console.print(step, highlight=False), watch).execute(done)
+    except BaseException:
+        console.print(f"logs and data are in {directory}", highlight=False)
+        raise
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+    print_verdict(verdict, console)
+    if not verdict.sound:
+        console.print(f"logs and data are in {directory}", highlight=False)
+    elif keep is None:
+        shutil.rmtree(directory, ignore_errors=True)
+    return verdict

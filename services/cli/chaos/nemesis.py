@@ -1,0 +1,91 @@
+"""Chooses faults by seed, does them one after another, and waits each time until the cluster is well again."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from services.cli.chaos.faults import KILLS, Arena
+from services.errors import MillstreamError, Stop
+
+HEAL_LIMIT_S = 180.0
+HASTE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One fault done.
+
+    Parameters
+    ----------
+    fault, note : str
+        Its name and what it did.
+    at_s : float
+        Seconds since the start.
+    lasted_s, healed_s : float
+        How long it took, and how long after it until every worker was ready and the lag under a second's worth;
+        NaN where that was not waited for.
+    exits : int
+        Worker processes that ended meanwhile.
+    """
+
+    fault: str
+    note: str
+    at_s: float
+    lasted_s: float
+    healed_s: float
+    exits: int
+
+
+def plan(times: Mapping[str, int], seed: int) -> list[str]:
+    """Return every fault as often as wanted, in a random order."""
+    names = [name for name, count in times.items() for _ in range(count)]
+    random.Random(seed).shuffle(names)
+    return names
+
+
+def torment(
+    arena: Arena,
+    faults: Mapping[str, Callable[[Arena], str]],
+    names: Iterable[str],
+    healthy: Callable[[float], bool],
+    done: Callable[[Deed], None],
+) -> list[Deed]:
+    """Do the faults in order; after most kills the next thing comes at once, whatever state the cluster is in.
+
+    Raises
+    ------
+    Stop
+        A fault showed something wrong by itself, or the cluster did not get well within three minutes.
+    """
+    deeds: list[Deed] = []
+    started_s = time.monotonic()
+    for name in names:
+        at_s, known = time.monotonic(), len(arena.cluster.exits)
+        try:
+            note = faults[name](arena)
+        except MillstreamError as error:
+            raise Stop(f"{name}: {error}") from error
+        over_s = time.monotonic()
+        hasty = name in KILLS and arena.random.random() < HASTE
+        while not hasty and not healthy(over_s):
+            if time.monotonic() - over_s > HEAL_LIMIT_S:
+                raise Stop(f"{name} ({note}): not well again within {HEAL_LIMIT_S:.0f} s\n{_state(arena)}")
+            time.sleep(0.25)
+        healed_s = math.nan if hasty else time.monotonic() - over_s
+        deed = Deed(name, note, at_s - started_s, over_s - at_s, healed_s, len(arena.cluster.exits) - known)
+        deeds.append(deed)
+        done(deed)
+    return deeds
+
+
+def _state(arena: Arena) -> str:
+    cluster = arena.cluster
+    codes = Counter((each.worker, each.code) for each in cluster.exits)
+    last = {each.worker: each.tail for each in cluster.exits}
+    tails = "\n".join(f"--- {name}\n{tail}" for name, tail in last.items())
+    return f"running: {', '.join(cluster.running()) or 'none'}; exits: {dict(codes)}\n{tails}"

@@ -1,0 +1,104 @@
+"""The undisturbed run: the same stages over the same input, in one process, with nothing going wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.cli.assembly import Assembly, Resolve
+from services.cli.chaos.history import Ids, place_ids
+from services.core.batch import Array, Batch, Mask
+from services.score.scorer import Champion
+from services.score.step import Score
+from services.topology import StagePlan
+from services.transport.flow import Flow
+from services.transport.records import Records
+from services.transport.stage import Stage
+
+CHUNK_RECORDS = 20_000
+ANSWER = ("score", "arm", "model", "model_version", "decision")
+
+
+@dataclass
+class Undisturbed:
+    """What a stage's input amounts to.
+
+    Parameters
+    ----------
+    stage : Stage
+        Its stores are as they are after the last record.
+    ids : int64 ndarray of shape (n,)
+        Place of the input record of each row of ``columns``.
+    columns : dict of str to ndarray of shape (n,)
+        Features and everything carried; nulls are in ``nulls``.
+    rejected : dict of int to str
+        Reason by place.
+    dropped : int64 ndarray
+        Places of duplicates, which have no outcome.
+    answers : dict of int to dict of str to ndarray
+        For a stage that scores: the answer columns by model version.
+    """
+
+    stage: Stage
+    ids: Ids
+    columns: dict[str, Array]
+    nulls: dict[str, Mask]
+    rejected: dict[int, str]
+    dropped: Ids
+    answers: dict[int, dict[str, Array]] = field(default_factory=dict)
+
+
+def run_undisturbed(
+    assembly: Assembly, plan: StagePlan, resolve: Resolve, records: Records, champions: Sequence[Champion] = ()
+) -> Undisturbed:
+    """Fold a stage's whole input and keep what comes of it."""
+    stage = assembly.stage(plan, resolve)
+    ids: list[Ids] = []
+    batches: list[Batch] = []
+    dropped: list[Ids] = []
+    rejected: dict[int, str] = {}
+    answers: dict[int, list[dict[str, Array]]] = {}
+    for partition in np.unique(records.partitions).tolist():
+        stage.featurize.stores[partition] = stage.featurize.new_store()
+        mine = records.take(np.flatnonzero(records.partitions == partition))
+        for chunk in mine.chunks(CHUNK_RECORDS):
+            flow, _ = stage.apply(chunk)
+            if isinstance(stage.score, Score):
+                flow, answered = _answers(stage.score, flow, champions)
+                for version, columns in answered.items():
+                    answers.setdefault(version, []).append(columns)
+            places = place_ids(chunk.partitions, chunk.offsets)
+            for rejection in flow.rejections:
+                rejected[int(places[rejection.row])] = rejection.reason
+            gone = np.ones(len(chunk), dtype=np.bool_)
+            gone[flow.rows] = False
+            gone[[rejection.row for rejection in flow.rejections]] = False
+            dropped.append(places[gone])
+            ids.append(places[flow.rows])
+            batches.append(flow.batch)
+    names = list(batches[0].columns) if batches else []
+    nothing = np.zeros(0, dtype=np.int64)
+    return Undisturbed(
+        stage,
+        np.concatenate(ids) if ids else nothing,
+        {name: np.concatenate([b.columns[name] for b in batches]) for name in names},
+        {
+            name: np.concatenate([b.nulls.get(name, np.zeros(b.length, dtype=np.bool_)) for b in batches])
+            for name in names
+        },
+        rejected,
+        np.concatenate(dropped) if dropped else nothing,
+        {v: {name: np.concatenate([p[name] for p in parts]) for name in ANSWER} for v, parts in answers.items()},
+    )
+
+
+def _answers(score: Score, flow: Flow, champions: Sequence[Champion]) -> tuple[Flow, dict[int, dict[str, Array]]]:
+    """Return the completed rows, and their answers under each model that was ever promoted."""
+    answered, scored = {}, flow
+    for champion in champions:
+        score.swap(champion)
+        scored = score(flow, 0)
+        answered[champion.version] = {name: scored.batch.columns[name] for name in ANSWER}
+    return scored, answered

@@ -1,0 +1,256 @@
+"""One chaos run: cluster, stream, nemesis, then the checks."""
+
+from __future__ import annotations
+
+import math
+import random
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.adapters.promotions import publish as promote
+from services.adapters.schema_registry import connect
+from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.cli.assembly import Assembly, Resolve
+from services.cli.chaos import checker
+from services.cli.chaos.checker_state import check_online, check_state
+from services.cli.chaos.cluster import HOST, Cluster
+from services.cli.chaos.contenders import contender
+from services.cli.chaos.faults import Arena
+from services.cli.chaos.history import History, read_history
+from services.cli.chaos.nemesis import Deed, torment
+from services.cli.chaos.observer import Observer, Watched
+from services.cli.chaos.oracle import Undisturbed, run_undisturbed
+from services.cli.chaos.publisher import Publisher
+from services.cli.chaos.stream import ChaosStream
+from services.cli.setup import initialise
+from services.core.manifest import define
+from services.errors import Stop
+from services.score.scorer import Champion
+from services.settings import Settings
+from services.topology import DEAD_LETTERS, PREDICTIONS, StagePlan
+from services.transport.kafka_reader import KafkaReader
+
+PARTITIONS = 4
+_SETTLE_S = 180.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ChaosPlan:
+    """What to do.
+
+    Parameters
+    ----------
+    faults : mapping of str to callable
+        By name.
+    names : iterable of str
+        In the order in which they are done.
+    rate : int
+        Sound events a second.
+    step_ms : int
+        Event time between two events.
+    workers : int
+    """
+
+    faults: Mapping[str, Callable[[Arena], str]]
+    names: Iterable[str]
+    seed: int
+    rate: int
+    step_ms: int
+    workers: int
+    spared: frozenset[str] = frozenset()
+    guarantee: str = "exactly_once"
+
+
+@dataclass
+class Verdict:
+    """What came of it; ``findings`` holds sentences by invariant, none where it holds."""
+
+    deeds: list[Deed] = field(default_factory=list)
+    findings: dict[str, list[str]] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    exits: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def sound(self) -> bool:
+        """Whether every invariant holds."""
+        return not any(self.findings.values())
+
+    def find(self, invariant: str, wrong: list[str]) -> None:
+        """Add findings."""
+        self.findings.setdefault(invariant, []).extend(wrong)
+
+
+class ChaosRun:
+    """A run in an empty directory.
+
+    Parameters
+    ----------
+    say : callable
+        Told each step.
+    watch : callable
+        Called once everything runs, before the first fault.
+    """
+
+    def __init__(
+        self, plan: ChaosPlan, directory: Path, say: Say, watch: Callable[[ChaosRun], None] = lambda _run: None
+    ) -> None:
+        self.plan = plan
+        self.watch = watch
+        self.verdict = Verdict()
+        self._say = say
+        environ = {
+            "MILLSTREAM_CHECKPOINT_INTERVAL_MS": "1000",
+            "MILLSTREAM_TRANSACTION_TIMEOUT_MS": "10000",
+            "MILLSTREAM_PARTITIONS": str(PARTITIONS),
+            "MILLSTREAM_GUARANTEE": plan.guarantee,
+        }
+        self.cluster = Cluster(directory, _ports(), environ)
+
+    def execute(self, done: Callable[[Deed], None]) -> Verdict:
+        """Do it all.
+
+        Raises
+        ------
+        Stop
+            The cluster did not get well again, or a fault showed something wrong by itself.
+        """
+        started_s = time.monotonic()
+        try:
+            self._prepare()
+            self._disturb(done)
+            self._check()
+        finally:
+            self.cluster.end()
+            self.verdict.seconds = time.monotonic() - started_s
+        return self.verdict
+
+    def _prepare(self) -> None:
+        self.settings: Settings = self.cluster.start(self._say)
+        self.kafka = dict(self.settings.kafka)
+        self.assembly: Assembly = initialise(self.settings, self._say)
+        service = self.assembly.declaration.service
+        self.good = [contender(service, version, self.plan.seed) for version in (1, 2)]
+        promote(self.kafka, self.good[0])
+        schema = self.assembly.contract.schema
+        stages = self.assembly.topology.stages
+        self.stream = ChaosStream(schema, self.plan.seed, self.plan.step_ms)
+        self.publisher = Publisher(self.kafka, stages[0].input, self.stream, self.plan.rate)
+        watched = [
+            Watched(f"{self.assembly.topology.project}.{s.name}", s.input, (s.output, DEAD_LETTERS)) for s in stages
+        ]
+        self.observer = Observer(self.kafka, watched, (PREDICTIONS, DEAD_LETTERS), PARTITIONS, PREDICTIONS)
+
+    def _disturb(self, done: Callable[[Deed], None]) -> None:
+        names = [f"worker-{number}" for number in range(1, self.plan.workers + 1)]
+        for name in names:
+            self.cluster.add(name)
+        self._until(lambda: all(self.cluster.ready(name) for name in names), "no worker became ready")
+        self.observer.start()
+        self.publisher.start()
+        url = self.cluster.valkey_server.url
+        arena = Arena(
+            self.cluster,
+            random.Random(self.plan.seed),
+            self.kafka,
+            url,
+            self.assembly.declaration.service,
+            self.good,
+            self.assembly.contract.schema,
+            self.stream,
+            self.plan.spared,
+        )
+        self.watch(self)
+        try:
+            self.verdict.deeds = torment(arena, self.plan.faults, self.plan.names, self._healthy, done)
+        finally:
+            self._say("the nemesis is done; waiting until everything published is answered")
+            self.publisher.finish()
+        self._until(self._caught_up, "not everything was answered")
+        for name in names:
+            code = self.cluster.stop(name)
+            self.verdict.find("clean stop", [] if code == 0 else [f"{name} left with {code}"])
+        self.verdict.published = dict(self.stream.kinds)
+        for each in self.cluster.exits:
+            key = f"exit {each.code}" if each.code >= 0 else f"killed by signal {-each.code}"
+            self.verdict.exits[key] = self.verdict.exits.get(key, 0) + 1
+
+    def _lags(self, since_s: float) -> list[float]:
+        lags = [self.observer.lag(stage.input, since_s) for stage in self.assembly.topology.stages]
+        return [math.inf if lag is None else lag for lag in lags]
+
+    def _healthy(self, since_s: float) -> bool:
+        if self.publisher.failure is not None:
+            raise Stop(f"publishing failed: {self.publisher.failure}")
+        return all(map(self.cluster.ready, self.cluster.workers)) and max(self._lags(since_s)) < self.plan.rate
+
+    def _caught_up(self) -> bool:
+        # The end of a topic that transactions write counts their markers, which nobody commits.
+        return max(self._lags(time.monotonic() - 3)) <= PARTITIONS
+
+    def _until(self, condition: Callable[[], bool], failed: str) -> None:
+        deadline = time.monotonic() + _SETTLE_S
+        while not condition():
+            if time.monotonic() > deadline:
+                ended = self.cluster.exits[-3:]
+                tails = "\n".join(f"--- {each.worker} left with {each.code}\n{each.tail}" for each in ended)
+                raise Stop(f"{failed} within {_SETTLE_S:.0f} s\n{tails}")
+            time.sleep(0.2)
+
+    def _check(self) -> None:
+        self._say("reading every topic")
+        registry = connect(self.settings)
+        resolve = SchemaResolver(self.assembly.schemas, lambda: read_schemas(self.kafka), registry)
+        reader = KafkaReader(self.kafka, "chaos-checker")
+        try:
+            time.sleep(1.0)  # the observer's last look
+            history = read_history(reader, self.assembly, resolve, PARTITIONS)
+            self.observer.close()
+            definitions = define(self.assembly.declaration)
+            service = self.assembly.declaration.service
+            champions = [Champion.load(each, service, 1, definitions) for each in self.good]
+            for plan in self.assembly.topology.stages:
+                self._say(f"running {plan.name} undisturbed over {len(history.inputs[plan.input]):,} records")
+                expected = run_undisturbed(self.assembly, plan, resolve, history.inputs[plan.input], champions)
+                self._check_stage(plan, expected, history, resolve)
+            find = self.verdict.find
+            find("predictions equal scored", checker.check_predictions(history))
+            find("aborted read", checker.check_aborted_reads(self.observer, history))
+            find("bytes of dead letters", checker.check_bytes(history))
+            lost = self.publisher.deliveries.acked - len(history.inputs[self.assembly.topology.stages[0].input])
+            find("published and retained", [f"{lost} acknowledged records are not in the topic"] if lost else [])
+            self.verdict.outcomes = {
+                "predictions": len(history.predictions.records),
+                "dead letters": len(history.dead_letters.records),
+            }
+        finally:
+            reader.close()
+
+    def _check_stage(self, plan: StagePlan, expected: Undisturbed, history: History, resolve: Resolve) -> None:
+        find = self.verdict.find
+        for invariant, wrong in checker.check_outcomes(plan, expected, history).items():
+            find(invariant, wrong)
+        find("features and scores equal", checker.check_values(plan, expected, history))
+        find("order per key", checker.check_order(plan, history))
+        samples = [each for each in self.observer.samples if each.topic == plan.input]
+        find("commit after outcome", checker.check_commits(plan, samples, expected, history))
+        find("online features equal", check_online(self.settings, self.assembly, plan, expected))
+        log = KafkaReader(self.kafka, f"{self.assembly.topology.project}.{plan.name}")
+        try:
+            fresh = self.assembly.stage(plan, resolve)
+            find("state equal, no replay", check_state(plan, expected, fresh, log))
+        finally:
+            log.close()
+
+
+def _ports() -> tuple[int, int, int]:
+    probes = [socket.create_server((HOST, 0)) for _ in range(3)]
+    first, second, third = (int(probe.getsockname()[1]) for probe in probes)
+    for probe in probes:
+        probe.close()
+    return first, second, third

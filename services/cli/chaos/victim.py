@@ -1,0 +1,104 @@
+"""``millstream run`` with the nemesis's hand inside: ``python -m services.cli.chaos.victim run ...``.
+
+``MILLSTREAM_CHAOS_CRASH=point:n`` makes the process kill itself with SIGKILL when it comes by a point for the n-th
+time; ``MILLSTREAM_CHAOS_CLOCK=file`` adds the seconds in that file to the process's wall clock, read anew each time.
+Without them it is the ordinary command. Nothing of the engine knows of this module.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from services.transport.kafka_log import KafkaLog
+from services.transport.loop import StageLoop
+from services.transport.records import Output
+
+CRASH = "MILLSTREAM_CHAOS_CRASH"
+CLOCK = "MILLSTREAM_CHAOS_CLOCK"
+POINTS = ("mid-batch", "after-produce", "before-commit", "after-commit", "in-checkpoint", "in-recovery", "in-rebalance")
+
+
+class Bomb:
+    """Counts passes of one point and kills the process at the n-th."""
+
+    def __init__(self, armed: str) -> None:
+        self._point, _, number = armed.partition(":")
+        self._left = int(number)
+
+    def passing(self, point: str) -> None:
+        """Tell that the process is at a point."""
+        if point == self._point:
+            self._left -= 1
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(bomb: Bomb) -> None:
+    """Put the bomb into the places that matter."""
+    call, transact = KafkaLog._call, KafkaLog.transact
+    checkpoint, assigned, revoked = StageLoop.checkpoint, StageLoop._assigned, StageLoop._revoked
+    in_checkpoint = [False]
+
+    def calling(self: KafkaLog, what: Callable[..., object], doing: str, *arguments: object) -> None:
+        before = {"adding offsets to the transaction": "after-produce", "committing": "before-commit"}.get(doing)
+        if before:
+            bomb.passing("in-checkpoint" if in_checkpoint[0] else before)
+        call(self, what, doing, *arguments)
+        if doing == "committing" and not in_checkpoint[0]:
+            bomb.passing("after-commit")
+
+    def transacting(self: KafkaLog, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+        if not in_checkpoint[0]:
+            bomb.passing("mid-batch")
+        transact(self, outputs, next_offsets)
+
+    def checkpointing(self: StageLoop, partitions: Any) -> None:
+        in_checkpoint[0] = True
+        checkpoint(self, partitions)
+        in_checkpoint[0] = False
+
+    def recovering(self: StageLoop, partition: int, committed: int | None) -> int:
+        bomb.passing("in-recovery")
+        return assigned(self, partition, committed)
+
+    def revoking(self: StageLoop, partitions: Sequence[int]) -> None:
+        bomb.passing("in-rebalance")
+        revoked(self, partitions)
+
+    patches = {"_call": calling, "transact": transacting}
+    for name, patch in patches.items():
+        setattr(KafkaLog, name, patch)
+    for name, step in {"checkpoint": checkpointing, "_assigned": recovering, "_revoked": revoking}.items():
+        setattr(StageLoop, name, step)
+
+
+def step_clock(file: Path) -> None:
+    """Shift ``time.time`` and ``time.time_ns`` by the seconds that the file says."""
+    real_s, real_ns = time.time, time.time_ns
+
+    def offset_s() -> int:
+        return int(file.read_text() or 0) if file.exists() else 0
+
+    time.time = lambda: real_s() + offset_s()
+    time.time_ns = lambda: real_ns() + offset_s() * 1_000_000_000
+
+
+def main() -> None:
+    """Arm what the environment says, then be the ordinary command."""
+    armed, clock = os.environ.get(CRASH), os.environ.get(CLOCK)
+    if armed:
+        arm(Bomb(armed))
+    if clock:
+        step_clock(Path(clock))
+    from services.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()
