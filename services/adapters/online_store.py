@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,9 @@ from services.adapters.feast_codec import key_prefix
 from services.adapters.redis_cas import SCRIPT, SHA
 
 logger = logging.getLogger(__name__)
+
+# Feast warns each time it reads such a view from its registry; plain Feast clients of our repos meet only this module.
+warnings.filterwarnings("ignore", "Stream feature views are experimental", RuntimeWarning)
 
 _Rows = list[tuple[Any, dict[str, Any], datetime, datetime | None]]
 _TIMEOUTS_S: dict[str, Any] = {"socket_connect_timeout": 2.0, "socket_timeout": 10.0}

@@ -7,10 +7,12 @@ Exit codes: 0 done; 1 a check found something; 2 wrong usage; 69 a server cannot
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from services.errors import MillstreamError, Misconfigured, Retry
 
@@ -55,12 +57,15 @@ def exit_code(error: MillstreamError) -> int:
 
 def main() -> None:
     """Run the command line; errors made on purpose print their advice without a traceback."""
+    # Kafka clients' own remarks are for a worker's log; a command says itself what failed.
+    logging.getLogger("librdkafka").addHandler(logging.NullHandler())
     for name in MODULES:
         importlib.import_module(f"services.cli.{name}").register(app)
     try:
         app()
     except MillstreamError as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {error}", highlight=False)
+        told = Text.assemble((type(error).__name__, "bold red"), f": {error}")
+        Console(stderr=True).print(told, highlight=False, soft_wrap=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from services.errors import Misconfigured
+from services.cli.screen import humane, print_rows
 from services.settings import load_settings
 
 if TYPE_CHECKING:
@@ -32,18 +31,20 @@ def consume(
     from services.adapters.contracts import load_all
     from services.adapters.endpoints import resolve
     from services.adapters.schema_topic import SchemaResolver, read_schemas
+    from services.cli.newest import newest
 
     settings = load_settings()
     kafka = resolve(settings).kafka
     known = [contract.schema for contract in load_all(settings).values()]
     resolver = SchemaResolver(known, lambda: read_schemas(kafka), None)
     console = Console()
-    rows = list(_newest(kafka, topic, last, resolver))
+    rows = [_decoded(message.value(), resolver) for _, message in newest(kafka, topic, last)]
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row, default=_jsonable))
     elif rows:
-        console.print(_table(topic, rows[-last:]))
+        names = [name for name in rows[-1] if not name.endswith(("manifest", "body"))]
+        print_rows(console, [{name: humane(name, row.get(name)) for name in names} for row in rows], topic)
     else:
         console.print(f"{topic} has no records yet")
     if follow:
@@ -53,40 +54,6 @@ def consume(
 
 def _jsonable(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _table(topic: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=topic)
-    names = [name for name in rows[-1] if not name.endswith("manifest")][:12]
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if row.get(name) is None else str(row.get(name)) for name in names))
-    return table
-
-
-def _newest(
-    kafka: Mapping[str, str], topic: str, last: int, resolve: Callable[[SchemaId], Schema | None]
-) -> Iterator[dict[str, Any]]:
-    from confluent_kafka import Consumer, TopicPartition
-
-    from services.adapters.kafka_client import client_logger, read_committed
-    from services.adapters.topics import partition_counts
-
-    count = partition_counts(kafka, [topic]).get(topic)
-    if count is None:
-        raise Misconfigured(f"there is no topic {topic!r}; create the topology's with `millstream init`")
-    consumer = Consumer({**kafka, "group.id": "millstream.reader", "logger": client_logger})
-    found = []
-    for partition in range(count):
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
-        # Markers of transactions take offsets too: look further back than the number wanted.
-        start = max(low, high - 4 * last - 100)
-        for messages in read_committed(kafka, topic, partition, start, None):
-            found += [(message.timestamp()[1], message.offset(), message.value()) for message in messages]
-    consumer.close()
-    for _, _, value in sorted(found, key=lambda each: each[:2])[-last:]:
-        yield _decoded(value, resolve)
 
 
 def _follow(

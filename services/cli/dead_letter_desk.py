@@ -13,7 +13,7 @@ from services.adapters.schema_registry import connect
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.adapters.topics import partition_counts
 from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Schema
+from services.core.avro.schema import Schema, SchemaError
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, SCHEMAS
 
@@ -38,7 +38,7 @@ class Desk:
             [contract.schema for contract in self._contracts.values()], self._published, connect(settings)
         )
 
-    def _published(self) -> dict[int, Schema]:
+    def _published(self) -> dict[int, Schema | SchemaError]:
         return read_schemas(self._kafka) if partition_counts(self._kafka, [SCHEMAS]) else {}
 
     def letters(self, selection: Selection) -> Iterator[DeadLetter]:

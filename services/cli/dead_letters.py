@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
+from services.cli.screen import print_rows, progress
 from services.errors import Misconfigured
 from services.settings import load_settings
 
@@ -85,11 +85,18 @@ def list_command(
     if not shown:
         console.print("no dead letters" if reason is topic is stage is since is None else "no such dead letters")
         return
-    table = Table("id", "reason", "field", "detail", "when (UTC)", "sent back")
-    for letter in shown:
-        cells = (letter.id, letter.reason, letter.field, letter.detail, _time(letter.failed_at_ms))
-        table.add_row(*(escape(cell) for cell in cells), "yes" if letter.id in done else "")
-    console.print(table)
+    rows = [
+        {
+            "id": letter.id,
+            "reason": letter.reason,
+            "field": letter.field,
+            "when (UTC)": _time(letter.failed_at_ms),
+            "sent back": "yes" if letter.id in done else "",
+            "detail": letter.detail,
+        }
+        for letter in shown
+    ]
+    print_rows(console, rows)
     console.print(f"{len(shown):,} of {len(letters):,}; `millstream dead-letters show ID` shows one whole")
 
 
@@ -161,7 +168,7 @@ def redrive_command(
     if dry_run:
         plan = desk.plan(selection)
     else:
-        with Progress(console=console, transient=True) as bars:
+        with progress(console) as bars:
             bar = bars.add_task("sending back", total=None)
             plan = desk.redrive(selection, lambda done, total: bars.update(bar, completed=done, total=total))
     if as_json:
@@ -178,6 +185,13 @@ def redrive_command(
     for (name, why), count in sorted(Counter((letter.topic, letter.reason) for letter in plan.sent).items()):
         console.print(f"{count:,} {verb} back to {name} ({why})", markup=False, highlight=False)
     console.print(f"{len(plan.sent):,} {verb} back, {plan.already:,} were already", highlight=False)
+    if plan.sent and not dry_run:
+        console.print(
+            "Stages take them as new records. One that fails again is a new dead letter, so mend the cause first: "
+            "`millstream dead-letters summary` shows what waits.",
+            highlight=False,
+            soft_wrap=True,
+        )
     for name, count in sorted(Counter(letter.topic for letter in plan.homeless).items()):
         console.print(f"{count:,} stay: there is no topic {name} any more", markup=False, highlight=False)
     for letter in plan.gone:
@@ -213,10 +227,22 @@ def _print_counts(console: Console, letters: list[DeadLetter], done: set[str], *
         ]
         typer.echo(json.dumps(rows))
         return
-    table = Table("topic", "reason", "count", "sent back", title=f"{len(letters):,} dead letters")
+    if not letters:
+        console.print("no dead letters")
+        return
+    table = Table("topic", "reason", "wait", "sent back")
     for (topic, reason), count in sorted(counts.items()):
-        table.add_row(escape(topic), escape(reason), f"{count:,}", f"{sent[topic, reason]:,}")
-    console.print(table if letters else "no dead letters")
+        table.add_row(escape(topic), escape(reason), f"{count - sent[topic, reason]:,}", f"{sent[topic, reason]:,}")
+    console.print(table)
+    waiting = len(letters) - sent.total()
+    console.print(
+        f"{len(letters):,} dead letters; {waiting:,} wait for `millstream dead-letters redrive`, once the cause is "
+        "mended. One sent back that failed again is counted anew."
+        if waiting
+        else f"{len(letters):,} dead letters, all sent back",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _time(at_ms: int) -> str:

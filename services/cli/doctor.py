@@ -54,7 +54,9 @@ def doctor(
         typer.echo(json.dumps({"ok": not failed, "findings": found}, indent=2))
     else:
         console.print(_table(findings))
-        console.print("[red]Something is wrong; see above.[/]" if failed else "[green]Ready.[/]")
+        warned = sum(finding.level == "warn" for finding in findings)
+        ready = "[green]Ready.[/]" if not warned else f"[yellow]Nothing is broken, but see the {warned} above.[/]"
+        console.print("[red]Something is wrong; see above.[/]" if failed else ready)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -86,6 +88,8 @@ def checks(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Finding]
     yield "schema registry", lambda: probe_registry(settings)
     yield "contracts", lambda: check_contracts(settings)
     yield "feature repo", lambda: check_feature_repo(settings)
+    if not any(server.embedded and server.pid is None for server in (kafka, redis)):
+        yield "champion", lambda: check_champion(settings)
 
 
 def check_python() -> list[Finding]:
@@ -207,3 +211,17 @@ def check_feature_repo(settings: Settings) -> list[Finding]:
         f"project {declaration.project}: {views}; {declaration.service.name} reads {len(declaration.service.features)}"
     )
     return [Finding("Feature repo", "ok", f"{found} features")]
+
+
+def check_champion(settings: Settings) -> list[Finding]:
+    """Tell whether the promoted model fits the feature repo; what keeps from telling is told by other checks."""
+    from services.adapters.feature_repo import load_declaration
+    from services.cli.champion import champion_fit
+
+    try:
+        fit = champion_fit(endpoints.resolve(settings).kafka, load_declaration(settings))
+    except (MillstreamError, ImportError) as error:
+        return [Finding("Champion", "warn", "was not looked at", str(error))]
+    if fit.refused is None:
+        return [Finding("Champion", "ok", fit.found)]
+    return [Finding("Champion", "warn", fit.refused, f"until then {fit.found}")]

@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from services.cli.screen import print_rows, progress
 from services.errors import Misconfigured, Retry
-from services.settings import load_settings
+from services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from services.core.declaration import Declaration, KeyType
@@ -44,19 +45,35 @@ def show(as_json: JsonOption = False) -> None:
     from services.adapters.feature_repo import load_declaration
 
     console = Console()
+    settings = load_settings()
     with console.status("compiling the feature repo"):
-        declaration = load_declaration(load_settings())
+        declaration = load_declaration(settings)
     rows = described(declaration)
     if as_json:
         typer.echo(json.dumps({"project": declaration.project, "topic": declaration.topic, "features": rows}, indent=2))
         return
-    table = Table(title=f"{declaration.project}: features from topic {declaration.topic}")
-    for name in ("feature", "type", "what", "key", "read by"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(row[name] for name in ("feature", "type", "what", "key", "read_by")))
-    console.print(table)
-    console.print(f"without a model: {declaration.service.baseline}; decision from {declaration.service.threshold}")
+    shown = [{name.replace("_", " "): value for name, value in row.items()} for row in rows]
+    print_rows(console, shown, f"{declaration.project}: features from topic {declaration.topic}")
+    console.print(
+        f"without a model: {declaration.service.baseline}; decision from {declaration.service.threshold}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    _say_what_answers(console, settings, declaration)
+
+
+def _say_what_answers(console: Console, settings: Settings, declaration: Declaration) -> None:
+    """Tell whether the promoted model fits what is declared, if Kafka is there to ask."""
+    from services.adapters import endpoints
+    from services.cli.champion import champion_fit
+
+    if any(server.embedded and server.pid is None for server in endpoints.status(settings)):
+        return
+    fit = champion_fit(endpoints.resolve(settings).kafka, declaration)
+    if fit.refused is not None:
+        console.print(f"{fit.refused}; until then {fit.found}", style="yellow", markup=False, soft_wrap=True)
+    else:
+        console.print(fit.found, highlight=False)
 
 
 def described(declaration: Declaration) -> list[dict[str, str]]:
@@ -162,19 +179,17 @@ def entity_row(declaration: Declaration, keys: list[str]) -> dict[str, int | str
 
 def rebuild() -> None:
     """Write every online row again from the stages' committed state; workers may run meanwhile or not."""
-    from rich.progress import Progress
-
     from services.cli.assembly import assemble
     from services.cli.rebuilding import rebuild_view
 
     console = Console()
     with console.status("compiling the feature repo"):
         assembly = assemble(load_settings())
-    with Progress(console=console) as progress:
-        task = progress.add_task("online rows", total=None)
+    with progress(console, transient=False) as bars:
+        task = bars.add_task("online rows", total=None)
 
         def told(words: str, done: int, total: int) -> None:
-            progress.update(task, description=words, completed=done, total=total)
+            bars.update(task, description=words, completed=done, total=total)
 
         written = rebuild_view(assembly, told)
     console.print(f"{written} rows written; all others were there, or newer ones")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -13,11 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.cli.pace import pace_of
-from services.errors import MillstreamError
-from services.settings import load_settings
+from services.errors import MillstreamError, Misconfigured
+from services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from services.adapters.ingest import BadRow
+    from services.core.contracts import Contract
 
 _SHOWN = 20
 
@@ -53,6 +55,7 @@ def ingest_command(
     from services.adapters.contracts import load_contract
     from services.adapters.ingest import Progress, columns_for, ingest, resume_row
     from services.adapters.tabular import open_table
+    from services.cli.lateness import first_event_ms
     from services.cli.publishing import kafka_with, publisher_with_bar, writer_for
 
     pace = pace_of(rate, speed)
@@ -64,6 +67,7 @@ def ingest_command(
     columns = columns_for(table, contract, named)
     kafka = kafka_with(settings, [topic])
     writer = writer_for(settings, topic, contract)
+    _warn_of_late(console, settings, kafka, topic, first_event_ms(table, columns, contract, resume_from), contract)
     progress = Progress(resume_from)
     bad = _BadRows(rejected)
     total = max(0, min(limit or table.rows_at_most, table.rows_at_most - resume_from))
@@ -99,6 +103,25 @@ def ingest_command(
         raise failure
     if progress.bad_rows:
         raise typer.Exit(1)
+
+
+def _warn_of_late(
+    console: Console, settings: Settings, kafka: Mapping[str, str], topic: str, first_ms: int | None, contract: Contract
+) -> None:
+    """Say so if the file's events are older than what the stages still take."""
+    from services.adapters.feature_repo import load_declaration
+    from services.cli.lateness import late_warning, newest_event_ms
+
+    newest_ms = newest_event_ms(kafka, topic, contract)
+    if first_ms is None or newest_ms is None or first_ms >= newest_ms:
+        return
+    try:
+        declaration = load_declaration(settings)  # seconds: only once there is something to ask it
+    except Misconfigured:
+        return  # no stages run from here, so none turns anything away
+    said = late_warning(settings, topic, first_ms, newest_ms, declaration)
+    if said is not None:
+        console.print(f"[yellow]warning[/]: {escape(said)}", highlight=False, soft_wrap=True)
 
 
 def _mapping(options: list[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from services.cli.screen import humane, print_rows
 from services.errors import Misconfigured, Refused
 from services.settings import Settings, load_settings
 
@@ -65,7 +66,7 @@ def put_into_service(
 
 
 def list_models(name: NameOption = None, as_json: JsonOption = False) -> None:
-    """List versions with their metrics; * is the champion."""
+    """List versions with their metrics, and which one is champion."""
     from services.adapters.registry import open_registry
 
     settings = load_settings()
@@ -81,11 +82,12 @@ def list_models(name: NameOption = None, as_json: JsonOption = False) -> None:
         console.print(f"There is no model {name!r} yet; make one with `millstream train`.")
         return
     names = sorted({metric for _, metrics, _ in rows for metric in metrics})
-    table = Table("", "version", *names, title=f"model {name}")
+    shown = []
     for version, metrics, champion in rows:
-        mark = "*" if champion else "previous" if version == previous else ""
-        table.add_row(mark, str(version), *(f"{metrics[each]:.4f}" if each in metrics else "" for each in names))
-    console.print(table)
+        mark = "champion" if champion else "previous" if version == previous else ""
+        values = {each: humane(each, metrics.get(each)) for each in names}
+        shown.append({"version": str(version), "state": mark, **values})
+    print_rows(console, shown, f"model {name}")
 
 
 def show(version: int, name: NameOption = None, as_json: JsonOption = False) -> None:

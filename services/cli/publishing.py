@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from services.adapters.paced_publisher import PacedPublisher
 from services.adapters.producer import drain, open_producer
 from services.adapters.schema_registry import connect, registry_prefix
 from services.adapters.topics import partition_counts
+from services.cli.screen import progress
 from services.core.avro.encode import RecordWriter
 from services.core.contracts import Contract
 from services.core.pacing import Pace
@@ -77,7 +78,7 @@ def publisher_with_bar(
         TextColumn("{task.fields[rate]} events/s, {task.fields[acked]:,} acked, eta"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console) as bars:
+    with progress(console, *columns, transient=False) as bars:
         bar = bars.add_task(doing, total=total, rate="-", acked=0)
 
         def show() -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from services.cli.screen import progress
 from services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -26,15 +27,14 @@ def register(app: typer.Typer) -> None:
 
 def progress_bar(console: Console) -> Progress:
     """Return the bar that every long command shows."""
-    return Progress(
+    return progress(
+        console,
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-        console=console,
-        transient=True,
     )
 
 

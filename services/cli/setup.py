@@ -9,6 +9,7 @@ from services.adapters.endpoints import resolve
 from services.adapters.schema_topic import publish_schemas
 from services.adapters.topics import create_topics
 from services.cli.assembly import Assembly, assemble
+from services.cli.champion import champion_fit
 from services.settings import Settings
 
 
@@ -27,4 +28,6 @@ def initialise(settings: Settings, say: Callable[[str], None]) -> Assembly:
     publish_schemas(endpoints.kafka, assembly.schemas)
     feature_repo.apply(settings)
     say(f"Feast project {assembly.declaration.project}: {len(assembly.declaration.views)} stream views applied")
+    fit = champion_fit(endpoints.kafka, assembly.declaration)
+    say(f"{fit.refused}; until then {fit.found}" if fit.refused else fit.found)
     return assembly

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
 from services.cli.pace import pace_of
+from services.cli.screen import progress
 from services.errors import Misconfigured
 from services.settings import load_settings
 
@@ -60,7 +60,7 @@ def simulate_command(
     console = Console(stderr=True)
     start_ms = int(start.replace(tzinfo=UTC).timestamp()) * 1000
     simulation = Simulation(customers, terminals, days, start_ms, radius, seed)
-    with Progress(console=console, transient=True) as bars:
+    with progress(console) as bars:
         bar = bars.add_task("simulating customers", total=customers)
         stream = simulate(simulation, lambda done, _total: bars.update(bar, completed=done))
     told: dict[str, object] = {"transactions": stream.length, "frauds": int(stream.columns["is_fraud"].sum())}

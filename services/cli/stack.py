@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from services.adapters import endpoints
+from services.cli.screen import steps
 from services.settings import load_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the endpoints as JSON.")]
@@ -27,14 +28,7 @@ def up(as_json: AsJson = False) -> None:
     console = Console(stderr=as_json)
     began = time.monotonic()
     with console.status("starting") as status:
-
-        def on_step(text: str) -> None:
-            if console.is_terminal:
-                status.update(text)
-            else:
-                console.print(text, highlight=False)
-
-        endpoints.start(settings, on_step)
+        endpoints.start(settings, steps(console, status.update))
     servers = endpoints.status(settings)
     if as_json:
         typer.echo(json.dumps({s.name.lower(): {"address": s.address, "embedded": s.embedded} for s in servers}))

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from services.cli.models import metric_title, put_into_service
 from services.cli.replay import day_ms
+from services.cli.screen import progress
 from services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -202,11 +203,11 @@ def _with_bar(features: pl.DataFrame, spec: TrainSpec, console: Console) -> Trai
         TextColumn("trees {task.fields[note]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress(console, *columns) as bar:
         task = bar.add_task(f"train on {features.height:,} events", total=spec.growth.rounds, note="")
 
-        def show(progress: Grown) -> None:
-            bar.update(task, completed=progress.trees, note=f"validation AP {progress.best:.4f}")
+        def show(grown: Grown) -> None:
+            bar.update(task, completed=grown.trees, note=f"validation AP {grown.best:.4f}")
 
         return fit(features, spec, time.time_ns() // 1_000_000, show)
 
@@ -214,9 +215,9 @@ def _with_bar(features: pl.DataFrame, spec: TrainSpec, console: Console) -> Trai
 def _report(trained: Trained, group: str, console: Console) -> None:
     rows, positives = trained.manifest.training.rows, trained.manifest.training.positives
     sizes = ", ".join(f"{part} {rows[part]:,} ({positives[part]:,} positive)" for part in rows)
-    console.print(f"  {trained.manifest.params['trees']} trees; events: {sizes}")
+    console.print(f"  {trained.manifest.params['trees']} trees; events: {sizes}", soft_wrap=True)
     measured = ", ".join(f"{metric_title(name, group)} [bold]{value:.4f}[/]" for name, value in trained.metrics.items())
-    console.print(f"  on the holdout part: {measured}")
+    console.print(f"  on the holdout part: {measured}", soft_wrap=True)
 
 
 def _promote(

@@ -125,8 +125,8 @@ def _promotions(
             score.swap(Champion.load(model, service, assembly.settings.score_threads, define(assembly.declaration)))
             logger.info("model %s version %s answers from now on", model.name, model.version)
         except Refused as error:
-            serving = score.champion.version if score.champion is not None else "the declared rule"
-            logger.error("model %s version %s refused: %s; %s goes on", model.name, model.version, error, serving)
+            serving = f"version {score.champion.version}" if score.champion is not None else "the declared rule"
+            logger.error("%s; %s goes on", error, serving)
 
     present = latest(endpoints.kafka, service.name)
     if present is None:
@@ -135,10 +135,14 @@ def _promotions(
         offer(present)
     watcher = PromotionWatcher(endpoints.kafka, service.name)
     stack.callback(watcher.close)
+    offered = present
 
     def before_batch() -> None:
+        nonlocal offered
         promoted = watcher.take()
-        if promoted is not None and (score.champion is None or promoted.version != score.champion.version):
+        # The first one heard may be the one offered above, and a refusal is not worth repeating.
+        if promoted is not None and promoted != offered:
+            offered = promoted
             offer(promoted)
 
     return before_batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import polars as pl
@@ -19,8 +19,9 @@ from services.adapters.producer import drain, open_producer
 from services.cli.assembly import Assembly
 from services.cli.demo.history import Bookmark, Past, replay_past, seed_state, simulated
 from services.cli.demo.screen import Screen
-from services.cli.demo.watching import Watcher
+from services.cli.demo.watching import Seen, Watcher
 from services.cli.demo.worker_processes import WorkerProcess, start_workers
+from services.cli.screen import steps
 from services.cli.setup import initialise
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
@@ -28,6 +29,8 @@ from services.core.batch import Batch
 from services.core.pacing import Pace
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, PREDICTIONS
+
+_LINE_EVERY_S = 5.0
 
 
 def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: int, fresh: bool) -> None:
@@ -44,10 +47,10 @@ def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: in
             servers.stop(settings)
             servers.wipe(settings)
             bookmark.forget()
-        endpoints = servers.start(settings, lambda words: console.print(f"  [dim]{words}[/]"))
+        endpoints = servers.start(settings, steps(console))
     console.print(f"  Kafka {endpoints.kafka['bootstrap.servers']}, Valkey {endpoints.redis_url}")
     with _timed(console, "topics, schemas and the Feast repo"):
-        assembly = initialise(settings, lambda words: console.print(f"  [dim]{words}[/]"))
+        assembly = initialise(settings, lambda words: console.print(f"  [dim]{words}[/]", soft_wrap=True))
     with _timed(console, "the Fraud Detection Handbook's card payments"):
         past = simulated(settings.state_dir / "demo", console)
     frauds = int(past.stream["is_fraud"].sum())
@@ -154,7 +157,7 @@ def _stream(
     feed.start()
     interrupted = False
     try:
-        with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
+        with _shown(console, screen) as show:
             settled_s = None
             while True:
                 for failure in (feed.failure, watcher.failure):
@@ -163,7 +166,7 @@ def _stream(
                 for worker in workers:
                     worker.check()
                 deliveries = feed.publisher.deliveries
-                live.update(screen.frame(watcher.seen, deliveries.sent, deliveries.acked, until_s - time.monotonic()))
+                show(watcher.seen, deliveries.sent, deliveries.acked, until_s - time.monotonic())
                 outcomes = watcher.seen.outcomes
                 if not feed.is_alive() and (
                     outcomes >= deliveries.acked or (settled_s or time.monotonic()) < time.monotonic() - 20
@@ -183,6 +186,24 @@ def _stream(
         bookmark.write(feed.next_row)
         watcher.close()
     _summary(console, watcher, feed, screen, interrupted)
+
+
+@contextmanager
+def _shown(console: Console, screen: Screen) -> Iterator[Callable[[Seen, int, int, float], None]]:
+    """Give what shows the state of the run: a live view on a terminal, and elsewhere a line now and then."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            yield lambda *state: live.update(screen.frame(*state))
+        return
+    told_s = time.monotonic()
+
+    def line(seen: Seen, published: int, acked: int, seconds_left: float) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s >= _LINE_EVERY_S:
+            told_s = time.monotonic()
+            console.print(f"  {screen.line(seen, published, acked, seconds_left)}", highlight=False, soft_wrap=True)
+
+    yield line
 
 
 def _summary(console: Console, watcher: Watcher, feed: _Feed, screen: Screen, interrupted: bool) -> None:
@@ -216,4 +237,5 @@ def _what_next(console: Console, past: Past) -> None:
         "  millstream demo                                        go on where this run stopped\n"
         "  millstream down                                        stop the servers; --wipe forgets everything",
         highlight=False,
+        soft_wrap=True,
     )

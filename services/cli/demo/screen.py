@@ -30,6 +30,13 @@ def when(event_time_ms: int) -> str:
     return datetime.fromtimestamp(event_time_ms / 1000, UTC).strftime("%d %b %Y %H:%M:%S") if event_time_ms else "-"
 
 
+def _percentiles(seen: Seen) -> tuple[float, float]:
+    """Return median and 99th percentile of the newest latencies, milliseconds."""
+    recent = np.array(list(seen.latencies_ms)[-5000:] or [np.nan])
+    p50, p99 = np.percentile(recent, [50, 99])
+    return float(p50), float(p99)
+
+
 class Screen:
     """Draws the state of a run; keeps what rates need between two frames."""
 
@@ -55,9 +62,19 @@ class Screen:
                 self._figures(seen, published, acked, outcomes, seconds_left), self._last(seen), self._fraud(seen)
             )
 
+    def line(self, seen: Seen, published: int, acked: int, seconds_left: float) -> str:
+        """Return the state of the run in one line."""
+        with seen.lock:
+            outcomes = seen.outcomes
+            p50, p99 = _percentiles(seen)
+            return (
+                f"{published:,} published, {outcomes:,} answered, lag {max(0, acked - outcomes):,}, p50 {p50:.0f} ms, "
+                f"p99 {p99:.0f} ms, {seen.dead_letters:,} dead letters, {seen.caught} of {seen.frauds} frauds caught, "
+                f"{max(0.0, seconds_left):.0f} s left"
+            )
+
     def _figures(self, seen: Seen, published: int, acked: int, outcomes: int, seconds_left: float) -> Panel:
-        recent = np.array(list(seen.latencies_ms)[-5000:] or [np.nan])
-        p50, p99 = np.percentile(recent, [50, 99])
+        p50, p99 = _percentiles(seen)
         table = Table.grid(padding=(0, 3))
         rate = self._rates[-1] if self._rates else 0.0
         table.add_row("events/s", f"[bold]{rate:,.0f}[/]", sparkline(list(self._rates)))
