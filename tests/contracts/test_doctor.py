@@ -43,6 +43,7 @@ def test_exit_code_and_json_follow_the_findings(app: typer.Typer, monkeypatch: p
         "found": "hm [bracketed]",
         "advice": "look",
     }
+    assert "Ready." not in CliRunner().invoke(app, ["doctor"]).stdout, "something is left to do"
     found.append(Finding("Three", "fail", "broken", "mend it"))
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1

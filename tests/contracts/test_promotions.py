@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
-from fakes_models import a_version
+from fakes_models import a_declaration, a_version
 
+from services.adapters import promotions
 from services.adapters.endpoints import Endpoints
 from services.adapters.producer import Deliveries, drain, open_producer
 from services.adapters.producer import publish as queue
 from services.adapters.promotions import PromotionWatcher, latest, publish
 from services.adapters.topics import create_topics
+from services.cli.champion import champion_fit
+from services.cli.workers import _promotions
 from services.errors import Refused
+from services.settings import load_settings
 from services.topology import MODELS, SCHEMAS, Topic
 
 pytestmark = pytest.mark.kafka
@@ -91,3 +97,30 @@ def test_a_model_of_several_megabytes_travels_and_one_too_large_is_refused(broke
     with pytest.raises(Refused, match="fewer trees"):
         publish(broker, replace(model, body="x" * 17_000_000))
     assert latest(broker, model.name) == large
+
+
+def test_a_champion_that_does_not_fit_is_announced_and_refused_once(kafka, broker, model, monkeypatch, caplog):
+    declared = a_declaration()
+    declared = replace(declared, service=replace(declared.service, name=model.name))
+    assert champion_fit(broker, declared).refused is None
+    assert "the declared rule answers" in champion_fit(broker, declared).found
+    publish(broker, model)  # trained for the service "meters"
+    fit = champion_fit(broker, declared)
+    assert fit.refused is not None
+    assert "meters" in fit.refused
+    assert "millstream train" in fit.refused
+
+    second = replace(model, version=2)
+    heard = iter([model, None, second, second])
+    watcher = SimpleNamespace(take=lambda: next(heard), close=lambda: None)
+    monkeypatch.setattr(promotions, "PromotionWatcher", lambda *_: watcher)
+    assembly = SimpleNamespace(declaration=declared, settings=load_settings({}))
+    with contextlib.ExitStack() as stack:
+        before_batch = _promotions(assembly, kafka, SimpleNamespace(champion=None, swap=pytest.fail), stack)
+        for _ in range(4):
+            before_batch()
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert [text.partition(" is refused")[0] for text in told] == [
+        f"model {model.name!r} version {version}" for version in (1, 2)
+    ]
+    assert all(text.endswith("the declared rule goes on") for text in told)
