@@ -1,0 +1,92 @@
+"""How complete the labels are, in counts that follow from what the ledger holds.
+
+A tally is an int64 vector. What a micro-batch adds to it is what its events count for afterwards less what they
+counted for before, so the tally is the sum over all events held: independent of order and repetition.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core.batch import Rows
+from services.core.ledger.fold import Folded, Held
+from services.core.ledger.resolution import Resolved
+
+STATES: Final = ("pending", "labelled", "retracted", "waiting", "conflicts")
+"""Predictions nobody has spoken of in time; with a label; whose labels were all taken back; events with labels and no
+prediction; predictions whose sources contradict each other. Each is a number of events."""
+
+EVENTS: Final = ("repeated_predictions", "repeated_labels", "forgotten", "unmatched", "retired")
+"""Predictions and labels that said nothing new; at the horizon: predictions never labelled, events labelled but never
+predicted, and labelled predictions whose time for corrections is over."""
+
+COUNTERS: Final = (*STATES, *EVENTS)
+_STEPS = 32  # delays are told apart to 1/32 of their size
+_OCTAVES = 32  # of seconds: up to 136 years
+SIZE: Final = len(COUNTERS) + _STEPS * _OCTAVES
+
+
+def of_batch(folded: Folded, repeated_predictions: int, repeated_labels: int) -> NDArray[np.int64]:
+    """Return what a folded micro-batch adds to the tally, int64 of shape (`SIZE`,)."""
+    tally = of_held(folded.held, folded.after) - of_held(folded.held_before, folded.before)
+    tally[COUNTERS.index("repeated_predictions")] += repeated_predictions
+    tally[COUNTERS.index("repeated_labels")] += repeated_labels
+    return tally
+
+
+def of_held(held: Held, resolved: Resolved) -> NDArray[np.int64]:
+    """Return what n events count for, int64 of shape (`SIZE`,); events of which nothing is held count for nothing."""
+    tally = np.zeros(SIZE, dtype=np.int64)
+    n = len(held.predicted)
+    labelled = resolved.labels >= 0
+    decided = resolved.known_at_ms >= 0
+    states = {
+        "pending": held.predicted & ~decided,
+        "labelled": labelled,
+        "retracted": decided & ~labelled,
+        "waiting": ~held.predicted & (held.labels.counts(n) > 0),
+        "conflicts": resolved.conflicts,
+    }
+    for position, name in enumerate(STATES):
+        tally[position] = np.count_nonzero(states[name])
+    delay_s = (resolved.known_at_ms - held.event_time_ms)[labelled] / 1000.0
+    tally[len(COUNTERS) :] = np.bincount(_cells(delay_s), minlength=_STEPS * _OCTAVES)
+    return tally
+
+
+def counters(tally: NDArray[np.int64]) -> dict[str, int]:
+    """Return the counters of a tally by name, see `STATES` and `EVENTS`."""
+    return dict(zip(COUNTERS, tally[: len(COUNTERS)].tolist(), strict=True))
+
+
+def coverage(tally: NDArray[np.int64]) -> float:
+    """Return the share of predictions held that have a label, in [0, 1]; NaN without any."""
+    count = counters(tally)
+    predictions = count["pending"] + count["labelled"] + count["retracted"]
+    return count["labelled"] / predictions if predictions else float("nan")
+
+
+def delay_quantile_s(tally: NDArray[np.int64], quantile: float) -> float:
+    """Return a quantile of the time from event to label of labelled predictions, in seconds; NaN without any.
+
+    Parameters
+    ----------
+    quantile : float
+        In [0, 1]. The answer is right to 1/32 of 1 s + itself.
+    """
+    held = tally[len(COUNTERS) :]
+    total = int(held.sum())
+    if not total:
+        return float("nan")
+    cell = int(np.searchsorted(np.cumsum(held), max(1, int(np.ceil(quantile * total)))))
+    return float(np.ldexp(1 + cell % _STEPS / _STEPS, cell // _STEPS) - 1)
+
+
+def _cells(delay_s: NDArray[np.float64]) -> Rows:
+    """Return the place of each delay in the histogram: octave of 1 s + delay, and 32 steps within it."""
+    mantissa, exponent = np.frexp(1 + np.maximum(delay_s, 0))
+    cells: Rows = (exponent - 1) * _STEPS + ((2 * mantissa - 1) * _STEPS).astype(np.int64)
+    return np.minimum(cells, _STEPS * _OCTAVES - 1)
