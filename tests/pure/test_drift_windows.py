@@ -76,16 +76,31 @@ def test_benjamini_hochberg_is_that_of_scipy(p_values: list[float]) -> None:
     assert np.isnan(found[~kept]).all()
 
 
-def test_an_hour_seen_often_is_taken_as_it_is_and_one_never_seen_as_its_neighbours() -> None:
+def test_an_hour_seen_often_is_taken_as_it_is_and_one_never_seen_as_its_hour_and_day_foretell() -> None:
     seen = np.zeros((168, 2))
     seen[0] = 100_000, 0
     seen[24] = 0, 100_000
     shares = seasonal_shares(seen)
     assert shares[0] == pytest.approx([1, 0], abs=1e-2)
     assert shares[24] == pytest.approx([0, 1], abs=1e-2)
-    assert shares[48] == pytest.approx([0.5, 0.5])  # same hour of other days
-    assert shares[5] == pytest.approx([0.5, 0.5])  # never seen on any day
+    assert shares[5] == pytest.approx([1, 0], abs=1e-2)  # as that Monday
+    assert shares[24 + 5] == pytest.approx([0, 1], abs=1e-2)  # as that Tuesday
+    assert shares[48] == pytest.approx([0.5, 0.5])  # as that hour
+    assert shares[48 + 5] == pytest.approx([0.5, 0.5])  # as all there is
     assert shares.sum(axis=1) == pytest.approx(np.ones(168))
+
+
+def test_hours_and_weekdays_are_put_together_where_little_was_seen() -> None:
+    """Log-odds of hour and weekday add up here: nearer the truth than each hour on its own, or the hour of the day."""
+    rng = np.random.default_rng(2)
+    hour, weekday = rng.normal(0, 1, 24), rng.normal(0, 1, 7)
+    truth = 1 / (1 + np.exp(-(hour[None] + weekday[:, None]).ravel()))
+    ones = rng.binomial(40, truth)
+    shares = seasonal_shares(np.stack([40 - ones, ones], axis=1))
+    by_hour = np.tile((ones.reshape(7, 24) / 40).mean(axis=0), 7)
+    missed = np.abs(shares[:, 1] - truth).mean()
+    assert missed < 0.9 * np.abs(ones / 40 - truth).mean()
+    assert missed < 0.5 * np.abs(by_hour - truth).mean()
 
 
 def test_the_week_begins_on_monday() -> None:

@@ -14,6 +14,8 @@ References
 .. [2] Westfall, Young (1993), "Resampling-Based Multiple Testing", Wiley.
 .. [3] Coles (2001), "An Introduction to Statistical Modeling of Extreme Values", Springer, chapters 4 and 5: excesses
        over a high threshold, and clusters of them told apart by runs.
+.. [4] Geisser (1993), "Predictive Inference", Chapman and Hall: with n values of an exponential law of unknown mean,
+       the next one exceeds ``n * (p**(-1/n) - 1)`` times their mean with probability p.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from services.core.drift.detector import Floats
 
 DAY_MS: Final = 86_400_000
 _SURE: Final = 20  # alarms that must have been seen on resampled history for their rate to be read off it
+_SEEN: Final = 5  # and so many in the history itself: resampling repeats its extremes, and knows none beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,8 @@ def calibrate_series(
     slots_per_day: int,
     budget: Budget,
     *,
-    block_days: int = 1,
+    window_days: Floats | None = None,
+    block_days: int = 7,
     years: float = 2.0,
     seed: int = 0,
 ) -> Thresholds:
@@ -175,8 +179,13 @@ def calibrate_series(
         Days of history.
     slots_per_day : int
     budget : Budget
+    window_days : float64 ndarray of shape (m,), optional
+        How many days each monitor's statistic looks back on. Of a statistic over a week, two months show no more than
+        nine different values, and the next one may well lie beyond them: its scale is widened to the 99th percentile
+        of what nine values foretell [4]_.
     block_days : int
-        Length of the blocks; longer ones keep what goes on over more than a day, out of fewer different histories.
+        Length of the blocks. It should reach as far as events depend on each other, e.g. through features over a week;
+        blocks of a day take such wandering for drift. Longer ones make fewer different histories.
     years : float
         How much history to resample.
     seed : int
@@ -197,14 +206,25 @@ def calibrate_series(
         raise ValueError(f"monitors {silent} had no statistic on the reference: it is too short or too thin for them")
     centre, tail = np.nanquantile(together, [0.5, 0.99], axis=0)
     scale = np.maximum(tail - centre, np.finfo(np.float64).tiny)
+    if window_days is not None:
+        scale *= _widening(np.maximum(days / window_days, 1.0))
     worst = [np.nanmax((each - centre) / scale, axis=1, initial=-np.inf) for each in found]
     spoken = sum(int(np.isfinite(each).sum()) for each in worst) / slots_per_day
-    level, extrapolated = _level(worst, budget.per_day * spoken, budget.quiet_slots)
+    least = max(_SURE, _SEEN * spoken / days)
+    level, extrapolated = _level(worst, budget.per_day * spoken, least, budget.quiet_slots)
     return Thresholds(centre, scale, level, spoken, extrapolated)
 
 
-def _level(worst: list[Floats], allowed: float, quiet_slots: int) -> tuple[float, bool]:
-    """Return the lowest level above which the runs open ``allowed`` incidents at most, and whether it is a guess."""
+def _widening(values: Floats) -> Floats:
+    """Return the predictive 99th percentile from so many values over that of a known law [4]_, >= 1."""
+    return np.asarray(values * (100.0 ** (1.0 / values) - 1.0) / math.log(100.0))
+
+
+def _level(worst: list[Floats], allowed: float, least: float, quiet_slots: int) -> tuple[float, bool]:
+    """Return the lowest level above which the runs open ``allowed`` incidents at most, and whether it is extrapolated.
+
+    Fewer than ``least`` are not read off the runs.
+    """
 
     def opened(level: float) -> int:
         return sum(len(openings(each[:, None], np.array([level]), quiet_slots)) for each in worst)
@@ -212,7 +232,7 @@ def _level(worst: list[Floats], allowed: float, quiet_slots: int) -> tuple[float
     # From the top down: far enough down, incidents run into one another and their number falls again.
     ranked = np.sort(np.concatenate(worst))[::-1]
     ranked = ranked[np.isfinite(ranked)]
-    wanted = max(allowed, float(_SURE))
+    wanted = max(allowed, least)
     fine, coarse = 0, 1
     while coarse < len(ranked) and opened(ranked[coarse]) <= wanted:
         fine, coarse = coarse, coarse * 2
@@ -221,7 +241,7 @@ def _level(worst: list[Floats], allowed: float, quiet_slots: int) -> tuple[float
         middle = (fine + coarse) // 2
         fine, coarse = (middle, coarse) if opened(ranked[middle]) <= wanted else (fine, middle)
     level = float(ranked[fine])
-    if allowed >= _SURE:
+    if allowed >= least:
         return level, False
     peaks = np.concatenate([_peaks(each, level, quiet_slots) for each in worst])
     mean_excess = float(peaks.mean() - level) if len(peaks) else 0.0

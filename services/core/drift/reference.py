@@ -62,22 +62,21 @@ class Reference:
         return hour_of_week((self.first_slot + np.arange(len(self.counts))) * self.plan.slot_ms)
 
 
-def expected_without_own_week(reference: Reference) -> Floats:
-    """Return what to expect in each slot, going by all other weeks, float64 of shape (t, c, b).
+def expected_from_other_half(reference: Reference) -> Floats:
+    """Return what to expect in each slot, going by the half of the weeks it is not in, float64 of shape (t, c, b).
 
-    With its own week among them, a window would look more usual than a future one will.
+    Days to come lie apart from the reference. Windows held against a profile made of themselves, or of days so near
+    that they resemble each other, would look more usual than those will.
     """
     counts, hours = reference.counts, reference.hours()
-    weeks = np.arange(len(counts)) // (7 * reference.slots_per_day)
-    total = np.zeros((HOURS, *counts.shape[1:]), dtype=np.int64)
-    np.add.at(total, hours, counts)
+    slots_per_week = 7 * reference.slots_per_day
+    second = np.arange(len(counts)) >= max(1, len(counts) // slots_per_week // 2) * slots_per_week
     expected = np.empty(counts.shape)
     events = counts.sum(axis=-1, keepdims=True)
-    for week in range(int(weeks.max()) + 1):
-        rows = np.flatnonzero(weeks == week)
-        own = np.zeros_like(total)
-        np.add.at(own, hours[rows], counts[rows])
-        expected[rows] = events[rows] * seasonal_shares(total - own)[hours[rows]]
+    for half in (second, ~second):
+        other = np.zeros((HOURS, *counts.shape[1:]), dtype=np.int64)
+        np.add.at(other, hours[~half], counts[~half])
+        expected[half] = events[half] * seasonal_shares(other)[hours[half]]
     return expected
 
 
@@ -86,7 +85,7 @@ def calibrate(
     binning: Binning,
     budget: Budget,
     *,
-    block_days: int = 1,
+    block_days: int = 7,
     years: float = 2.0,
     seed: int = 0,
 ) -> Thresholds:
@@ -99,14 +98,18 @@ def calibrate(
     """
     if reference.days < 14:
         raise ValueError(f"{reference.days} whole days of reference are too few to calibrate on: give 14 or more")
-    expected = expected_without_own_week(reference)
+    expected = expected_from_other_half(reference)
     per_day = reference.slots_per_day
 
     def series(days: Rows) -> Floats:
         slots = (days[:, None] * per_day + np.arange(per_day)).ravel()
         return statistics_over_time(reference.counts[slots], expected[slots], binning.bins, reference.plan)
 
-    return calibrate_series(series, reference.days, per_day, budget, block_days=block_days, years=years, seed=seed)
+    monitors = reference.plan.monitors(binning.columns)
+    window_days = np.array([window_ms / DAY_MS for _, _, window_ms in monitors])
+    return calibrate_series(
+        series, reference.days, per_day, budget, window_days=window_days, block_days=block_days, years=years, seed=seed
+    )
 
 
 def held_out_rate(held_out: Reference, binning: Binning, thresholds: Thresholds, budget: Budget) -> Achieved:

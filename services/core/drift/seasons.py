@@ -13,7 +13,7 @@ from services.core.drift.detector import Floats
 HOUR_MS: Final = 3_600_000
 HOURS: Final = 168
 _MONDAY: Final = 72  # 1970-01-01 was a Thursday
-_STRENGTH: Final = 100.0
+_STRENGTH: Final = 50.0
 
 
 def hour_of_week(times_ms: Rows) -> Rows:
@@ -30,8 +30,9 @@ def hour_of_week(times_ms: Rows) -> Rows:
 def seasonal_shares(counts: NDArray[Any]) -> Floats:
     """Return what share of events to expect in each bin at each hour of the week.
 
-    An hour seen in few weeks is noisy, so each is drawn towards the same hour of any day, and that towards the whole,
-    as if 100 events of it had been seen as well (a Dirichlet prior).
+    An hour seen in few weeks is noisy, so each is drawn towards what its hour of the day and its weekday foretell
+    together (their shares multiplied, as in a log-linear model without interaction), as if 50 such events had been seen
+    as well; and hours and weekdays are drawn towards the whole in the same way (Dirichlet priors).
 
     Parameters
     ----------
@@ -44,9 +45,13 @@ def seasonal_shares(counts: NDArray[Any]) -> Floats:
         Over b they sum to 1 (to 0 if nothing at all was seen).
     """
     week = counts.reshape(7, 24, *counts.shape[1:]).astype(np.float64)
-    hours = week.sum(axis=0)
-    whole = hours.sum(axis=0)
+    whole = week.sum(axis=(0, 1))
     overall = whole / np.maximum(whole.sum(axis=-1, keepdims=True), 1.0)
-    daily = (hours + _STRENGTH * overall) / (hours.sum(axis=-1, keepdims=True) + _STRENGTH)
-    weekly = (week + _STRENGTH * daily) / (week.sum(axis=-1, keepdims=True) + _STRENGTH)
-    return np.asarray(weekly.reshape(counts.shape))
+    hour, weekday = _drawn(week.sum(axis=0), overall), _drawn(week.sum(axis=1), overall)
+    both = hour[None] * weekday[:, None] / np.where(overall > 0, overall, 1.0)
+    both /= np.maximum(both.sum(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+    return np.asarray(_drawn(week, both).reshape(counts.shape))
+
+
+def _drawn(counts: Floats, towards: Floats) -> Floats:
+    return np.asarray((counts + _STRENGTH * towards) / (counts.sum(axis=-1, keepdims=True) + _STRENGTH))
