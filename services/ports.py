@@ -90,3 +90,36 @@ class ModelRegistry(Protocol):
 
     def versions(self, name: str) -> list[tuple[int, Mapping[str, float], bool]]:
         """Return (version, metrics, is champion), oldest first."""
+
+
+class LedgerStore(Protocol):
+    """The rows of one partition's label ledger, in order of their keys, and the offsets they are valid for.
+
+    A store that was opened is empty or valid for exactly `offsets`, whatever happened to the process that wrote it.
+    """
+
+    def offsets(self) -> Mapping[str, int]:
+        """Return, per input topic, the offset before which everything is in the rows; {} if the store is new."""
+
+    def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values at these keys, None where there is none."""
+
+    def scan(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return the first rows with start <= key < end, in order of their keys, at most ``limit``."""
+
+    def write(
+        self, keys: Sequence[bytes], values: Sequence[bytes], deleted: Sequence[bytes], offsets: Mapping[str, int]
+    ) -> None:
+        """Put rows, delete rows and set offsets (those of other topics stay), all or nothing.
+
+        Raises
+        ------
+        Stop
+            The disk refuses, e.g. it is full; nothing was written.
+        """
+
+    def clear(self) -> None:
+        """Lose every row and offset."""
+
+    def close(self) -> None:
+        """Let go of the files; nothing else may be called afterwards."""

@@ -92,7 +92,7 @@ class Ledger:
         sets = folded.held.labels.encode(EVENTS)
         self.rows = [(sets[i] or None) if folded.relabelled[i] else row for i, row in enumerate(self.rows)]
         self.predicted, self.times = folded.held.predicted, folded.held.event_time_ms
-        self.tally += of_batch(folded, 0, 0)
+        self.tally += of_batch(folded, int(folded.arrived.sum()), folded.news)
 
 
 def believed(statements: Sequence[Says], event: int, event_time: int) -> tuple[int, int, str] | None:

@@ -53,6 +53,8 @@ class Folded:
         Events whose example must be published, ascending.
     versions : int64 ndarray of shape (n,)
         Of the label sets afterwards; the revision of each example.
+    news : int
+        Statements in the micro-batch that were not held, each counted once.
     """
 
     held_before: Held
@@ -63,6 +65,7 @@ class Folded:
     after: Resolved
     publish: Rows
     versions: Rows
+    news: int
 
 
 def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, labels: LabelSets) -> Folded:
@@ -83,7 +86,8 @@ def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, label
     arrived = predicted & ~held.predicted
     there = held.predicted | arrived
     times_ms = np.where(arrived, event_time_ms, held.event_time_ms)
-    after = Held(there, times_ms, held.labels.joined(labels).settled(there, times_ms + policy.horizon_ms))
+    union = held.labels.joined(labels)
+    after = Held(there, times_ms, union.settled(there, times_ms + policy.horizon_ms))
     versions = after.labels.versions(n)
     # A stamp is at least 1: a set that lost statements and one that gained some differ in count or in sum.
     relabelled = (versions != held.labels.versions(n)) | (after.labels.counts(n) != held.labels.counts(n))
@@ -98,4 +102,5 @@ def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, label
         now,
         np.flatnonzero(now.differs(was)),
         versions,
+        len(union.owners) - len(held.labels.owners),
     )

@@ -114,6 +114,10 @@ class LabelSets:
         last[:-1] = (kept.owners[1:] != kept.owners[:-1]) | (kept.sources[1:] != kept.sources[:-1])
         return kept._take(last | ~predicted[kept.owners])
 
+    def about(self, events: Mask) -> LabelSets:
+        """Return the sets of the events under the mask; owners stay as they are."""
+        return self._take(events[self.owners])
+
     def _take(self, mask: Mask) -> LabelSets:
         return LabelSets(self.owners[mask], self.sources[mask], self.stamps[mask])
 

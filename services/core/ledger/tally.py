@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from services.core.batch import Rows
 from services.core.ledger.fold import Folded, Held
+from services.core.ledger.horizon import Due
 from services.core.ledger.resolution import Resolved
 
 STATES: Final = ("pending", "labelled", "retracted", "waiting", "conflicts")
@@ -29,11 +30,23 @@ _OCTAVES = 32  # of seconds: up to 136 years
 SIZE: Final = len(COUNTERS) + _STEPS * _OCTAVES
 
 
-def of_batch(folded: Folded, repeated_predictions: int, repeated_labels: int) -> NDArray[np.int64]:
-    """Return what a folded micro-batch adds to the tally, int64 of shape (`SIZE`,)."""
+def of_batch(folded: Folded, predictions: int, labels: int) -> NDArray[np.int64]:
+    """Return what a folded micro-batch of so many predictions and labels adds to the tally, int64 of (`SIZE`,)."""
     tally = of_held(folded.held, folded.after) - of_held(folded.held_before, folded.before)
-    tally[COUNTERS.index("repeated_predictions")] += repeated_predictions
-    tally[COUNTERS.index("repeated_labels")] += repeated_labels
+    tally[COUNTERS.index("repeated_predictions")] += predictions - int(np.count_nonzero(folded.arrived))
+    tally[COUNTERS.index("repeated_labels")] += labels - folded.news
+    return tally
+
+
+def of_forgetting(held: Held, resolved: Resolved, due: Due) -> NDArray[np.int64]:
+    """Return what forgetting adds to the tally of what is held, int64 of shape (`SIZE`,)."""
+    kept = Held(held.predicted & ~due.dropped, held.event_time_ms, held.labels.about(~due.dropped))
+    labels = np.where(due.dropped, -1, resolved.labels)
+    known_at_ms = np.where(due.dropped, -1, resolved.known_at_ms)
+    left = Resolved(labels, known_at_ms, resolved.sources, resolved.conflicts & ~due.dropped)
+    tally = of_held(kept, left) - of_held(held, resolved)
+    for name in ("forgotten", "unmatched", "retired"):
+        tally[COUNTERS.index(name)] += np.count_nonzero(getattr(due, name))
     return tally
 
 

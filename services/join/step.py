@@ -1,0 +1,332 @@
+"""The join: one micro-batch of predictions and labels in, examples out, and what to write behind the commit.
+
+Exactly once, with a store that knows nothing of transactions:
+
+- `process` only reads the store. What it published follows from what was believed before and after the micro-batch.
+- The transaction commits the examples and both topics' offsets.
+- Then `write` puts the rows, with those offsets, in one batch. A crash before it leaves the store behind the group:
+  `apply` folds the records in between without publishing, and as the fold depends on the set of records alone, the
+  ledger believes what it believed when it died. See `services.core.ledger.recovery` for a store that is ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
+from services.core.batch import Array, Batch, Rejection
+from services.core.ledger import rows
+from services.core.ledger.fold import Folded, Held, fold
+from services.core.ledger.horizon import due
+from services.core.ledger.label_sets import KINDS, LATEST_MS, RETRACTION, LabelSets, source_hashes, stamps
+from services.core.ledger.resolution import Policy, resolve
+from services.core.ledger.tally import SIZE, of_batch, of_forgetting
+from services.core.text import as_text
+from services.errors import Stop
+from services.ports import LedgerStore
+from services.transport.flow import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a micro-batch became.
+
+    Parameters
+    ----------
+    keys, examples : list of bytes, of one length
+        Messages for the transaction.
+    labels : Flow
+        The labels, with what was turned away; for dead letters.
+    puts : list of (bytes, bytes)
+        Rows for the store once the transaction is committed.
+    deleted : list of bytes
+        Keys of rows to delete then, before the puts.
+    tally : int64 ndarray
+        What is added to the tally.
+    sources : mapping of int to str
+        Names of sources met for the first time.
+    """
+
+    keys: list[bytes]
+    examples: list[bytes]
+    labels: Flow
+    puts: list[tuple[bytes, bytes]]
+    deleted: list[bytes]
+    tally: Array
+    sources: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was found past the horizon.
+
+    Parameters
+    ----------
+    forgotten, retired : int
+        Predictions that no label came for, and labelled ones that can no longer be corrected.
+    unmatched : list of bytes
+        Ids of events that have labels and never had a prediction. After a crash some may be told again.
+    more : bool
+        There is more to sweep.
+    """
+
+    forgotten: int
+    retired: int
+    unmatched: list[bytes]
+    more: bool
+
+
+class Join:
+    """The label ledger of one partition.
+
+    Parameters
+    ----------
+    store : LedgerStore
+        Of this partition.
+    policy : Policy
+        Which labels are believed.
+    scored : RecordReader
+        Of the scored topic.
+    examples : RecordWriter
+        Of `services.join.contract.examples_schema`.
+    event_id, event_time : str
+        Columns of the scored record.
+    """
+
+    def __init__(
+        self,
+        store: LedgerStore,
+        policy: Policy,
+        scored: RecordReader,
+        examples: RecordWriter,
+        event_id: str,
+        event_time: str,
+    ) -> None:
+        self._store = store
+        self._policy = policy
+        self._scored = scored
+        self._examples = examples
+        self._event_id = event_id
+        self._event_time = event_time
+        self._swept_ms = 0
+        self._load()
+
+    def _load(self) -> None:
+        named = self._store.scan(rows.SOURCE, rows.TIME, 1 << 20)
+        self._names = {rows.source_of(key): name.decode() for key, name in named}
+        self.tally = rows.decode_tally(self._store.read([rows.TALLY])[0], SIZE)
+
+    def clear(self) -> None:
+        """Forget everything, to be rebuilt."""
+        self._store.clear()
+        self._load()
+
+    def process(self, scored: Flow, labels: Flow, now_ms: int) -> Joined:
+        """Join a micro-batch; the store is read and not changed.
+
+        Of several predictions of one event the first in the topic counts. Labels are turned away as ``no-label``
+        (null, and no retraction) and ``range`` (of ``known_at_ms``).
+
+        Parameters
+        ----------
+        scored, labels : Flow
+            Rows that are sound by their contracts; both of this partition; either may be empty.
+        now_ms : int
+            Only stamps examples.
+
+        Raises
+        ------
+        Stop
+            A prediction in the store can no longer be decoded.
+        """
+        return self._join(scored, labels, now_ms, publish=True)
+
+    def apply(self, scored: Flow, labels: Flow, next_offsets: Mapping[str, int]) -> None:
+        """Fold records into the store and publish nothing: how recovery catches up."""
+        self.write(self._join(scored, labels, 0, publish=False), next_offsets)
+
+    def write(self, joined: Joined, next_offsets: Mapping[str, int]) -> None:
+        """Write a micro-batch whose transaction is committed; ``next_offsets`` are by topic.
+
+        Raises
+        ------
+        Stop
+            The disk refuses. The transaction stands; after a restart the store catches up.
+        """
+        tally = self.tally + joined.tally
+        keys = [key for key, _ in joined.puts]
+        values = [value for _, value in joined.puts]
+        self._store.write([*keys, rows.TALLY], [*values, rows.encode_tally(tally)], joined.deleted, next_offsets)
+        self.tally = tally
+        self._names.update(joined.sources)
+        indexed = [rows.time_of(key) for key in keys if key.startswith(rows.TIME)]
+        self._swept_ms = min([self._swept_ms, *indexed])
+
+    def sweep(self, now_ms: int, limit: int = 1000) -> Swept:
+        """Forget what is past the horizon, at most ``limit`` events at a time, oldest first.
+
+        Call it after `write`, and not while recovering.
+
+        Parameters
+        ----------
+        now_ms : int
+            The earlier of how far both inputs have come in event time and known-at time.
+        """
+        bound_ms = now_ms - self._policy.horizon_ms
+        found = self._store.scan(rows.time_bound(self._swept_ms), rows.time_bound(bound_ms), limit)
+        if not found:
+            self._swept_ms = max(self._swept_ms, bound_ms)
+            return Swept(0, 0, [], False)
+        event_ids = list(dict.fromkeys(rows.event_id_of(key) for key, _ in found))
+        held, _ = self._read(event_ids)
+        resolved = resolve(self._policy, held.labels, held.predicted)
+        past = due(self._policy, held, resolved, now_ms)
+        dropped = [event_ids[i] for i in np.flatnonzero(past.dropped).tolist()]
+        # An event that stays has a later index row: a prediction that came after its label, or a newer label.
+        deleted = [key for key, _ in found] + rows.prediction_keys(dropped) + rows.label_keys(dropped)
+        tally = self.tally + of_forgetting(held, resolved, past)
+        self._store.write([rows.TALLY], [rows.encode_tally(tally)], deleted, {})
+        self.tally = tally
+        self._swept_ms = rows.time_of(found[-1][0])
+        unmatched = [event_ids[i] for i in np.flatnonzero(past.unmatched).tolist()]
+        counts = int(past.forgotten.sum()), int(past.retired.sum())
+        return Swept(*counts, unmatched, len(found) == limit)
+
+    def _read(self, event_ids: Sequence[bytes]) -> tuple[Held, list[bytes | None]]:
+        predictions = self._store.read(rows.prediction_keys(event_ids))
+        labels = self._store.read(rows.label_keys(event_ids))
+        predicted, times_ms = rows.decode_times(predictions)
+        return Held(predicted, times_ms, LabelSets.decode(labels)), predictions
+
+    def _join(self, scored: Flow, labels: Flow, now_ms: int, publish: bool) -> Joined:
+        labels = _meaningful(labels)
+        places: dict[bytes, int] = {}
+        about = [
+            np.fromiter((places.setdefault(each, len(places)) for each in as_text(ids)), np.int64, len(ids))
+            for ids in (scored.batch.columns[self._event_id], labels.batch.columns["event_id"])
+        ]
+        event_ids = list(places)
+        held, predictions = self._read(event_ids)
+        said, sources = _statements(about[1], labels.batch)
+        fresh = {source: name for source, name in sources.items() if source not in self._names}
+        predicted = np.zeros(len(event_ids), dtype=np.bool_)
+        times_ms = np.zeros(len(event_ids), dtype=np.int64)
+        events, first = np.unique(about[0], return_index=True)
+        predicted[events] = True
+        times_ms[events] = scored.batch.columns[self._event_time][first]
+        folded = fold(self._policy, held, predicted, times_ms, said)
+        arrived = np.flatnonzero(folded.arrived)
+        record_of = dict(zip(events.tolist(), scored.rows[first].tolist(), strict=True))
+        raw = [scored.records.values[record_of[event]] or b"" for event in arrived.tolist()]
+        new_rows = rows.encode_predictions(folded.held.event_time_ms[arrived], raw)
+        for event, row in zip(arrived.tolist(), new_rows, strict=True):
+            predictions[event] = row
+        puts, deleted = _changes(event_ids, folded, arrived.tolist(), new_rows)
+        puts += [(rows.source_key(source), name.encode()) for source, name in fresh.items()]
+        examples: list[bytes] = []
+        if publish and len(folded.publish):
+            records = [rows.scored_record(predictions[event] or b"") for event in folded.publish.tolist()]
+            examples = self._encode(records, event_ids, folded, {**self._names, **fresh}, now_ms)
+        keys = [event_ids[event] for event in folded.publish.tolist()] if publish else []
+        tally = of_batch(folded, len(about[0]), len(about[1]))
+        return Joined(keys, examples, labels, puts, deleted, tally, fresh)
+
+    def _encode(
+        self, records: list[bytes], event_ids: list[bytes], folded: Folded, names: Mapping[int, str], now_ms: int
+    ) -> list[bytes]:
+        decoded = self._scored.decode(records, max(map(len, records)))
+        if decoded.rejections:
+            problem = decoded.rejections[0]
+            event_id = event_ids[folded.publish[problem.row]].decode()
+            raise Stop(
+                f"the prediction of event {event_id!r} in the ledger cannot be read: {problem.detail}. Bring back the "
+                f"schema it was written with, or delete the ledger's directory"
+            )
+        at = folded.publish
+        before, after = folded.before, folded.after
+        known_at_ms = after.known_at_ms[at]
+        columns: dict[str, Array] = {
+            "event_id": _objects([event_ids[event].decode() for event in at.tolist()]),
+            "label": after.labels[at].astype(np.float64),
+            "label_known_at_ms": known_at_ms,
+            "label_source": _objects([names[source] for source in after.sources[at].tolist()]),
+            "label_delay_s": (known_at_ms - folded.held.event_time_ms[at]) // 1000,
+            "revision": folded.versions[at],
+            "previous_label": before.labels[at].astype(np.float64),
+            "previous_known_at_ms": before.known_at_ms[at],
+            "joined_at_ms": np.full(len(at), now_ms, dtype=np.int64),
+        }
+        none_before = before.labels[at] < 0
+        nulls = {
+            "label": after.labels[at] < 0,
+            "previous_label": none_before,
+            "previous_known_at_ms": none_before,
+        }
+        return self._examples.encode(decoded.batch.with_columns(columns, nulls))
+
+
+def _objects(values: Sequence[str]) -> Array:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _meaningful(labels: Flow) -> Flow:
+    """Return the labels that can be believed or taken back."""
+    batch = labels.batch
+    missing = batch.is_null("label") & (batch.columns["kind"] != KINDS[RETRACTION])
+    known_at_ms = batch.columns["known_at_ms"]
+    outside = (known_at_ms < 0) | (known_at_ms > LATEST_MS)
+    rejections = [
+        Rejection(row, "no-label", "label", "label is null; allowed: 0 or 1 unless the kind is retraction")
+        for row in np.flatnonzero(missing).tolist()
+    ]
+    rejections += [
+        Rejection(row, "range", "known_at_ms", f"known_at_ms is {known_at_ms[row]}; allowed: 0 to {LATEST_MS}")
+        for row in np.flatnonzero(outside & ~missing).tolist()
+    ]
+    return labels.keep(~(missing | outside), rejections)
+
+
+def _statements(owners: Array, batch: Batch) -> tuple[LabelSets, dict[int, str]]:
+    """Return the statements of label rows, and the names of their sources by hash."""
+    names = list(dict.fromkeys(batch.columns["source"].tolist()))
+    hashes = source_hashes(names).tolist()
+    code = dict(zip(names, hashes, strict=True))
+    kind = {name: position for position, name in enumerate(KINDS)}
+    n = len(owners)
+    sources = np.fromiter((code[name] for name in batch.columns["source"].tolist()), np.int64, n)
+    kinds = np.fromiter((kind[name] for name in batch.columns["kind"].tolist()), np.int64, n)
+    made = stamps(batch.columns["known_at_ms"], kinds, batch.columns["label"] == 1)
+    return LabelSets(owners, sources, made), dict(zip(hashes, names, strict=True))
+
+
+def _changes(
+    event_ids: list[bytes], folded: Folded, arrived: list[int], new_rows: list[bytes]
+) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+    """Return rows to put and keys to delete."""
+    puts: list[tuple[bytes, bytes]] = []
+    if arrived:
+        there = [event_ids[event] for event in arrived]
+        puts += zip(rows.prediction_keys(there), new_rows, strict=True)
+        times_ms = folded.held.event_time_ms[arrived]
+        puts += [(key, b"") for key in rows.time_keys(times_ms, there)]
+    deleted: list[bytes] = []
+    changed = np.flatnonzero(folded.relabelled).tolist()
+    if changed:
+        sets = folded.held.labels.encode(len(event_ids))
+        for event in changed:
+            key = rows.LABELS + event_ids[event]
+            if sets[event]:
+                puts.append((key, sets[event]))
+            else:
+                deleted.append(key)
+        newest = np.zeros(len(event_ids), dtype=np.int64)
+        np.maximum.at(newest, folded.held.labels.owners, folded.held.labels.known_at_ms)
+        waiting = [event for event in changed if not folded.held.predicted[event]]
+        puts += [(key, b"") for key in rows.time_keys(newest[waiting], [event_ids[event] for event in waiting])]
+    return puts, deleted
