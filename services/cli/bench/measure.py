@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from services.errors import Stop
 _CHUNK = 10_000
 _WARM_UP_S = 1.0
 _GRACE_S = 2.0
+_TRANSACTION_S = 60.0
 _NAN = float("nan")
 # aiokafka, under Faust, reads no lz4 as installed.
 _PLAIN = {"compression.type": "none"}
@@ -43,9 +44,7 @@ class Throughput:
     seconds, events_per_s : float
         From the first to the last chunk of outputs the observer received; the first chunk is not counted in.
     cpu_s_per_100k : float
-        CPU seconds of the worker's process tree in that time, per 100,000 events.
-    peak_rss_mb : float
-        Of the worker's process tree.
+        CPU seconds of the workers' process trees in that time, per 100,000 events.
     complete : bool
         False when the time limit came first.
     """
@@ -55,7 +54,6 @@ class Throughput:
     seconds: float
     events_per_s: float
     cpu_s_per_100k: float
-    peak_rss_mb: float
     complete: bool
 
 
@@ -137,22 +135,29 @@ class Observer:
         return events, now_s
 
     def throughput(
-        self, events: int, pid: int, limit_s: float, alive: StillAlive, progress: Progress, start_limit_s: float = 60.0
+        self,
+        events: int,
+        pids: Collection[int],
+        limit_s: float,
+        alive: StillAlive,
+        progress: Progress,
+        start_limit_s: float = 60.0,
     ) -> Throughput:
-        """Watch a worker work off a backlog of ``events`` (ids 0 to events - 1).
+        """Watch workers work off a backlog of ``events`` (ids 0 to events - 1).
 
         Parameters
         ----------
+        pids : collection of int
+            Their processes.
         limit_s : float
             Watch no longer than this from the first output.
         alive : callable
-            Raises if the worker has gone.
+            Raises if a worker has gone.
         """
         seen = np.zeros(events, dtype=np.bool_)
         count = first_count = doubled = 0
         first_s = last_s = 0.0
-        begun = ended = usage_of(pid)
-        peak = 0
+        begun_s = ended_s = _cpu_s(pids)
         sampled_s = waiting_since_s = time.monotonic()
         while count < events:
             got, now_s = self.take(0.2)
@@ -164,16 +169,15 @@ class Observer:
                 count += len(fresh)
                 last_s = now_s
                 if not first_s:
-                    first_s, first_count, begun = now_s, count, usage_of(pid)
+                    first_s, first_count, begun_s = now_s, count, _cpu_s(pids)
                 progress(count)
             if now_s - sampled_s > 0.5 or count >= events:
                 alive()
-                ended, sampled_s = usage_of(pid), now_s
-                peak = max(peak, ended.rss_bytes)
+                ended_s, sampled_s = _cpu_s(pids), now_s
             if not first_s and now_s - waiting_since_s > start_limit_s:
                 raise Stop(f"no output on {self.topic} within {start_limit_s:.0f} s")
             if first_s and now_s - first_s > limit_s:
-                ended = usage_of(pid)
+                ended_s = _cpu_s(pids)
                 break
         measured, seconds = count - first_count, last_s - first_s
         return Throughput(
@@ -181,22 +185,27 @@ class Observer:
             doubled=doubled,
             seconds=seconds,
             events_per_s=measured / seconds if seconds else 0.0,
-            cpu_s_per_100k=(ended.cpu_s - begun.cpu_s) / measured * 100_000 if measured else _NAN,
-            peak_rss_mb=peak / 1e6,
+            cpu_s_per_100k=(ended_s - begun_s) / measured * 100_000 if measured else _NAN,
             complete=count == events,
         )
 
     def latency(
-        self, workload: Workload, start: int, rate: int, seconds: float, topic: str, pid: int | None, progress: Progress
+        self,
+        workload: Workload,
+        start: int,
+        rate: int,
+        seconds: float,
+        topic: str,
+        pids: Collection[int],
+        progress: Progress,
     ) -> Latency:
         """Publish events ``start`` onwards to ``topic`` at ``rate`` a second and watch for their outputs."""
         count = int(rate * seconds)
         due_s = time.monotonic() + 0.1 + np.arange(count) / rate
         publisher = threading.Thread(
-            target=_publish_paced, args=(self.kafka, topic, workload, start, due_s), name="publisher", daemon=True
+            target=publish_paced, args=(self.kafka, topic, workload, start, due_s), name="publisher", daemon=True
         )
-        begun = usage_of(pid) if pid is not None else None
-        begun_s = time.monotonic()
+        used_before_s, begun_s = _cpu_s(pids), time.monotonic()
         publisher.start()
         arrived_s: NDArray[np.float64] = np.full(count, np.inf)
         left = count
@@ -210,7 +219,7 @@ class Observer:
             progress(count - left)
         publisher.join()
         elapsed_s = time.monotonic() - begun_s
-        used_s = usage_of(pid).cpu_s - begun.cpu_s if pid is not None and begun is not None else _NAN
+        used_s = _cpu_s(pids) - used_before_s if pids else _NAN
         steady = due_s >= due_s[0] + min(_WARM_UP_S, seconds / 2)
         waits_ms = (arrived_s - due_s)[steady] * 1000
         # Events that never came count as infinitely late, so that a percentile cannot gain from them.
@@ -218,9 +227,14 @@ class Observer:
         return Latency(rate, count, p50, p95, p99, left, left > rate / 10, used_s / elapsed_s)
 
 
-def _publish_paced(
+def _cpu_s(pids: Collection[int]) -> float:
+    return sum(usage_of(pid).cpu_s for pid in pids)
+
+
+def publish_paced(
     kafka: Mapping[str, str], topic: str, workload: Workload, start: int, due_s: NDArray[np.float64]
 ) -> None:
+    """Publish events ``start`` onwards, each when the monotonic clock says it is due."""
     producer = open_producer({**kafka, **_PLAIN, "linger.ms": "1"}, paced=True)
     sent = 0
     while sent < len(due_s):
@@ -235,10 +249,26 @@ def _publish_paced(
 
 
 def publish_backlog(
-    kafka: Mapping[str, str], topic: str, workload: Workload, start: int, end: int, progress: Progress
+    kafka: Mapping[str, str],
+    topic: str,
+    workload: Workload,
+    start: int,
+    end: int,
+    progress: Progress,
+    at_once: bool = False,
 ) -> None:
-    """Publish events [start, end) as fast as they go."""
-    producer = open_producer({**kafka, **_PLAIN})
+    """Publish events [start, end) as fast as they go.
+
+    Parameters
+    ----------
+    at_once : bool
+        In one transaction: a ``read_committed`` reader sees nothing of them, then all.
+    """
+    transaction = {"transactional.id": "bench-backlog", "transaction.timeout.ms": "600000"} if at_once else {}
+    producer = open_producer({**kafka, **_PLAIN, **transaction})
+    if at_once:
+        producer.init_transactions(_TRANSACTION_S)
+        producer.begin_transaction()
     deliveries = Deliveries()
     for at in range(start, end, _CHUNK):
         upto = min(at + _CHUNK, end)
@@ -252,6 +282,8 @@ def publish_backlog(
         )
         progress(upto - start)
     drain(producer, deliveries)
+    if at_once:
+        producer.commit_transaction(_TRANSACTION_S)
 
 
 def plain(measured: Throughput | Latency) -> dict[str, Any]:

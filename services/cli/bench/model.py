@@ -12,8 +12,13 @@ TREES = 100
 LEAVES = 31
 
 
-def train_model(seed: int) -> Any:
+def train_model(seed: int, names: tuple[str, ...] = FEATURES) -> Any:
     """Return a ``lightgbm.Booster`` trained on made-up rows; only its size matters.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Features it reads, at least four.
 
     Raises
     ------
@@ -23,13 +28,15 @@ def train_model(seed: int) -> Any:
     import lightgbm
 
     random = np.random.default_rng(seed)
-    counts = np.sort(random.poisson([2.0, 14.0, 60.0], (20_000, 3)), axis=1).astype(np.float64)
-    means = random.gamma(2.0, 25.0, (20_000, 3))
-    rows = np.empty((20_000, 6))
-    rows[:, 0::2], rows[:, 1::2] = counts, means
-    risk = np.sin(means[:, 0] / 9) + np.cos(means[:, 2] / 7) + counts[:, 1] / 14 - 2
+    # Counts as small whole numbers, all else as amounts of money.
+    columns = [
+        np.floor(1 + random.gamma(1.0, 15.0, 20_000)) if "count" in name else random.gamma(2.0, 25.0, 20_000)
+        for name in names
+    ]
+    rows = np.column_stack(columns)
+    risk = np.sin(columns[1] / 9) + np.cos(columns[3] / 7) + columns[2] / 14 - 2
     labels = random.random(20_000) < 1 / (1 + np.exp(-risk))
-    data = lightgbm.Dataset(rows, label=labels, feature_name=list(FEATURES), params={"verbosity": -1})
+    data = lightgbm.Dataset(rows, label=labels, feature_name=list(names), params={"verbosity": -1})
     parameters = {"objective": "binary", "num_leaves": LEAVES, "verbosity": -1, "num_threads": 1, "seed": seed}
     booster = lightgbm.train(parameters, data, num_boost_round=TREES)
     leaves = [tree["num_leaves"] for tree in booster.dump_model()["tree_info"]]

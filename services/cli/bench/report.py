@@ -1,66 +1,81 @@
-"""The benchmark's report as a table for people."""
+"""The benchmark's report for people: on a terminal, and as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
+
+from services.cli.bench.run import PARTS
+from services.errors import Misconfigured
+
+_BEGIN, _END = "<!-- figures: written by millstream bench --markdown -->", "<!-- end of figures -->"
+_MOST_WRONG = 5
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """Return in one line what a part was measured on, and when."""
+    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    settings = "".join(f", {name}={value}" for name, value in machine["settings"].items())
+    return (
+        f"{machine['at']}, {machine['cores']} cores shared with broker and Valkey, {machine['memory_gb']:.0f} GB, "
+        f"{machine['system']} {machine['processor']}, Python {machine['python']}, {libraries}, seed {machine['seed']}, "
+        f"load average before {machine['load_before']:.1f}, took {machine['seconds']:.0f} s{settings}"
+    )
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Print figures, ratios and method."""
-    method = report["method"]
-    table = Table(title=f"One-stage job on {method['cores']} cores shared with the broker", title_justify="left")
-    table.add_column("")
-    for side in report["sides"]:
-        table.add_column(side["name"], justify="right")
-    rows: dict[str, Callable[[dict[str, Any]], str]] = {
-        "guarantee": lambda side: str(side["guarantee"]),
-        "events/s": lambda side: _throughput(side, "events_per_s", 0),
-        "CPU-s per 100 k events": lambda side: _throughput(side, "cpu_s_per_100k", 2),
-        "peak memory, MB": lambda side: _throughput(side, "peak_rss_mb", 0),
-        **{f"p50 / p99 ms at {rate:,}/s": partial(_latency, rate=rate) for rate in method["rates"]},
-        "answers checked / wrong": lambda side: f"{side['checked']} / {len(side['wrong'])}" if side["checked"] else "",
-    }
-    for title, show in rows.items():
-        table.add_row(title, *(show(side) for side in report["sides"]))
-    console.print(table)
-    for side in report["sides"]:
-        done = side["throughput"]
-        if done is not None and not done["complete"]:
-            console.print(f"{side['name']}: the time limit came after {done['events']:,} events")
-        if done is not None and done["doubled"]:
-            console.print(f"{side['name']}: {done['doubled']:,} outputs were doubled")
-        for sentence in side["wrong"][:5]:
-            console.print(f"[red]{side['name']}: {sentence}[/]")
-        console.print(f"[dim]{side['name']}: {side['how']}[/]")
-    if report["ratio"] is not None:
-        ratio = report["ratio"]
-        console.print(
-            f"millstream does [bold]{ratio['events_per_s']:.1f} times[/] the events per second of stock Faust, at "
-            f"1/{_number(ratio['cpu_per_event'], 1)} of the CPU time per event"
-        )
-    for part in ("job", "backlog", "latency", "answers", "faust_note"):
-        console.print(f"[dim]{method[part]}[/]")
+    """Print figures, what is wrong, and the method."""
+    for name, part in report["parts"].items():
+        for made in PARTS[name].tables(part["figures"]):
+            table = RichTable(title=made.title, title_justify="left")
+            for position, column in enumerate(made.columns):
+                table.add_column(column, justify="right" if position else "left")
+            for row in made.rows:
+                table.add_row(*row)
+            console.print(table)
+        for sentence in part["wrong"][:_MOST_WRONG]:
+            console.print(f"[red]{name}: {sentence}[/]", highlight=False)
+        if len(part["wrong"]) > _MOST_WRONG:
+            console.print(f"[red]{name}: and {len(part['wrong']) - _MOST_WRONG:,} more[/]", highlight=False)
+        for sentence in [*part["method"], machine_line(part["machine"])]:
+            console.print(f"[dim]{sentence}[/]", highlight=False)
+        console.print()
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
+def as_markdown(report: dict[str, Any]) -> str:
+    """Return figures and method as Markdown, a section per part."""
+    lines: list[str] = []
+    for name, part in report["parts"].items():
+        lines += [f"### {part['title']} (`--part {name}`)", ""]
+        for made in PARTS[name].tables(part["figures"]):
+            lines += [f"{made.title}:", "", _line(made.columns), _line(["---", *["---:"] * (len(made.columns) - 1)])]
+            lines += [*map(_line, made.rows), ""]
+        lines += [f"**Wrong:** {sentence}" for sentence in part["wrong"]] + [""] * bool(part["wrong"])
+        lines += [*(f"- {sentence}" for sentence in part["method"]), f"- Measured {machine_line(part['machine'])}.", ""]
+    return "\n".join(lines)
 
 
-def _throughput(side: dict[str, Any], figure: str, digits: int) -> str:
-    return "" if side["throughput"] is None else _number(side["throughput"][figure], digits)
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _latency(side: dict[str, Any], rate: int) -> str:
-    for each in side["latency"]:
-        if each["rate"] == rate:
-            return (
-                "falls behind"
-                if each["falls_behind"]
-                else f"{_number(each['p50_ms'], 0)} / {_number(each['p99_ms'], 0)}"
-            )
-    return "not tried: fell behind before" if side["latency"] else "-"
+def write_markdown(report: dict[str, Any], file: Path) -> None:
+    """Replace the figures of a page, between its two marks, or write a page of figures only.
+
+    Raises
+    ------
+    Misconfigured
+        The page has no marks.
+    """
+    section = f"{_BEGIN}\n\n{as_markdown(report)}\n{_END}\n"
+    if not file.exists():
+        file.write_text(section)
+        return
+    before, begin, rest = file.read_text().partition(_BEGIN)
+    _old, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise Misconfigured(f"{file} has no lines {_BEGIN} and {_END} between which the figures belong; add them")
+    file.write_text(before + section + after.removeprefix("\n"))

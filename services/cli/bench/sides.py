@@ -66,18 +66,12 @@ def own_environ() -> dict[str, str]:
     }
 
 
-def millstream_side(state_dir: Path, assembly: Assembly) -> Side:
-    """Return ours: ``millstream run`` of the one stage, exactly once, online view and metrics included."""
+def millstream_side(environ: Mapping[str, str], guarantee: str, assembly: Assembly) -> Side:
+    """Return ours: ``millstream run`` of the one stage, online view and metrics included."""
     (plan,) = assembly.topology.stages
-    environ = {
-        **own_environ(),
-        "MILLSTREAM_STATE_DIR": str(state_dir),
-        "MILLSTREAM_FEATURE_REPO": str(FEATURE_REPO),
-        "MILLSTREAM_GUARANTEE": assembly.settings.guarantee,
-    }
     return Side(
         "millstream",
-        assembly.settings.guarantee.replace("_", "-"),
+        guarantee.replace("_", "-"),
         "millstream run, changelog, dead letters, predictions topic, online view and metrics on",
         [sys.executable, "-m", "services", "run", plan.name],
         environ,

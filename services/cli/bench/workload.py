@@ -26,7 +26,7 @@ class Workload:
 
     Parameters
     ----------
-    customers, times_ms : int64 ndarray of shape (n,)
+    customers, terminals, times_ms : int64 ndarray of shape (n,)
     amounts : float64 ndarray of shape (n,)
         EUR, to the cent.
     keys, values : list of bytes of length n
@@ -34,6 +34,7 @@ class Workload:
     """
 
     customers: NDArray[np.int64]
+    terminals: NDArray[np.int64]
     times_ms: NDArray[np.int64]
     amounts: NDArray[np.float64]
     keys: list[bytes]
@@ -43,26 +44,41 @@ class Workload:
         return len(self.keys)
 
 
-def generate(events: int, schema: Schema, seed: int) -> Workload:
-    """Return ``events`` transactions of `CUSTOMERS` customers, each with a rate and a mean amount of its own.
+def generate(
+    events: int,
+    schema: Schema,
+    seed: int,
+    *,
+    customers: int = CUSTOMERS,
+    terminals: int = TERMINALS,
+    events_per_day: float = EVENTS_PER_DAY,
+    each_once: bool = False,
+) -> Workload:
+    """Return ``events`` transactions, each customer with a rate and a mean amount of its own.
 
     Parameters
     ----------
     schema : Schema
         Of the contract ``transactions``.
+    each_once : bool
+        Have the first ``customers`` events of as many different customers, so that none is left out.
     """
     random = np.random.default_rng(seed)
-    rates = random.uniform(0, 4, CUSTOMERS)
-    means = random.uniform(5, 100, CUSTOMERS)
-    customers = random.choice(CUSTOMERS, events, p=rates / rates.sum()).astype(np.int64)
-    times_ms = START_MS + np.sort(random.integers(0, max(1, events * DAY_MS // EVENTS_PER_DAY), events))
-    amounts = np.abs(random.normal(means[customers], means[customers] / 2)).round(2).astype(np.float64)
+    rates = random.uniform(0, 4, customers)
+    means = random.uniform(5, 100, customers)
+    chosen = random.choice(customers, events, p=rates / rates.sum()).astype(np.int64)
+    if each_once:
+        first = min(customers, events)
+        chosen[:first] = random.permutation(customers)[:first]
+    times_ms = START_MS + np.sort(random.integers(0, max(1, int(events * DAY_MS / events_per_day)), events))
+    amounts = np.abs(random.normal(means[chosen], means[chosen] / 2)).round(2).astype(np.float64)
+    where = random.integers(0, terminals, events)
     columns: dict[str, Array] = {
         "transaction_id": np.arange(events, dtype=np.int64),
-        "customer_id": customers,
-        "terminal_id": random.integers(0, TERMINALS, events),
+        "customer_id": chosen,
+        "terminal_id": where,
         "event_time_ms": times_ms,
         "amount": amounts,
     }
     values = RecordWriter(schema).encode(Batch(events, columns))
-    return Workload(customers, times_ms, amounts, as_text(customers), values)
+    return Workload(chosen, where, times_ms, amounts, as_text(chosen), values)
