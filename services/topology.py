@@ -201,6 +201,11 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract) -> 
 def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan]) -> tuple[Topic, ...]:
     names = tuple(stage.name for stage in stages)
     topics = [Topic(declaration.topic, contract.key, "producers", (names[0],))]
+    if declaration.topic == LABELS:
+        topics = [Topic(LABELS, contract.event_id, "producers", (names[0], "join"))]
+    elif declaration.topic in {SCORED, PREDICTIONS, DEAD_LETTERS, MODELS, SCHEMAS}:
+        # Asked to create one topic twice in a request, librdkafka crashes; and the stage would read what it writes.
+        raise Misconfigured(f"{declaration.topic!r} is a topic the engine itself writes; read events from another")
     for stage, following in itertools.pairwise(stages):
         topics.append(Topic(stage.output, stage.key_column, stage.name, (following.name,)))
     topics += [Topic(stage.changelog, stage.join_key, stage.name, (stage.name,), "compact") for stage in stages]
@@ -209,7 +214,7 @@ def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan
         *topics,
         Topic(SCORED, contract.event_id, last, ("offline log", "join")),
         Topic(PREDICTIONS, contract.event_id, last, ("consumers",)),
-        Topic(LABELS, contract.event_id, "producers", ("join",)),
+        *([] if declaration.topic == LABELS else [Topic(LABELS, contract.event_id, "producers", ("join",))]),
         Topic(DEAD_LETTERS, "id", ", ".join(names), ("operators",)),
         Topic(MODELS, "name", "train", (last,), "compact", 1),
         Topic(SCHEMAS, "fingerprint", ", ".join(names), ("every reader",), "compact", 1),

@@ -154,18 +154,16 @@ def write_repo(settings: Settings, topic: str, directory: Path) -> PoisonRepo:
     return PoisonRepo(topic, repo, schemas, contract, foreign, frozenset(reals), len(keys))
 
 
-def relaxed(contract: Json) -> tuple[Json, str]:
-    """Return the contract with one limit taken away, and which: the first lower bound of a field without a role.
+def relaxed(contract: Json) -> tuple[Json, str, str]:
+    """Return the contract with one limit taken away, which one that is, and the reason it gave until now.
 
-    Raises
-    ------
-    Misconfigured
-        It has no such limit.
+    It is the first limit of a field without a role; a contract that has none stays as it is.
     """
     roles = set(contract["millstream"].values())
     for field in contract["fields"]:
-        if "minimum" in field and field["name"] not in roles:
-            changed = {name: value for name, value in field.items() if name != "minimum"}
-            fields = [changed if each is field else each for each in contract["fields"]]
-            return {**contract, "fields": fields}, f"{field['name']} may be less than {field['minimum']}"
-    raise Misconfigured("no field of the contract but its roles has a minimum that could be taken away")
+        for limit, reason in (("minimum", "range"), ("maximum", "range"), ("max_length", "too-long")):
+            if limit in field and field["name"] not in roles:
+                changed = {name: value for name, value in field.items() if name != limit}
+                fields = [changed if each is field else each for each in contract["fields"]]
+                return {**contract, "fields": fields}, f"{limit} {field[limit]} of {field['name']} is no more", reason
+    return contract, "the contract has no limit to take away", "range"

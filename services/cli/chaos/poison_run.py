@@ -39,7 +39,6 @@ from services.topology import SCHEMAS
 _QUIET_S: Final = 2.0
 _STALLED_S: Final = 45.0
 _MENDED_MAX_BYTES: Final = 15_000_000
-MENDED: Final = ("range", "unknown-schema", "oversize")
 Track = Callable[[str, int], Callable[[int], None]]
 
 
@@ -277,7 +276,8 @@ def _poison(run: _Run, found: Outcomes, now_ms: int, track: Track) -> None:
 def _mend(run: _Run, found: Outcomes, track: Track) -> None:
     """Relax the contract, publish the schema that was unknown, raise the size limit, and send those letters back."""
     report, repo = run.report, run.repo
-    contract, what = relaxed(repo.contract)
+    contract, what, reason = relaxed(repo.contract)
+    mended = {reason, "unknown-schema", "oversize"}
     report.mended = f"{what}; one schema published; up to {_MENDED_MAX_BYTES:,} bytes"
     repo.write(contract)
     run.publish_schema(run.writers.unpublished)
@@ -286,7 +286,7 @@ def _mend(run: _Run, found: Outcomes, track: Track) -> None:
         letter.id: (place, letter)
         for place, letters in found.letters.items()
         for letter in letters
-        if letter.fault.reason in MENDED
+        if letter.fault.reason in mended
     }
     kinds = {
         (run.expected[place].digest, letter.value_is_null): run.expected[place].kind for place, letter in meant.values()
