@@ -129,7 +129,7 @@ class Join:
         """Join a micro-batch; the store is read and not changed.
 
         Of several predictions of one event the first in the topic counts. Labels are turned away as ``no-label``
-        (null, and no retraction) and ``range`` (of ``known_at_ms``).
+        (null, and no retraction), ``not-allowed`` (neither 0 nor 1) and ``range`` (of ``known_at_ms``).
 
         Parameters
         ----------
@@ -278,7 +278,9 @@ def _objects(values: Sequence[str]) -> Array:
 def _meaningful(labels: Flow) -> Flow:
     """Return the labels that can be believed or taken back."""
     batch = labels.batch
-    missing = batch.is_null("label") & (batch.columns["kind"] != KINDS[RETRACTION])
+    stated = batch.columns["kind"] != KINDS[RETRACTION]
+    missing = batch.is_null("label") & stated
+    between = stated & ~missing & ~np.isin(batch.columns["label"], (0.0, 1.0))
     known_at_ms = batch.columns["known_at_ms"]
     outside = (known_at_ms < 0) | (known_at_ms > LATEST_MS)
     rejections = [
@@ -286,10 +288,14 @@ def _meaningful(labels: Flow) -> Flow:
         for row in np.flatnonzero(missing).tolist()
     ]
     rejections += [
-        Rejection(row, "range", "known_at_ms", f"known_at_ms is {known_at_ms[row]}; allowed: 0 to {LATEST_MS}")
-        for row in np.flatnonzero(outside & ~missing).tolist()
+        Rejection(row, "not-allowed", "label", f"label is {batch.columns['label'][row]}; allowed: 0 or 1")
+        for row in np.flatnonzero(between).tolist()
     ]
-    return labels.keep(~(missing | outside), rejections)
+    rejections += [
+        Rejection(row, "range", "known_at_ms", f"known_at_ms is {known_at_ms[row]}; allowed: 0 to {LATEST_MS}")
+        for row in np.flatnonzero(outside & ~missing & ~between).tolist()
+    ]
+    return labels.keep(~(missing | between | outside), rejections)
 
 
 def _statements(owners: Array, batch: Batch) -> tuple[LabelSets, dict[int, str]]:
