@@ -1,0 +1,212 @@
+"""Figures of a cohort, with intervals: what they are, and what the labels still missing could make of them.
+
+References
+----------
+.. [1] Hanley, McNeil (1982), "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
+   Radiology 143(1).
+.. [2] Boyd, Eng, Page (2013), "Area under the precision-recall curve: point estimates and confidence intervals",
+   ECML PKDD, section 3 (logit interval).
+.. [3] Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA 22.
+.. [4] Manski (1989), "Anatomy of the selection problem", Journal of Human Resources 24(3): bounds that assume nothing
+   of the outcomes that are missing.
+.. [5] Naeini, Cooper, Hauskrecht (2015), "Obtaining well calibrated probabilities using Bayesian binning", AAAI:
+   expected calibration error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from services.core.metrics import DAY_MS, DailyPrecision, card_precision_top_k
+from services.core.quality.cohort import ONE, Cohort
+from services.core.quality.score_cells import representatives
+
+Z: Final = 1.959963984540054
+"""Normal quantile of two-sided 95 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A metric on some examples.
+
+    Parameters
+    ----------
+    value, lower, upper : float
+        NaN where not defined. The interval is 95 %: of sampling, and, for shares, of the missing labels too.
+    """
+
+    value: float
+    lower: float = math.nan
+    upper: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """How many predictions a cohort's examples come from; of those called positive and of the others."""
+
+    called: int
+    uncalled: int
+
+    def plus(self, other: Predicted) -> Predicted:
+        """Return both together."""
+        return Predicted(self.called + other.called, self.uncalled + other.uncalled)
+
+
+def figures(cohort: Cohort, predicted: Predicted | None = None, k: int = 100) -> dict[str, Figure]:
+    """Return every metric that is defined, by name.
+
+    Names: ``log_loss``, ``brier``, ``auc``, ``average_precision``, ``precision``, ``recall``, ``f1`` (at the decision
+    as served), ``selection_rate`` (share called positive), ``base_rate``, ``calibration_error`` (ECE [5]_),
+    ``card_precision_at_{k}`` (mean over days), ``auc_resolution`` (how far at most the AUC of the unrounded scores is).
+
+    Parameters
+    ----------
+    cohort : Cohort
+        No count of it negative.
+    predicted : Predicted, optional
+        Of the same model, version, arm and days. With it the intervals of shares hold whatever the missing labels turn
+        out to be [4]_, and on top of that for sampling [3]_; without it, and for the other metrics [1]_ [2]_, they
+        hold if labelled and unlabelled events are alike.
+    """
+    if cohort.examples <= 0:
+        return {}
+    _, positives, false_alarms, hits = cohort.counts
+    called = hits + false_alarms
+    open_called, open_uncalled = 0, 0
+    if predicted is not None:
+        open_called = max(0, predicted.called - called)
+        open_uncalled = max(0, predicted.uncalled - (cohort.examples - called))
+    missed = positives - hits
+    found = {
+        "log_loss": _mean(cohort, 0),
+        "brier": _mean(cohort, 1),
+        "auc": _auc(cohort),
+        "average_precision": _average_precision(cohort),
+        "precision": _share(hits, called, hits, hits + open_called, called + open_called),
+        "recall": _recall(hits, missed, open_called, open_uncalled),
+        "f1": _f1(hits, missed, false_alarms, open_called, open_uncalled),
+        "selection_rate": _share(called, cohort.examples, called, called + open_called, None)
+        if predicted is None
+        else _share(
+            called + open_called,
+            cohort.examples + open_called + open_uncalled,
+            called + open_called,
+            called + open_called,
+            cohort.examples + open_called + open_uncalled,
+        ),
+        "base_rate": _share(
+            positives,
+            cohort.examples,
+            positives,
+            positives + open_called + open_uncalled,
+            cohort.examples + open_called + open_uncalled,
+        ),
+        "calibration_error": Figure(calibration_error(cohort)),
+        "auc_resolution": Figure(_auc_resolution(cohort)),
+    }
+    daily = card_precision(cohort, k)
+    if daily:
+        found[f"card_precision_at_{k}"] = Figure(math.fsum(day.precision for day in daily) / len(daily))
+    return {name: figure for name, figure in found.items() if not math.isnan(figure.value)}
+
+
+def calibration_error(cohort: Cohort) -> float:
+    """Return the expected calibration error over `services.core.quality.cohort.BINS` bins, in [0, 1]."""
+    gaps = [abs(scores / ONE - positives) for n, positives, scores in cohort.bins if n]
+    return math.fsum(gaps) / cohort.examples
+
+
+def card_precision(cohort: Cohort, k: int = 100) -> list[DailyPrecision]:
+    """Return `services.core.metrics.card_precision_top_k` of the cohort's days, scores rounded to their cells."""
+    keys, counts = cohort.cards.keys, cohort.cards.counts
+    return card_precision_top_k(counts[:, 1] > 0, representatives(keys[:, 2]), keys[:, 1], keys[:, 0] * DAY_MS, k)
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share [3]_; (0, 1) without trials.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson(8, 10)]
+    [0.49, 0.943]
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    share, spread = hits / n, Z * Z / n
+    middle = share + spread / 2
+    reach = Z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    return max(0.0, (middle - reach) / (1 + spread)), min(1.0, (middle + reach) / (1 + spread))
+
+
+def _share(hits: int, n: int, fewest: int, most: int, of: int | None) -> Figure:
+    """Return hits / n, which among ``of`` once all is known will be between fewest and most."""
+    of = n if of is None else of
+    value = hits / n if n else math.nan
+    return Figure(value, wilson(fewest, of)[0], wilson(most, of)[1])
+
+
+def _recall(hits: int, missed: int, open_called: int, open_uncalled: int) -> Figure:
+    value = hits / (hits + missed) if hits + missed else math.nan
+    lower = wilson(hits, hits + missed + open_uncalled)[0]
+    return Figure(value, lower, wilson(hits + open_called, hits + open_called + missed)[1])
+
+
+def _f1(hits: int, missed: int, false_alarms: int, open_called: int, open_uncalled: int) -> Figure:
+    def f1(tp: int, wrong: int) -> float:
+        return 2 * tp / (2 * tp + wrong) if tp + wrong else math.nan
+
+    # Not a share, so these are the bounds of what is missing alone.
+    wrong = missed + false_alarms
+    return Figure(f1(hits, wrong), f1(hits, wrong + open_called + open_uncalled), f1(hits + open_called, wrong))
+
+
+def _mean(cohort: Cohort, which: int) -> Figure:
+    mean, variance = cohort.mean(which)
+    reach = Z * math.sqrt(variance / cohort.examples)
+    return Figure(mean, max(0.0, mean - reach), mean + reach)
+
+
+def _pairs(cohort: Cohort) -> tuple[int, int]:
+    """Return pairs of a positive and a negative where the positive's cell is higher, and those of one cell."""
+    negatives, positives = cohort.ranking.counts[:, 0], cohort.ranking.counts[:, 1]
+    below = np.cumsum(negatives) - negatives
+    return sum(map(int, positives * below)), sum(map(int, positives * negatives))
+
+
+def _auc(cohort: Cohort) -> Figure:
+    negatives, positives = cohort.counts[:2]
+    if not (negatives and positives):
+        return Figure(math.nan)
+    above, tied = _pairs(cohort)
+    auc = (2 * above + tied) / (2 * negatives * positives)
+    q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
+    variance = auc * (1 - auc) + (positives - 1) * (q1 - auc * auc) + (negatives - 1) * (q2 - auc * auc)
+    reach = Z * math.sqrt(max(0.0, variance) / (negatives * positives))
+    return Figure(auc, max(0.0, auc - reach), min(1.0, auc + reach))
+
+
+def _auc_resolution(cohort: Cohort) -> float:
+    negatives, positives = cohort.counts[:2]
+    return _pairs(cohort)[1] / (2 * negatives * positives) if negatives and positives else math.nan
+
+
+def _average_precision(cohort: Cohort) -> Figure:
+    negatives, positives = cohort.counts[:2]
+    if not (negatives and positives):
+        return Figure(math.nan)
+    counts = cohort.ranking.counts[::-1]
+    hits = np.cumsum(counts[:, 1])
+    called = np.cumsum(counts.sum(axis=1))
+    value = min(1.0, math.fsum((counts[:, 1] * (hits / called)).tolist()) / positives)
+    if value >= 1:
+        return Figure(value, wilson(positives, positives)[0], 1.0)
+    centre, reach = math.log(value / (1 - value)), Z / math.sqrt(positives * value * (1 - value))
+    return Figure(value, _logistic(centre - reach), _logistic(centre + reach))
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
