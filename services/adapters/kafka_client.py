@@ -52,7 +52,7 @@ def raise_for(error: KafkaError, doing: str) -> NoReturn:
         raise Fenced(f"another worker owns this work now ({doing}: {error.str()})")
     if error.code() in _REBALANCED:
         raise Rebalanced(f"{doing}: {error.str()}")
-    if error.retriable() and not error.fatal():
+    if (error.retriable() or error.code() in PASSING) and not error.fatal():
         raise Retry(f"{doing}: {error.str()}")
     raise Stop(f"{doing}: {error.str()}")
 

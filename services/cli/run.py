@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,6 +53,8 @@ def run(
 
     settings = load_settings(guarantee=guarantee, worker_id=worker_id)
     configure_logs(log_format, level=log_level.upper(), secrets=secrets_of(settings))
+    # Until the stages run, and finish what they are at, there is nothing to finish.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     asyncio.run(_serve(settings, stages or []))
 
 

@@ -15,13 +15,14 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from services.adapters.kafka_client import PASSING, client_logger, first_offset, raise_for, read_committed
-from services.errors import Rebalanced, Stop
+from services.errors import Misconfigured, Rebalanced, Stop
 from services.transport.log import Assignment
 from services.transport.records import Output, Records, empty_records
 
 logger = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 30.0
+_LAYOUT_S = 5.0
 
 
 def records_of(topic: str, messages: Sequence[Message]) -> Records:
@@ -69,6 +70,8 @@ class KafkaLog:
         self._topic = ""
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
+        self._partitions = 0
+        self._look_at_s = 0.0
         self._delivery_errors: list[KafkaError] = []
         self._failed = False
         # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
@@ -178,8 +181,27 @@ class KafkaLog:
         if self._assignment is not None:
             self.subscribe(self._topic, self._assignment)
 
+    def _check_layout(self) -> None:
+        """Leave when the topic has grown: keys would go to partitions that do not hold their state."""
+        now_s = time.monotonic()
+        if now_s < self._look_at_s:
+            return
+        self._look_at_s = now_s + _LAYOUT_S
+        try:
+            known = self._consumer.list_topics(self._topic, timeout=1.0).topics[self._topic].partitions
+        except KafkaException:
+            return  # the broker is away, which is told elsewhere; looked at again in a while
+        if self._partitions and len(known) > self._partitions:
+            raise Misconfigured(
+                f"{self._topic} had {self._partitions} partitions and has {len(known)} now, so that keys move to "
+                "partitions that do not hold their state; what arrived in the last seconds may be answered without its "
+                "history. Create the topics anew with the number you want, and publish or replay what they held"
+            )
+        self._partitions = len(known)
+
     def poll(self, max_records: int, timeout_s: float) -> Records:
         """See `StageLog.poll`."""
+        self._check_layout()
         first = self._consumer.poll(timeout_s)
         if first is None:
             return empty_records(self._topic)

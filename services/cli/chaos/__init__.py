@@ -46,7 +46,7 @@ def run(
     A broker, a Valkey and workers of its own are started; nothing else is touched. The checker reads only topics and
     Redis, and compares with an undisturbed run over the same input. Exit code 1: an invariant is broken.
     """
-    from services.cli.chaos import small_disk
+    from services.cli.chaos import growth, small_disk
     from services.cli.chaos.drive import drive
     from services.cli.chaos.faults import DISK_FAULTS, FAULTS, KILLS
     from services.cli.chaos.nemesis import plan
@@ -59,12 +59,15 @@ def run(
         console.print("[yellow]no mount namespace to be had here: disks are not filled[/]")
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     others = {**FAULTS, **(DISK_FAULTS if small_disk.available() else {})}
-    counts = {name: kills // len(KILLS) + (at < kills % len(KILLS)) for at, name in enumerate(KILLS)}
+    # All but one kind of kill take two: one to arm the worker and one at the moment wanted.
+    deeds = -(-kills * len(KILLS) // (2 * len(KILLS) - 1))
+    counts = {name: deeds // len(KILLS) + (at < deeds % len(KILLS)) for at, name in enumerate(KILLS)}
     counts |= dict.fromkeys(others, times)
     wanted = {name: count for name, count in counts.items() if not only or any(part in name for part in only)}
     names = plan(wanted, seed)
-    chosen = ChaosPlan({**KILLS, **others}, names, seed, rate, step_ms, workers, guarantee=guarantee)
-    verdict = drive(chosen, keep, console, len(names))
+    growths = times if not only or any(part in growth.NAME for part in only) else 0
+    chosen = ChaosPlan({**KILLS, **others}, names, seed, rate, step_ms, workers, guarantee=guarantee, growths=growths)
+    verdict = drive(chosen, keep, console, len(names) + growths)
     if json_file is not None:
         json_file.write_text(json.dumps(as_json(verdict, seed), indent=1) + "\n")
     if not verdict.sound:

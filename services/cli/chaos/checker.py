@@ -155,8 +155,8 @@ def check_aborted_reads(observer: Observer, history: History) -> list[str]:
 
 
 def check_commits(plan: StagePlan, samples: Sequence[Sample], expected: Undisturbed, history: History) -> list[str]:
-    """At each sample, every input below the committed offset must have had its outcome readable."""
-    where = _readable_at(plan, history)
+    """At each sample, every input below the committed offset must have had its outcome in the log."""
+    where = _written_at(plan, history)
     inputs = history.inputs[plan.input]
     places = place_ids(inputs.partitions, inputs.offsets)
     silent = set(expected.dropped.tolist())
@@ -170,13 +170,13 @@ def check_commits(plan: StagePlan, samples: Sequence[Sample], expected: Undistur
             low, high = np.searchsorted(places, [(partition << 44) | known, (partition << 44) | committed])
             for place in places[low:high].tolist():
                 topic, out, offset = where.get(place, ("", -1, -1))
-                if place not in silent and (not topic or offset >= sample.readable.get((topic, out), -1)):
-                    wrong.append(f"{plan.input}{_place(place)} was committed before its outcome could be read")
+                if place not in silent and (not topic or offset >= sample.written.get((topic, out), -1)):
+                    wrong.append(f"{plan.input}{_place(place)} was committed before its outcome was written")
             before[partition] = max(known, committed)
     return wrong
 
 
-def _readable_at(plan: StagePlan, history: History) -> dict[int, tuple[str, int, int]]:
+def _written_at(plan: StagePlan, history: History) -> dict[int, tuple[str, int, int]]:
     """Return where the outcome of each input is: topic, partition, offset."""
     found = {}
     output = history.outputs[plan.output]

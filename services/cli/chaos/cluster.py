@@ -185,6 +185,12 @@ class Cluster:
         self.exits.append(Exit(name, code, time.time(), _tail(worker.log)))
         return code
 
+    def forget(self, name: str) -> None:
+        """Kill a worker and keep it no longer."""
+        with self._lock:
+            self._end(name, signal.SIGKILL)
+            del self.workers[name]
+
     def _end(self, name: str, number: int) -> None:
         worker = self.workers[name]
         process = worker.process

@@ -17,7 +17,7 @@ Place = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How far a group had committed, and up to where its outputs could be read a moment later.
+    """How far a group had committed, and up to where its output topics were written right after.
 
     Parameters
     ----------
@@ -25,17 +25,18 @@ class Sample:
         Monotonic time.
     committed : dict of int to int
         Next offset by partition of the group's topic.
-    readable : dict of (str, int) to int
-        Last stable offset by output topic and partition.
+    written : dict of (str, int) to int
+        End of the log by output topic and partition. Not the last stable offset: a transaction that a killed worker
+        left open holds back the readers of everything behind it, committed or not.
     ends : dict of int to int
-        End of the group's topic, by partition.
+        Last stable offset of the group's topic, by partition.
     """
 
     group: str
     topic: str
     at_s: float
     committed: dict[int, int]
-    readable: dict[tuple[str, int], int]
+    written: dict[tuple[str, int], int]
     ends: dict[int, int]
 
     @property
@@ -103,12 +104,12 @@ class Observer:
                 return sample.lag if sample.at_s >= since_s else None
         return None
 
-    def _client(self, group: str) -> Consumer:
+    def _client(self, group: str, isolation: str = "read_committed") -> Consumer:
         return Consumer(
             {
                 "group.id": group,
                 "enable.auto.commit": False,
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "fetch.wait.max.ms": 20,
                 "log_level": "0",
                 "socket.timeout.ms": 5_000,
@@ -144,26 +145,23 @@ class Observer:
 
     def _sample_all(self) -> None:
         clients = {each.group: self._client(each.group) for each in self.watched}
+        log = self._client("chaos-log-ends", "read_uncommitted")
         while not self._ending.wait(0.5):
             for each in self.watched:
                 try:
-                    self.samples.append(self._sample(clients[each.group], each))
+                    self.samples.append(self._sample(clients[each.group], log, each))
                 except KafkaException:
                     continue  # the broker is away: no sample is taken
-        for client in clients.values():
+        for client in (log, *clients.values()):
             client.close()
 
-    def _sample(self, client: Consumer, watched: Watched) -> Sample:
+    def _sample(self, client: Consumer, log: Consumer, watched: Watched) -> Sample:
         at_s = time.monotonic()
         asked = [TopicPartition(watched.topic, p) for p in range(self.partitions)]
         committed = {p.partition: p.offset for p in client.committed(asked, timeout=5) if p.offset >= 0}
         ends = {p: self._end(client, watched.topic, p) for p in range(self.partitions)}
-        # Markers are written to the output partitions one after another; a moment later they are all there.
-        self._ending.wait(0.5)
-        readable = {
-            (topic, p): self._end(client, topic, p) for topic in watched.outputs for p in range(self.partitions)
-        }
-        return Sample(watched.group, watched.topic, at_s, committed, readable, ends)
+        written = {(topic, p): self._end(log, topic, p) for topic in watched.outputs for p in range(self.partitions)}
+        return Sample(watched.group, watched.topic, at_s, committed, written, ends)
 
     def _end(self, client: Consumer, topic: str, partition: int) -> int:
         _low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)

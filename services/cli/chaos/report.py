@@ -72,7 +72,7 @@ def as_json(verdict: Verdict, seed: int) -> dict[str, Any]:
             {
                 "fault": deed.fault,
                 "note": deed.note,
-                "at_s": round(deed.at_s, 1),
+                "at_s": None if math.isnan(deed.at_s) else round(deed.at_s, 1),
                 "lasted_s": round(deed.lasted_s, 1),
                 "healed_s": None if math.isnan(deed.healed_s) else round(deed.healed_s, 1),
                 "exits": deed.exits,

@@ -19,6 +19,7 @@ from services.cli.chaos.checker_state import check_online, check_state
 from services.cli.chaos.cluster import HOST, Cluster
 from services.cli.chaos.contenders import contender
 from services.cli.chaos.faults import Arena
+from services.cli.chaos.growth import grow
 from services.cli.chaos.history import History, read_history
 from services.cli.chaos.nemesis import Deed, torment
 from services.cli.chaos.observer import Observer, Watched
@@ -53,6 +54,12 @@ class ChaosPlan:
     step_ms : int
         Event time between two events.
     workers : int
+    spared : frozenset of str
+        Workers that are never harmed.
+    guarantee : str
+        Of the workers.
+    growths : int
+        How often partitions are added, after everything else was checked.
     """
 
     faults: Mapping[str, Callable[[Arena], str]]
@@ -63,6 +70,7 @@ class ChaosPlan:
     workers: int
     spared: frozenset[str] = frozenset()
     guarantee: str = "exactly_once"
+    growths: int = 0
 
 
 @dataclass
@@ -125,6 +133,11 @@ class ChaosRun:
             self._prepare()
             self._disturb(done)
             self._check()
+            for turn in range(self.plan.growths):
+                names = [f"worker-{number}" for number in range(1, self.plan.workers + 1)]
+                deed = grow(self.settings, self.cluster, self.assembly.topology, names, turn)
+                self.verdict.deeds.append(deed)
+                done(deed)
         finally:
             self.cluster.end()
             self.verdict.seconds = time.monotonic() - started_s
@@ -172,6 +185,7 @@ class ChaosRun:
             self._say("the nemesis is done; waiting until everything published is answered")
             self.publisher.finish()
         self._until(self._caught_up, "not everything was answered")
+        self._until(lambda: all(map(self.cluster.ready, names)), "no worker became ready")
         for name in names:
             code = self.cluster.stop(name)
             self.verdict.find("clean stop", [] if code == 0 else [f"{name} left with {code}"])
