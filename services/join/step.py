@@ -45,6 +45,8 @@ class Joined:
         Rows for the store once the transaction is committed.
     deleted : list of bytes
         Keys of rows to delete then, before the puts.
+    oldest_ms : int
+        Oldest time that the puts add to the index.
     tally : int64 ndarray
         What is added to the tally.
     sources : mapping of int to str
@@ -56,6 +58,7 @@ class Joined:
     labels: Flow
     puts: list[tuple[bytes, bytes]]
     deleted: list[bytes]
+    oldest_ms: int
     tally: Array
     sources: Mapping[int, str]
 
@@ -163,8 +166,7 @@ class Join:
         self._store.write([*keys, rows.TALLY], [*values, rows.encode_tally(tally)], joined.deleted, next_offsets)
         self.tally = tally
         self._names.update(joined.sources)
-        indexed = [rows.time_of(key) for key in keys if key.startswith(rows.TIME)]
-        self._swept_ms = min([self._swept_ms, *indexed])
+        self._swept_ms = min(self._swept_ms, joined.oldest_ms)
 
     def sweep(self, now_ms: int, limit: int = 1000) -> Swept:
         """Forget what is past the horizon, at most ``limit`` events at a time, oldest first.
@@ -225,7 +227,7 @@ class Join:
         new_rows = rows.encode_predictions(folded.held.event_time_ms[arrived], raw)
         for event, row in zip(arrived.tolist(), new_rows, strict=True):
             predictions[event] = row
-        puts, deleted = _changes(event_ids, folded, arrived.tolist(), new_rows)
+        puts, deleted, oldest_ms = _changes(event_ids, folded, arrived.tolist(), new_rows)
         puts += [(rows.source_key(source), name.encode()) for source, name in fresh.items()]
         examples: list[bytes] = []
         if publish and len(folded.publish):
@@ -233,7 +235,7 @@ class Join:
             examples = self._encode(records, event_ids, folded, {**self._names, **fresh}, now_ms)
         keys = [event_ids[event] for event in folded.publish.tolist()] if publish else []
         tally = of_batch(folded, len(about[0]), len(about[1]))
-        return Joined(keys, examples, labels, puts, deleted, tally, fresh)
+        return Joined(keys, examples, labels, puts, deleted, oldest_ms, tally, fresh)
 
     def _encode(
         self, records: list[bytes], event_ids: list[bytes], folded: Folded, names: Mapping[int, str], now_ms: int
@@ -313,14 +315,16 @@ def _statements(owners: Array, batch: Batch) -> tuple[LabelSets, dict[int, str]]
 
 def _changes(
     event_ids: list[bytes], folded: Folded, arrived: list[int], new_rows: list[bytes]
-) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
-    """Return rows to put and keys to delete."""
+) -> tuple[list[tuple[bytes, bytes]], list[bytes], int]:
+    """Return rows to put, keys to delete, and the oldest time among the index rows put."""
     puts: list[tuple[bytes, bytes]] = []
+    oldest_ms = LATEST_MS
     if arrived:
         there = [event_ids[event] for event in arrived]
         puts += zip(rows.prediction_keys(there), new_rows, strict=True)
         times_ms = folded.held.event_time_ms[arrived]
         puts += [(key, b"") for key in rows.time_keys(times_ms, there)]
+        oldest_ms = int(times_ms.min())
     deleted: list[bytes] = []
     changed = np.flatnonzero(folded.relabelled).tolist()
     if changed:
@@ -335,4 +339,5 @@ def _changes(
         np.maximum.at(newest, folded.held.labels.owners, folded.held.labels.known_at_ms)
         waiting = [event for event in changed if not folded.held.predicted[event]]
         puts += [(key, b"") for key in rows.time_keys(newest[waiting], [event_ids[event] for event in waiting])]
-    return puts, deleted
+        oldest_ms = min([oldest_ms, *newest[waiting].tolist()])
+    return puts, deleted, max(0, oldest_ms)
