@@ -92,7 +92,7 @@ class RocksLedgerStore:
         """See `services.ports.LedgerStore`."""
         if not keys:
             return []
-        # In order of keys, neighbours share index, filter and data blocks: half the time on a large ledger.
+        # In order of keys, neighbours share index, filter and data blocks.
         order = sorted(range(len(keys)), key=keys.__getitem__)
         found: list[bytes | None] = [None] * len(keys)
         for place, value in zip(order, self._db.get([keys[place] for place in order]), strict=True):

@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
+from services.adapters.contracts import load_contract
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
 from services.core.metrics import DAY_MS, card_precision_top_k
 from services.core.quality.board import Board, Examples, Key, Scores, merged
 from services.core.quality.cohort import Cohort, Rated
@@ -18,6 +21,8 @@ from services.core.quality.figures import Predicted, figures, wilson
 from services.core.quality.report import gaps, report
 from services.core.quality.score_cells import TOP, cells, representatives
 from services.core.quality.snapshot import restore, snapshot
+from services.core.quality.topic import as_batch
+from services.settings import load_settings
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,14 @@ def test_a_day_is_immature_until_its_last_label_could_have_come_and_groups_show_
     told = [each for each in report(board, 8 * DAY_MS, 7) if each.arm == "champion"]
     assert [(each.day, each.mature, each.coverage) for each in told] == [(0, True, 1.0), (1, False, 0.5)]
     assert told[1].figures["precision"].lower < told[1].figures["precision"].upper
+    contract = load_contract(load_settings({}), "quality")
+    published = as_batch(told, "delayed", "", 8 * DAY_MS)
+    records = RecordWriter(contract.schema).encode(published)
+    read = RecordReader(contract.schema, lambda _: None).decode(records, 10_000)
+    keys = [key.encode() for key in read.batch.columns["key"].tolist()]
+    assert b"delayed|champion|1|champion|0|7||precision" in keys
+    assert len(set(keys)) == len(keys) == sum(len(each.figures) for each in told)
+    assert contract.validate(read.batch, np.full(len(keys), 8 * DAY_MS), keys)[1] == []
     by_group = [each for each in report(board, 8 * DAY_MS, 7, False, True) if each.arm == "champion"]
     assert [(each.group, each.examples, each.mature) for each in by_group] == [("a", 2, False), ("b", 1, False)]
     assert gaps(by_group)["base_rate"] == 1.0

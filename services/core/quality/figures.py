@@ -110,7 +110,10 @@ def figures(cohort: Cohort, predicted: Predicted | None = None, k: int = 100) ->
     }
     daily = card_precision(cohort, k)
     if daily:
-        found[f"card_precision_at_{k}"] = Figure(math.fsum(day.precision for day in daily) / len(daily))
+        detected = sum(round(day.precision * k) for day in daily)
+        found[f"card_precision_at_{k}"] = Figure(
+            math.fsum(day.precision for day in daily) / len(daily), *wilson(detected, k * len(daily))
+        )
     return {name: figure for name, figure in found.items() if not math.isnan(figure.value)}
 
 

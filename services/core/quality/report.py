@@ -92,7 +92,7 @@ def report(
                 maturity_days,
                 at[4] if by_group else None,
                 as_of_ms >= (newest + 1) * DAY_MS + ripens_ms,
-                cohort.examples / total if total else math.nan,
+                min(1.0, cohort.examples / total) if total else math.nan,
                 cohort.examples,
                 cohort.counts[1],
                 figures(cohort, known, k),
