@@ -214,6 +214,9 @@ def test_past_the_horizon_nothing_is_kept_and_unmatched_labels_are_told() -> Non
         "unmatched": 1,
     }
     assert not [key for key in store.rows if key[:1] in {b"p", b"l", b"t"}]
+    assert not join.sweep(1000).more
+    join.write(join.process(*log.flows({"scored": (0, 1)}), 0), {})  # older than what was swept
+    assert join.sweep(1000).forgotten == 1
 
 
 def test_a_full_disk_and_a_schema_that_is_gone_stop_the_stage() -> None:
