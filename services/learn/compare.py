@@ -1,0 +1,170 @@
+"""Online models held against each other on replayed history, with labels as late as they would be live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.adapters.river_pipelines import OnlineModel, declare
+from services.core.batch import Array, Batch, Mask
+from services.core.metrics import evaluate
+from services.learn.learner import Learner
+
+Floats = NDArray[np.float64]
+Times = NDArray[np.int64]
+
+HOUR_MS: Final = 3_600_000
+_KEY: Final = b"a comparison keeps nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Events with features as served, in order of event time.
+
+    Parameters
+    ----------
+    batch : Batch
+        At least the features the models read.
+    times_ms, known_at_ms : int64 ndarray of shape (n,)
+        When each event happened, ascending, and when its label became known; milliseconds since the epoch.
+    labels : bool ndarray of shape (n,)
+    groups : ndarray of shape (n,)
+        What an investigator looks at per day: cards.
+    """
+
+    batch: Batch
+    times_ms: Times
+    known_at_ms: Times
+    labels: Mask
+    groups: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one online model did.
+
+    Parameters
+    ----------
+    scores : float64 ndarray of shape (n,)
+        As served: by what was learnt when the event happened; NaN before ``from_ms``.
+    metrics : mapping of str to float
+        Of the served scores, as `services.core.metrics.evaluate`.
+    learn_us : float
+        Per example: predict and learn, wall time.
+    score_us : float
+        Per event served.
+    snapshot_bytes : int
+        At the end.
+    """
+
+    scores: Floats
+    metrics: Mapping[str, float]
+    learn_us: float
+    score_us: float
+    snapshot_bytes: int
+
+
+def serve_delayed(
+    declared: OnlineModel,
+    history: History,
+    from_ms: int,
+    step_ms: int = HOUR_MS,
+    progress: Callable[[int], None] | None = None,
+) -> Outcome:
+    """Let a model learn each example when its label is known, and answer each event with what it knows by then.
+
+    Parameters
+    ----------
+    from_ms : int
+        Serve events from then on, after learning what was known; milliseconds since the epoch.
+    step_ms : int
+        The scorer takes up what was learnt this often.
+    progress : callable, optional
+        Called after each step with the number of events passed.
+    """
+    learner = Learner(declared)
+    order = np.argsort(history.known_at_ms, kind="stable")
+    known_at_ms = history.known_at_ms[order]
+    taught = history.batch.with_columns({"label": history.labels.astype(np.float64)})
+    scores = np.full(history.batch.length, np.nan)
+    learn_s = score_s = 0.0
+    learnt = 0
+    start = int(np.searchsorted(history.times_ms, from_ms))
+    now_ms = from_ms
+    while start < history.batch.length:
+        ready = int(np.searchsorted(known_at_ms, now_ms, side="right"))
+        rows = order[learnt:ready]
+        began_s = time.perf_counter()
+        learner.learn(taught.take(rows), "label", "history", np.arange(learnt, ready))
+        learn_s += time.perf_counter() - began_s
+        learnt = ready
+        end = int(np.searchsorted(history.times_ms, now_ms + step_ms))
+        if end > start:
+            began_s = time.perf_counter()
+            scores[start:end] = learner.scorer().score(history.batch.take(np.arange(start, end)))
+            score_s += time.perf_counter() - began_s
+        start, now_ms = end, now_ms + step_ms
+        if progress is not None:
+            progress(end)
+    served = ~np.isnan(scores)
+    metrics = evaluate(history.labels[served], scores[served], history.groups[served], history.times_ms[served])
+    size = len(learner.snapshot(_KEY))
+    return Outcome(scores, metrics, 1e6 * learn_s / max(learnt, 1), 1e6 * score_s / max(int(served.sum()), 1), size)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Examples per second of bare River and of the learner, on the same rows in the same run; medians of the rounds."""
+
+    river_per_s: float
+    learner_per_s: float
+
+    @property
+    def slower(self) -> float:
+        """How much of River's speed the learner costs, e.g. 0.1 for a tenth; negative if it is quicker."""
+        return 1 - self.learner_per_s / self.river_per_s
+
+
+def pace(
+    make: Callable[[], Any], batch: Batch, labels: Mask, features: list[str], rounds: int = 5, batch_rows: int = 500
+) -> Pace:
+    """Measure the learner against River's own loop: a dict per row, ``predict_proba_one``, then ``learn_one``.
+
+    River gets its rows as dicts already made; the learner makes them of columns, keeps metrics and offsets besides.
+    The two take turns, so that what else the machine does falls on both.
+
+    Parameters
+    ----------
+    make : callable
+        Returns a fresh model.
+    batch_rows : int
+        Examples in one micro-batch of the learner.
+    """
+    declared = declare("pace", make(), features)
+    ready = [
+        dict(zip(features, row, strict=True))
+        for row in np.column_stack([batch.as_floats(name) for name in features]).tolist()
+    ]
+    truths: list[bool] = labels.tolist()
+    taught = batch.with_columns({"label": labels.astype(np.float64)})
+    cuts = [taught.take(np.arange(at, min(at + batch_rows, batch.length))) for at in range(0, batch.length, batch_rows)]
+    river_s, learner_s = [], []
+    for _ in range(rounds):
+        model = declared.blank()
+        began_s = time.perf_counter()
+        for row, truth in zip(ready, truths, strict=True):
+            model.predict_proba_one(row)
+            model.learn_one(row, truth)
+        river_s.append(time.perf_counter() - began_s)
+        learner, at = Learner(declared), 0
+        began_s = time.perf_counter()
+        for cut in cuts:
+            learner.learn(cut, "label", "pace", np.arange(at, at + cut.length))
+            at += cut.length
+        learner_s.append(time.perf_counter() - began_s)
+    return Pace(batch.length / float(np.median(river_s)), batch.length / float(np.median(learner_s)))
