@@ -1,20 +1,31 @@
 """The benchmark's own parts: its events, its oracle, its model and its report."""
 
 import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from services.adapters.contracts import load_contract
+from services.cli import bench
+from services.cli.bench import audit, staleness, view
 from services.cli.bench.measure import Latency, Throughput
+from services.cli.bench.memory import MemoryWatch
 from services.cli.bench.model import train_model
+from services.cli.bench.one_stage import SideResult, complaints, ratios
 from services.cli.bench.oracle import FEATURES, Answer, features_of, wrong_answers
-from services.cli.bench.report import print_report
-from services.cli.bench.run import BenchPlan, SideResult, _method, _ratios
-from services.cli.bench.sides import own_environ
+from services.cli.bench.path import reference_events
+from services.cli.bench.plan import BenchPlan, Measured, long_form
+from services.cli.bench.report import as_markdown, print_report, write_markdown
+from services.cli.bench.run import PARTS, machine_facts, run_part
+from services.cli.bench.sides import FEATURE_REPO, own_environ
+from services.cli.bench.stack import Stack, as_it_is, own_stack, set_up
 from services.cli.bench.workload import DAY_MS, Workload, generate
 from services.core.avro.schema import Schema
 from services.settings import load_settings
@@ -44,7 +55,7 @@ def test_events_are_seeded_ordered_and_keyed_by_customer(schema: Schema) -> None
 def test_windows_leave_out_their_far_edge_and_later_events() -> None:
     times_ms = np.array([0, 1, DAY_MS, DAY_MS, DAY_MS + 1])
     amounts = np.array([100.0, 10.0, 1.0, 1000.0, 2.0])
-    workload = Workload(np.array([7, 7, 7, 8, 7]), times_ms, amounts, [], [])
+    workload = Workload(np.array([7, 7, 7, 8, 7]), np.zeros(5, dtype=np.int64), times_ms, amounts, [], [])
     assert features_of(workload, 2)[:2] == (2.0, 5.5)
     assert features_of(workload, 4)[:2] == (2.0, 1.5)
     assert features_of(workload, 4)[2:4] == (4.0, 113 / 4)
@@ -74,20 +85,210 @@ def test_operators_endpoints_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name for name in own_environ() if name.startswith("MILLSTREAM_")} == {"MILLSTREAM_BATCH_RECORDS"}
 
 
-def test_report_shows_ratio_and_what_fell_behind() -> None:
-    quick = Throughput(100, 0, 1.0, 100_000.0, 0.5, 400.0, True)
-    slow = Throughput(100, 0, 1.0, 2_000.0, 30.0, 300.0, True)
+QUICK = Throughput(100, 0, 1.0, 100_000.0, 0.5, True)
+SLOW = Throughput(100, 0, 1.0, 2_000.0, 30.0, True)
+MEMORY = {"worker": {"peak_mb": 400.0, "steady_mb": 300.0}}
+REPO = Path(__file__).parents[2] / "feature_repo"
+TINY = BenchPlan(
+    rates=(),
+    limit_s=20,
+    partitions=2,
+    reference_repo=REPO,
+    path_events=3_000,
+    recovery_events=3_000,
+    recovery_cases=("checkpointed",),
+)
+
+
+def sides() -> list[SideResult]:
     steady = Latency(1000, 10_000, 9.0, 12.0, 14.4, 0, False, 0.1)
     behind = Latency(1000, 10_000, float("inf"), float("inf"), float("inf"), 9000, True, 1.0)
-    results = [
-        SideResult("millstream", "exactly-once", "ours", quick, [steady], 300),
-        SideResult("stock Faust", "at-least-once", "theirs", slow, [behind], 300, ["event 5: wrong"]),
+    return [
+        SideResult("millstream", "exactly-once", "ours", QUICK, [steady], MEMORY, 300),
+        SideResult("stock Faust", "at-least-once", "theirs", SLOW, [behind], MEMORY, 300, ["event 5: wrong"]),
     ]
-    report = {"method": _method(BenchPlan()), "sides": [each.as_json() for each in results], **_ratios(results)}
-    assert report["ratio"] == {"events_per_s": 50.0, "cpu_per_event": 60.0}
-    assert report["sides"][1]["latency"][0]["p50_ms"] is None
+
+
+def section(name: str, measured: Measured, plan: BenchPlan = TINY) -> dict[str, Any]:
+    """Return a part's section of a report, from figures made by hand or measured."""
+    return {
+        "title": PARTS[name].title,
+        "method": PARTS[name].method(plan),
+        "figures": measured.figures,
+        "wrong": measured.wrong,
+        "machine": {**machine_facts(plan), "load_before": 0.5, "seconds": 1.0},
+    }
+
+
+def printed(report: dict[str, Any]) -> str:
     out = io.StringIO()
-    print_report(report, Console(file=out, width=120))
-    text = out.getvalue()
-    for part in ("100,000", "9 / 14", "falls behind", "50.0 times", "1/60.0", "event 5: wrong"):
+    print_report(report, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def one_stage() -> dict[str, Any]:
+    results = sides()
+    figures = {"sides": [each.as_json() for each in results], "ratio": ratios(results)}
+    return {"parts": {"one-stage": section("one-stage", Measured(figures, complaints(results)))}}
+
+
+def test_one_stage_shows_ratio_and_what_fell_behind() -> None:
+    report = one_stage()
+    figures = report["parts"]["one-stage"]["figures"]
+    assert figures["ratio"] == {"events_per_s": 50.0, "cpu_per_event": 60.0}
+    assert figures["sides"][1]["latency"][0]["p50_ms"] is None
+    text = printed(report)
+    for part in ("100,000", "9 / 14", "falls behind", "50.0", "60.0", "400 / 300", "stock Faust: event 5: wrong"):
         assert part in text
+
+
+def test_doubled_outputs_count_against_exactly_once_only() -> None:
+    ours, theirs = sides()
+    ours.throughput = theirs.throughput = Throughput(100, 3, 1.0, 1.0, 1.0, True)
+    assert complaints([ours, theirs]) == ["stock Faust: event 5: wrong", "millstream: 3 outputs are doubled"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ([], 0),
+        (["--at-least", "49", "--at-least-cpu", "59"], 0),
+        (["--at-least", "51"], 1),
+        (["--at-least-cpu", "61"], 1),
+        (["--part", "path", "--at-least-cpu", "1"], 2),
+        (["--part", "nonsense"], 2),
+    ],
+)
+def test_the_guard_is_an_exit_code(options: list[str], code: int, tmp_path: Path) -> None:
+    app = typer.Typer()
+    bench.register(app)
+    report = one_stage()
+    report["parts"]["one-stage"]["wrong"] = []
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(report))
+    assert CliRunner().invoke(app, ["--show", "--json", str(file), *options]).exit_code == code
+
+
+def test_wrong_answers_fail_the_command(tmp_path: Path) -> None:
+    app = typer.Typer()
+    bench.register(app)
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(one_stage()))
+    assert CliRunner().invoke(app, ["--show", "--json", str(file)]).exit_code == 1
+
+
+def test_the_page_holds_exactly_what_the_figures_say(tmp_path: Path) -> None:
+    page = Path(bench.__file__).parent / "PERFORMANCE.md"
+    figures = Path(bench.__file__).parent / "performance.json"
+    copy = tmp_path / page.name
+    copy.write_text(page.read_text())
+    report = json.loads(figures.read_text())
+    write_markdown(report, copy)
+    assert copy.read_text() == page.read_text()
+    assert [name for name in PARTS if name in report["parts"]] == list(report["parts"]) != []
+    assert not [sentence for part in report["parts"].values() for sentence in part["wrong"]]
+
+
+def test_memory_is_peak_and_steady_per_worker() -> None:
+    samples = iter([5_000_000, 9_000_000, *[7_000_000] * 10])
+    watch = MemoryWatch({"a": 1}, lambda _pid: next(samples))
+    for _ in range(9):
+        watch._once()
+    assert watch.start().stop() == {"a": {"peak_mb": 9.0, "steady_mb": 7.0}}
+
+
+def test_differences_from_feasts_rows_are_told() -> None:
+    rows = {b"a": {b"x": b"1"}, b"b": {b"x": b"2"}}
+    assert view.differences(rows, dict(rows), 2) == []
+    assert view.differences({**rows, b"b": {b"x": b"3"}}, rows, 2) == ["1 rows differ from Feast's"]
+    assert view.differences({b"a": rows[b"a"]}, rows, 2) == ["Millstream's writer: 1 of 2 rows"]
+
+
+def test_probes_are_alone_with_their_keys_and_never_found_is_infinitely_stale(schema: Schema) -> None:
+    workload = generate(400, schema, 3, customers=300, terminals=300)
+    probes = staleness.probes_of(workload, 100, 300, 20, skip=50)
+    assert len(probes) > 5
+    assert probes.min() >= 150
+    for keys in (workload.customers, workload.terminals):
+        assert all((keys[100:300] == keys[probe]).sum() == 1 for probe in probes)
+    due_s = np.zeros(100)
+    found = staleness._percentiles({0: 0.010, 1: 0.020, 2: float("inf")}, due_s, 0)
+    assert found == {"p50_ms": 20.0, "p95_ms": None, "p99_ms": None, "probes": 3, "found": 2}
+
+
+def test_scaling_and_keys_show_every_row() -> None:
+    figures = {
+        **{"events_per_s": 50_000.0, "cpu_s_per_100k": 0.7, "events": 2_000, "memory": MEMORY},
+        **{"state_keys": 500.0, "state_entries": 2_000.0, "state_bytes": 1e6, "rss_grown_mb": 5.0},
+    }
+    shared = Measured({"events": 2_000, "partitions": 8, "workers": {"1": figures, "2": figures}})
+    keys = Measured({"keys": {"500": figures}})
+    text = printed({"parts": {"scaling": section("scaling", shared), "keys": section("keys", keys)}})
+    for part in ("50,000", "0.70", "2,000", "500", "10,000", "400 / 300"):
+        assert part in text
+
+
+def test_the_long_form_is_longer_in_everything() -> None:
+    plan = BenchPlan()
+    longer = long_form(plan)
+    for name in ("paced_s", "limit_s", "path_events", "view_rows", "scaling_events", "keys_events"):
+        assert getattr(longer, name) > getattr(plan, name)
+    assert max(longer.keys) == 2_000_000
+
+
+@pytest.fixture(scope="module")
+def bench_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with own_stack(tmp_path_factory.mktemp("bench-stack"), print) as running:
+        yield running
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_whole_path_answers_are_right_and_tampering_shows(bench_stack: Stack) -> None:
+    found = run_part("path", TINY, bench_stack, lambda _step, _total: lambda _done: None)
+    assert found["wrong"] == []
+    (figures,) = found["figures"]["layouts"].values()
+    assert (figures["events"], figures["doubled"], figures["complete"]) == (3_000, 0, True)
+    assert figures["view_rows_written"] > 3_000
+    assert {name: set(each) for name, each in figures["memory"].items()} == {
+        "customer": {"peak_mb", "steady_mb"},
+        "terminal": {"peak_mb", "steady_mb"},
+    }
+    assert "a worker per stage" in as_markdown({"parts": {"path": found}})
+    # The topics are still there: the same check must find what is not as it should be.
+    job = as_it_is(bench_stack, REPO, TINY.partitions)
+    workload = reference_events(job, TINY.path_events, TINY.seed)
+    assert audit.check(job, workload, 3_000) == []
+    assert audit.check(job, workload, 3_010) == ["scored: 10 of 3,010 events are missing"]
+    workload.amounts[:] += 0.01
+    assert any("customer_activity" in sentence for sentence in audit.check(job, workload, 3_000))
+    counted = audit.Counted(3_000, 2)
+    assert audit.complaints("scored", counted, 3_000, "exactly_once") == ["scored: 2 are doubled"]
+    assert audit.complaints("scored", counted, 3_000, "at_least_once") == []
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_recovery_brings_back_every_entry(bench_stack: Stack) -> None:
+    found = run_part("recovery", TINY, bench_stack, lambda _step, _total: lambda _done: None)
+    assert found["wrong"] == []
+    (case,) = found["figures"]["cases"].values()
+    assert (case["state_entries"], case["replayed"]) == (3_000, 0)
+    assert case["rows"] > 1_000
+    assert case["start_to_ready_s"] > case["process_s"] > 0
+    assert "killed after a checkpoint" in printed({"parts": {"recovery": found}})
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_both_writers_leave_the_same_rows(bench_stack: Stack) -> None:
+    plan = BenchPlan(view_rows=300, view_rounds=1, partitions=2)
+    job = set_up(bench_stack, FEATURE_REPO, plan.partitions)
+    measured = view.write_both(plan, job, lambda _step, _total: lambda _done: None)
+    assert measured.wrong == []
+    assert measured.figures["millstream"]["rows_per_s"] > 0
+    assert measured.figures["feast"]["rows_per_s"] > 0
+    # Feast wrote last; other rows than these must show when it reads.
+    (declared,) = job.assembly.declaration.views
+    assert view.wrong_reads(job, declared, view.made_up_rows(declared, 300, plan.seed)) == []
+    assert view.wrong_reads(job, declared, view.made_up_rows(declared, 300, plan.seed + 1)) != []

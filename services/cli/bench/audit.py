@@ -88,6 +88,9 @@ def wrong_records(job: Job, workload: Workload, kept: Mapping[int, bytes]) -> li
     for stage in stages:
         histories = _histories(job, stage, workload, records)
         for event, record in records.items():
+            if event not in histories:
+                wrong.append(f"event {event}: in {SCORED}, but never in {stage.input}")
+                continue
             for view in stage.views:
                 expected = features_of(view, workload, histories[event])
                 got = tuple(float("nan") if record[c] is None else float(record[c]) for c in view.columns)
@@ -145,7 +148,8 @@ def _histories(job: Job, stage: StagePlan, workload: Workload, events: Iterable[
     histories = {}
     for event in wanted:
         mine = arrived[str(keys[event]).encode()]
-        histories[event] = np.array(mine[: mine.index(event) + 1])
+        if event in mine:
+            histories[event] = np.array(mine[: mine.index(event) + 1])
     return histories
 
 

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from services.adapters import endpoints
 from services.adapters.topics import partition_counts
-from services.cli.assembly import Assembly
+from services.cli.assembly import Assembly, assemble
 from services.cli.bench.model import train_model
 from services.cli.bench.promotion import promote
 from services.cli.bench.sides import own_environ
@@ -124,15 +124,21 @@ def set_up(stack: Stack, feature_repo: Path, partitions: int) -> Job:
         Saying what is missing or wrong.
     """
     clear(stack)
+    job = as_it_is(stack, feature_repo, partitions)
+    initialise(job.settings, lambda _step: None)
+    service = job.assembly.declaration.service
+    train_model(stack.seed, tuple(column for column, _ in service.features)).save_model(str(job.model_file))
+    promote(stack.kafka, service, job.model_file.read_text())
+    return job
+
+
+def as_it_is(stack: Stack, feature_repo: Path, partitions: int) -> Job:
+    """Return the job of a repo that was set up before, changing nothing."""
     settings = load_settings(
         {}, state_dir=stack.state_dir, feature_repo=feature_repo, partitions=partitions, guarantee=stack.guarantee
     )
-    assembly = initialise(settings, lambda _step: None)
-    service = assembly.declaration.service
-    model_file = stack.state_dir / f"{service.name}.txt"
-    train_model(stack.seed, tuple(column for column, _ in service.features)).save_model(str(model_file))
-    promote(stack.kafka, service, model_file.read_text())
-    return Job(stack, settings, assembly, model_file)
+    assembly = assemble(settings)
+    return Job(stack, settings, assembly, stack.state_dir / f"{assembly.declaration.service.name}.txt")
 
 
 def clear(stack: Stack) -> None:

@@ -23,7 +23,8 @@ from services.core.declaration import View
 
 _PROBES_PER_S = 50
 _GRACE_S = 2.0
-_PAUSE_S = 0.001
+# Looking more often would take a good part of a core from what is measured.
+_PAUSE_S = 0.004
 _READ = 100
 
 
@@ -40,7 +41,7 @@ def measure_staleness(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
         probes = np.empty(0, dtype=np.int64)
         for rate in plan.rates:
             count = int(rate * plan.paced_s)
-            probes = probes_of(workload, start, start + count, int(_PROBES_PER_S * plan.paced_s))
+            probes = probes_of(workload, start, start + count, int(_PROBES_PER_S * plan.paced_s), rate)
             progress = track(f"online view: {rate:,} events/s", len(probes))
             found = _watched(job, workers, workload, start, rate, count, probes, progress)
             measured.figures["views"] += found
@@ -54,12 +55,13 @@ def measure_staleness(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     return measured
 
 
-def probes_of(workload: Workload, start: int, end: int, most: int) -> NDArray[np.int64]:
-    """Return events of [start, end), in order, whose customer and terminal occur only once in it."""
+def probes_of(workload: Workload, start: int, end: int, most: int, skip: int = 0) -> NDArray[np.int64]:
+    """Return events of [start + skip, end), in order, whose customer and terminal occur only once in [start, end)."""
     alone = np.ones(end - start, dtype=np.bool_)
     for keys in (workload.customers[start:end], workload.terminals[start:end]):
         _values, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
         alone &= counts[inverse] == 1
+    alone[:skip] = False
     events: NDArray[np.int64] = start + np.flatnonzero(alone)
     spread: NDArray[np.int64] = np.unique(np.linspace(0, len(events) - 1, min(most, len(events))).astype(np.int64))
     chosen: NDArray[np.int64] = events[spread]

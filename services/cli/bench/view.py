@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import redis
 
+from services.adapters.feast_codec import feature_field
 from services.adapters.feature_repo import open_store, quiet_feast
 from services.adapters.process_usage import usage_of
 from services.adapters.view_writer import ViewWriter, open_online_view
@@ -31,7 +32,7 @@ SIDES = {"millstream": "Millstream's writer", "feast": "Feast's write_to_online_
 
 def measure_view(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     """Measure writing, then staleness."""
-    measured = _written(plan, set_up(stack, FEATURE_REPO, plan.partitions), track)
+    measured = write_both(plan, set_up(stack, FEATURE_REPO, plan.partitions), track)
     found = measure_staleness(plan, stack, track)
     measured.figures["staleness"] = found.figures
     measured.wrong += found.wrong
@@ -49,7 +50,8 @@ def made_up_rows(view: View, count: int, seed: int) -> ViewRows:
     return ViewRows(view.name, np.arange(count, dtype=np.int64), np.column_stack(columns), times_us)
 
 
-def _written(plan: BenchPlan, job: Job, track: Track) -> Measured:
+def write_both(plan: BenchPlan, job: Job, track: Track) -> Measured:
+    """Write the same rows by each side in turn and compare what is stored."""
     declaration = job.assembly.declaration
     (view,) = declaration.views
     rows = made_up_rows(view, plan.view_rows, plan.seed)
@@ -84,6 +86,9 @@ def _written(plan: BenchPlan, job: Job, track: Track) -> Measured:
             "server_us_per_row": server_s / plan.view_rows * 1e6,
         }
     figures["ratio"] = figures["millstream"]["rows_per_s"] / figures["feast"]["rows_per_s"]
+    for found in stored["feast"].values():
+        # Feast takes a stream view's key for one of its features and writes that too.
+        found.pop(feature_field(view.name, view.join_key), None)
     return Measured(figures, read + differences(stored["millstream"], stored["feast"], plan.view_rows))
 
 
@@ -132,8 +137,8 @@ def _hashes(client: Any) -> dict[bytes, dict[bytes, bytes]]:
 
 def differences(ours: dict[bytes, Any], theirs: dict[bytes, Any], rows: int) -> list[str]:
     """Return in words how what both sides left in Redis differs."""
-    wrong = [f"{name}: {len(found):,} of {rows:,} rows" for name, found in zip(SIDES, (ours, theirs), strict=True)
-             if len(found) != rows]  # fmt: skip
+    sides = zip(SIDES.values(), (ours, theirs), strict=True)
+    wrong = [f"{name}: {len(found):,} of {rows:,} rows" for name, found in sides if len(found) != rows]
     different = sum(1 for key in ours.keys() & theirs.keys() if ours[key] != theirs[key])
     return wrong + [f"{different:,} rows differ from Feast's"] * (different > 0)
 
@@ -163,9 +168,11 @@ def view_method(plan: BenchPlan) -> list[str]:
         "compared with the stored one's time by Valkey. Feast's: a data frame to write_to_online_store with Feast's "
         "own Redis store. CPU of this process and of Valkey per row.",
         "Staleness: the whole path, a worker per stage, at steady rates; 50 events a second, of customers and "
-        "terminals that occur once in that time, are looked for by raw reads of their row's time, every millisecond or "
-        "so, from the moment each was due to be published. Feast's get_online_features takes the time told besides on top.",
-        "Answers: every hash equals Feast's, byte for byte; 200 rows, and 100 of those looked for, read through Feast.",
+        "terminals that occur once in that time, are looked for by raw reads of their row's time, every 5 ms or so, "
+        "from the moment each was due to be published; the first second left out. Feast's get_online_features "
+        "takes the time told besides on top.",
+        "Answers: every field of every hash equals Feast's, byte for byte (Feast's writer adds the key to each row as "
+        "one more feature, which nobody reads); 200 rows, and 100 of those looked for, read through Feast.",
     ]
 
 
