@@ -107,6 +107,8 @@ def declare(
         If it is no River classifier with probabilities, cannot bear missing features, draws random numbers without a
         seed, or its state cannot be stored safely.
     """
+    if not hasattr(model, "_get_params"):
+        raise Misconfigured(f"{file}: {type(model).__name__} is no River model; declare a River classifier")
     for path in _unseeded(model):
         raise Misconfigured(
             f"{file}: {path} has no seed, so that a restart would not learn what the first run did; give it seed=0"

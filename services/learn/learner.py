@@ -101,17 +101,17 @@ class Learner:
         made = rows(taken)
         answers: list[float] = []
         answer = answers.append
-        to_teach = self._models.to_teach
+        to_teach, place = self._models.to_teach, 0
         try:
             for place, row, truth in zip(places.tolist(), made, truths, strict=True):
                 model = to_teach(segments[place])
                 answer(positive(model.predict_proba_one(row)))
                 model.learn_one(row, truth)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-            at = int(offsets[places[min(len(answers), len(places) - 1)]])
             raise Stop(
-                f"the online model fails on the example at {source} offset {at} ({type(error).__name__}: {error}); the "
-                "declared pipeline must bear what the features hold. Scorers go on with the last snapshot"
+                f"the online model fails on the example at {source} offset {offsets[place]} "
+                f"({type(error).__name__}: {error}); the declared pipeline must bear what the features hold. Scorers "
+                "go on with the last snapshot"
             ) from error
         self.metrics[ONLINE].update(truths, answers)
         if CHAMPION in self.metrics:
