@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +117,8 @@ def _measure(
     reference = load_settings(guarantee=guarantee).feature_repo
     plan = BenchPlan(guarantee=guarantee, sides=sides, reference_repo=reference, **sizes)
     console = Console(stderr=True)
+    # Ended from outside, it must not leave servers and workers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with (
         tempfile.TemporaryDirectory(prefix="millstream-bench-", ignore_cleanup_errors=True) as directory,
         progress_bar(console) as bar,
