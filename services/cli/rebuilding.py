@@ -16,7 +16,6 @@ from services.transport.log import LogReader
 from services.transport.recovery import recover
 
 _ROWS_PER_WRITE = 4096
-_CHUNK_RECORDS = 20_000
 
 
 def rebuild_view(assembly: Assembly, on_progress: Callable[[str, int, int], None]) -> int:
@@ -69,7 +68,7 @@ def rebuild_partition(
 ) -> int:
     """Recover one partition of one stage and write its rows; return how many were newer than what was stored."""
     stage = assembly.stage(plan, resolver)
-    recover(stage, reader, partition, committed, _CHUNK_RECORDS, lambda _words: None)
+    recover(stage, reader, partition, committed, lambda _words: None)
     store = stage.featurize.stores[partition]
     slots = store.all_slots()
     return sum(

@@ -83,6 +83,6 @@ async def _tell_when_ready(loops: Sequence[StageLoop], address: Path) -> None:
     """Log one line once every stage has joined and recovered its partitions."""
     while not all(loop.joined for loop in loops):
         await asyncio.sleep(0.1)
-    stages = ", ".join(f"{loop.stage.plan.name}[{','.join(map(str, loop.partitions))}]" for loop in loops)
+    stages = ", ".join(f"{loop.name}[{','.join(map(str, loop.partitions))}]" for loop in loops)
     told = json.loads(address.read_text())
     logger.info("ready: %s; metrics and health at http://%s:%s", stages, told["host"], told["port"])

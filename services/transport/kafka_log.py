@@ -6,6 +6,7 @@ group metadata sent along fences a worker that no longer owns its partitions.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from services.adapters.kafka_client import PASSING, client_logger, first_offset, raise_for, read_committed
 from services.errors import Misconfigured, Rebalanced, Stop
 from services.transport.log import Assignment
-from services.transport.records import Output, Records, empty_records
+from services.transport.records import Output, Place, Records
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +68,10 @@ class KafkaLog:
         self._kafka = dict(kafka)
         self._exactly_once = exactly_once
         self._patience_s = transaction_timeout_ms / 1000
-        self._topic = ""
+        self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
-        self._partitions = 0
+        self._partitions: dict[str, int] = {}
         self._look_at_s = 0.0
         self._delivery_errors: list[KafkaError] = []
         self._failed = False
@@ -141,37 +142,41 @@ class KafkaLog:
                     raise Stop(f"{doing}: {error.str()}; the transaction stays aborted") from failure
                 raise_for(error, doing)
 
-    def subscribe(self, topic: str, assignment: Assignment) -> None:
+    def subscribe(self, topics: Sequence[str], assignment: Assignment) -> None:
         """See `StageLog.subscribe`."""
-        self._topic, self._assignment = topic, assignment
+        self._topics, self._assignment = tuple(topics), assignment
 
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            if not partitions:
-                consumer.incremental_assign([])
-                return
-            starts = []
-            for known in consumer.committed(partitions, timeout=_CALL_TIMEOUT_S):
-                if known.error is not None:
-                    raise_for(known.error, f"asking for the committed offset of {topic}[{known.partition}]")
-                committed = known.offset if known.offset >= 0 else None
-                start = assignment.assigned(known.partition, committed)
-                starts.append(TopicPartition(topic, known.partition, start))
-                self._owned.add(known.partition)
+            starts: list[TopicPartition] = []
+            for partition in [each.partition for each in partitions]:
+                begun = assignment.assigned(partition, self._committed(consumer, partition))
+                starts += [TopicPartition(topic, partition, begun[topic]) for topic in self._topics]
+                self._owned.add(partition)
             consumer.incremental_assign(starts)
 
-        def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            numbers = [p.partition for p in partitions]
-            assignment.revoked(numbers)
+        def gone(tell: Callable[[Sequence[int]], None], consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            numbers = [each.partition for each in partitions]
+            tell(numbers)
             self._owned.difference_update(numbers)
-            consumer.incremental_unassign(partitions)
+            consumer.incremental_unassign([TopicPartition(topic, p) for topic in self._topics for p in numbers])
 
-        def lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            numbers = [p.partition for p in partitions]
-            assignment.lost(numbers)
-            self._owned.difference_update(numbers)
-            consumer.incremental_unassign(partitions)
+        # The group knows of the first topic only. No assignor is cooperative and gives partitions of one number to one
+        # member; so the others' partitions go where the first one's go.
+        self._consumer.subscribe(
+            [self._topics[0]],
+            on_assign=assigned,
+            on_revoke=functools.partial(gone, assignment.revoked),
+            on_lost=functools.partial(gone, assignment.lost),
+        )
 
-        self._consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
+    def _committed(self, consumer: Consumer, partition: int) -> dict[str, int | None]:
+        asked = [TopicPartition(topic, partition) for topic in self._topics]
+        found: dict[str, int | None] = {}
+        for known in consumer.committed(asked, timeout=_CALL_TIMEOUT_S):
+            if known.error is not None:
+                raise_for(known.error, f"asking for the committed offset of {known.topic}[{partition}]")
+            found[known.topic] = known.offset if known.offset >= 0 else None
+        return found
 
     def rejoin(self) -> None:
         """See `StageLog.rejoin`."""
@@ -179,7 +184,7 @@ class KafkaLog:
         self._owned.clear()
         self._consumer = Consumer(self._member)
         if self._assignment is not None:
-            self.subscribe(self._topic, self._assignment)
+            self.subscribe(self._topics, self._assignment)
 
     def _check_layout(self) -> None:
         """Leave when the topic has grown: keys would go to partitions that do not hold their state."""
@@ -187,24 +192,25 @@ class KafkaLog:
         if now_s < self._look_at_s:
             return
         self._look_at_s = now_s + _LAYOUT_S
-        try:
-            known = self._consumer.list_topics(self._topic, timeout=1.0).topics[self._topic].partitions
-        except KafkaException:
-            return  # the broker is away, which is told elsewhere; looked at again in a while
-        if self._partitions and len(known) > self._partitions:
-            raise Misconfigured(
-                f"{self._topic} had {self._partitions} partitions and has {len(known)} now, so that keys move to "
-                "partitions that do not hold their state; what arrived in the last seconds may be answered without its "
-                "history. Create the topics anew with the number you want, and publish or replay what they held"
-            )
-        self._partitions = len(known)
+        for topic in self._topics:
+            try:
+                count = len(self._consumer.list_topics(topic, timeout=1.0).topics[topic].partitions)
+            except KafkaException:
+                return  # the broker is away, which is told elsewhere; looked at again in a while
+            known = self._partitions.setdefault(topic, count)
+            if known and count > known:
+                raise Misconfigured(
+                    f"{topic} had {known} partitions and has {count} now, so that keys move to partitions that do not "
+                    "hold their state; what arrived in the last seconds may be answered without its history. Create "
+                    "the topics anew with the number you want, and publish or replay what they held"
+                )
 
-    def poll(self, max_records: int, timeout_s: float) -> Records:
+    def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """See `StageLog.poll`."""
         self._check_layout()
         first = self._consumer.poll(timeout_s)
         if first is None:
-            return empty_records(self._topic)
+            return []
         messages = [first]
         if max_records > 1:
             # Whatever is already here: small batches when idle, large ones under load.
@@ -216,20 +222,25 @@ class KafkaLog:
                 good.append(message)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 raise Stop(
-                    f"{self._topic}: the committed offset is no longer retained ({error.str()}); records were deleted "
-                    "before they were read. Raise the topic's retention, then set the group's offset by hand"
+                    f"{message.topic()}: the committed offset is no longer retained ({error.str()}): records were "
+                    "deleted before they were read. Raise the topic's retention, then set the group's offset by hand"
                 )
             elif error.code() not in PASSING:
-                raise_for(error, f"reading {self._topic}")
+                raise_for(error, f"reading {message.topic()}")
             elif error.code() != KafkaError._PARTITION_EOF:
-                logger.warning("reading %s: %s; librdkafka goes on trying", self._topic, error.str())
-        return records_of(self._topic, good)
+                logger.warning("reading %s: %s; librdkafka goes on trying", message.topic(), error.str())
+        if len(self._topics) == 1:
+            return [records_of(self._topics[0], good)] if good else []
+        by_topic: dict[str, list[Message]] = {topic: [] for topic in self._topics}
+        for message in good:
+            by_topic[str(message.topic())].append(message)
+        return [records_of(topic, mine) for topic, mine in by_topic.items() if mine]
 
-    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         """See `StageLog.transact`."""
         if self._failed:
             raise Stop("an earlier transaction failed; only a restart recovers")
-        offsets = [TopicPartition(self._topic, p, offset) for p, offset in next_offsets.items()]
+        offsets = [TopicPartition(topic, p, offset) for (topic, p), offset in next_offsets.items()]
         self._failed = True
         if self._exactly_once:
             self._write_in_transaction(outputs, offsets)
@@ -316,13 +327,14 @@ class KafkaLog:
         """See `StageLog.beginning`."""
         return first_offset(self._consumer, topic, partition)
 
-    def lag(self) -> dict[int, int]:
+    def lag(self) -> dict[Place, int]:
         """See `StageLog.lag`."""
         lags = {}
-        for at in self._consumer.position([TopicPartition(self._topic, p) for p in sorted(self._owned)]):
+        owned = [TopicPartition(topic, p) for topic in self._topics for p in sorted(self._owned)]
+        for at in self._consumer.position(owned):
             _low, high = self._consumer.get_watermark_offsets(at, cached=True)
             if high >= 0 and at.offset >= 0:
-                lags[at.partition] = max(0, high - at.offset)
+                lags[at.topic, at.partition] = max(0, high - at.offset)
         return lags
 
     def close(self) -> None:

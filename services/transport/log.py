@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.transport.records import Output, Records
+from services.transport.records import Output, Place, Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +15,15 @@ class Assignment:
 
     Parameters
     ----------
-    assigned : callable (partition, committed offset or None) -> int
-        Recover the partition's state; return the offset to go on from.
+    assigned : callable (partition, committed offsets or None by topic) -> offsets by topic
+        Recover the partition's state; return the offsets to go on from.
     revoked : callable (partitions)
         Checkpoint and forget them; transactions may still be made inside.
     lost : callable (partitions)
         Forget them; somebody else may own them already, so nothing may be written.
     """
 
-    assigned: Callable[[int, int | None], int]
+    assigned: Callable[[int, Mapping[str, int | None]], Mapping[str, int]]
     revoked: Callable[[Sequence[int]], None]
     lost: Callable[[Sequence[int]], None]
 
@@ -41,14 +41,19 @@ class LogReader(Protocol):
 class StageLog(LogReader, Protocol):
     """One worker's membership in one stage: read micro-batches, write transactions."""
 
-    def subscribe(self, topic: str, assignment: Assignment) -> None:
-        """Join the group that shares ``topic``; partitions arrive during later polls."""
+    def subscribe(self, topics: Sequence[str], assignment: Assignment) -> None:
+        """Join the group that shares the first of ``topics``; partitions arrive during later polls.
+
+        The others have as many partitions and are read along: who has partition p of the first has p of all.
+        """
 
     def rejoin(self) -> None:
         """Leave the group and join it anew, as a restart would; the caller has thrown its state away."""
 
-    def poll(self, max_records: int, timeout_s: float) -> Records:
+    def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """Return what is there, at most ``max_records``, waiting at most ``timeout_s`` for a first record.
+
+        One `Records` per topic that has any, in the order of subscription.
 
         Raises
         ------
@@ -58,7 +63,7 @@ class StageLog(LogReader, Protocol):
             It never will be, as configured.
         """
 
-    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         """Write the outputs and commit the offsets, all or nothing (or at least once, if so configured).
 
         Raises
@@ -71,8 +76,8 @@ class StageLog(LogReader, Protocol):
             The transaction was aborted; state in memory is ahead of the log and must be thrown away.
         """
 
-    def lag(self) -> dict[int, int]:
-        """Return, per assigned partition, how many records are yet to be read."""
+    def lag(self) -> dict[Place, int]:
+        """Return, per assigned partition of each topic, how many records are yet to be read."""
 
     def close(self) -> None:
         """Leave the group at once, handing partitions back through ``revoked``."""

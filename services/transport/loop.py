@@ -12,9 +12,8 @@ from services.errors import Rebalanced, Stop
 from services.ports import ViewRows
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.log import Assignment, StageLog
-from services.transport.records import Output, Records
-from services.transport.recovery import Recovered, checkpoint, recover
-from services.transport.stage import Processed, Stage
+from services.transport.records import Output, Place, Records, next_offsets
+from services.transport.work import Processed, Recovered, Work
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class View(Protocol):
 class Observer(Protocol):
     """Who is told what happened; none of it may raise or wait."""
 
-    def processed(self, stage: str, records: Records, processed: Processed, seconds: float) -> None: ...
+    def processed(self, stage: str, records: int, processed: Processed, seconds: float) -> None: ...
 
     def checkpointed(self, stage: str, rows: int, seconds: float) -> None: ...
 
@@ -47,7 +46,7 @@ class Observer(Protocol):
 class Unobserved:
     """An `Observer` that tells nobody."""
 
-    def processed(self, stage: str, records: Records, processed: Processed, seconds: float) -> None:
+    def processed(self, stage: str, records: int, processed: Processed, seconds: float) -> None:
         """Ignore."""
 
     def checkpointed(self, stage: str, rows: int, seconds: float) -> None:
@@ -95,7 +94,7 @@ class StageLoop:
 
     def __init__(
         self,
-        stage: Stage,
+        work: Work,
         log: StageLog,
         limits: LoopLimits,
         dead_letter_limit: DeadLetterLimit,
@@ -105,7 +104,7 @@ class StageLoop:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.stage = stage
+        self.work = work
         self.log = log
         self.progress_at_s = clock_s()
         self.joined = False
@@ -117,23 +116,28 @@ class StageLoop:
         self._before_batch = before_batch
         self._now_ms = now_ms
         self._clock_s = clock_s
-        self._next_offsets: dict[int, int] = {}
-        self._stale: dict[int, tuple[bytes, ...]] = {}
+        self._next_offsets: dict[Place, int] = {}
         self._checkpointed_at_s = clock_s()
         self._changed: set[int] = set()
 
     @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.work.name
+
+    @property
     def partitions(self) -> tuple[int, ...]:
         """Partitions this worker owns and has recovered."""
-        return tuple(sorted(self._next_offsets))
+        return tuple(sorted({partition for _, partition in self._next_offsets.copy()}))
 
-    def next_offset(self, partition: int) -> int:
-        """Return the offset this worker will read next."""
-        return self._next_offsets.get(partition, -1)
+    @property
+    def next_offsets(self) -> dict[Place, int]:
+        """The offsets this worker will read next."""
+        return self._next_offsets.copy()
 
     def start(self) -> None:
         """Join the stage's group."""
-        self.log.subscribe(self.stage.plan.input, Assignment(self._assigned, self._revoked, self._lost))
+        self.log.subscribe(self.work.inputs, Assignment(self._assigned, self._revoked, self._lost))
 
     def rejoin(self) -> None:
         """Throw all state away and join the group anew: what a restart does, without the restart."""
@@ -141,11 +145,11 @@ class StageLoop:
         self.joined, self.transacting_since_s = False, None
         self.log.rejoin()
 
-    def poll(self, timeout_s: float) -> Records:
-        """Return the next micro-batch, perhaps empty."""
+    def poll(self, timeout_s: float) -> list[Records]:
+        """Return the next micro-batch: what there is, by input topic."""
         return self.log.poll(self._limits.batch_records, timeout_s)
 
-    def handle(self, records: Records) -> None:
+    def handle(self, batches: Sequence[Records]) -> None:
         """Process a micro-batch in one transaction, and what is due besides.
 
         Raises
@@ -156,20 +160,22 @@ class StageLoop:
             The transaction was aborted or should not be made; state in memory must be thrown away.
         """
         started_s = self._clock_s()
-        if len(records):
+        if batches:
             self._before_batch()
-            processed = self.stage.process(records, self._now_ms())
-            self._dead_letter_limit.update(len(records), processed.flow.rejections)
-            moved = records.next_offsets()
+            processed = self.work.process(batches, self._now_ms())
+            count = sum(map(len, batches))
+            self._dead_letter_limit.update(count, [each for flow in processed.flows for each in flow.rejections])
+            moved = next_offsets(batches)
             committing_s = self._clock_s()
             self._transact(processed.outputs, moved)
             processed.seconds["commit"] = self._clock_s() - committing_s
-            logger.debug("%s: %s records, %s", self.stage.plan.name, len(records), processed.seconds)
+            logger.debug("%s: %s records, %s", self.name, count, processed.seconds)
             self._next_offsets.update(moved)
-            self._changed.update(moved)
+            self._changed.update(partition for _, partition in moved)
+            self.work.written(processed, _by_topic(moved))
             if self._view is not None and processed.view_rows:
                 self._view.offer(processed.view_rows)
-            self._observer.processed(self.stage.plan.name, records, processed, self._clock_s() - started_s)
+            self._observer.processed(self.name, count, processed, self._clock_s() - started_s)
         if (self._clock_s() - self._checkpointed_at_s) * 1000 >= self._limits.checkpoint_interval_ms:
             self.checkpoint(sorted(self._changed))
         self._refill()
@@ -177,7 +183,7 @@ class StageLoop:
         self.joined = bool(self._next_offsets)
         self.progress_at_s = self._clock_s()
 
-    def _transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+    def _transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         self.transacting_since_s = self._clock_s()
         self.log.transact(outputs, next_offsets)
         self.transacting_since_s = None
@@ -189,84 +195,81 @@ class StageLoop:
         its partitions and does not know yet.
         """
         started_s = self._clock_s()
-        due = [partition for partition in partitions if partition in self._next_offsets]
-        stores = self.stage.featurize.stores
-        outputs: list[Output] = []
-        for partition in due:
-            stores[partition].expire()
-            outputs.append(
-                checkpoint(
-                    stores[partition],
-                    self.stage.plan.changelog,
-                    partition,
-                    self._next_offsets[partition],
-                    self._stale.get(partition, ()),
-                )
-            )
+        mine = set(self.partitions)
+        due = [partition for partition in partitions if partition in mine]
+        offsets = {place: offset for place, offset in self._next_offsets.items() if place[1] in due}
+        outputs = [
+            output
+            for partition in due
+            for output in self.work.checkpoint(partition, {t: at for (t, p), at in offsets.items() if p == partition})
+        ]
         if outputs:
-            self._transact(outputs, {partition: self._next_offsets[partition] for partition in due})
+            self._transact(outputs, offsets)
             for partition in due:
-                stores[partition].mark_clean()
-                self._stale.pop(partition, None)
-            self._changed.difference_update(due)
+                self.work.checkpointed(partition)
             rows = sum(len(output.keys) for output in outputs)
-            self._observer.checkpointed(self.stage.plan.name, rows, self._clock_s() - started_s)
+            self._observer.checkpointed(self.name, rows, self._clock_s() - started_s)
+        self._changed.difference_update(due)
         self._checkpointed_at_s = self._clock_s()
 
     def _refill(self) -> None:
-        if self._view is None or (epoch := self._view.refill_wanted(self.stage.plan.name)) is None:
+        if self._view is None or (epoch := self._view.refill_wanted(self.name)) is None:
             return
         for partition in self.partitions:
             self._offer_all(partition)
-        self._view.refilled(epoch, self.stage.plan.name)
+        self._view.refilled(epoch, self.name)
 
     def _offer_all(self, partition: int) -> None:
         if self._view is not None:
-            store = self.stage.featurize.stores[partition]
-            self._view.offer(list(self.stage.featurize.online(store, store.all_slots())))
+            self._view.offer(self.work.online(partition))
 
-    def _assigned(self, partition: int, committed: int | None) -> int:
+    def _assigned(self, partition: int, committed: Mapping[str, int | None]) -> Mapping[str, int]:
         started_s = self._clock_s()
 
         def progress(words: str) -> None:
             self.progress_at_s = self._clock_s()
             logger.debug(words)
 
-        recovered = recover(self.stage, self.log, partition, committed, self._limits.batch_records, progress)
-        self._next_offsets[partition] = recovered.next_offset
+        recovered = self.work.open(self.log, partition, committed, progress)
+        self._next_offsets |= {(topic, partition): offset for topic, offset in recovered.next_offsets.items()}
         logger.info(
             "%s[%s]: recovered from %s state rows and %s replayed records; going on at offset %s",
-            self.stage.plan.name,
+            self.name,
             partition,
             recovered.rows,
             recovered.replayed,
-            recovered.next_offset,
+            ", ".join(map(str, recovered.next_offsets.values())),
         )
-        if recovered.stale:
-            self._stale[partition] = recovered.stale
-        if recovered.stale or recovered.replayed:
+        if recovered.changed:
             self._changed.add(partition)
         # What was committed last may not have reached the online store before the crash; newer rows win there anyway.
         self._offer_all(partition)
-        self._observer.recovered(self.stage.plan.name, partition, recovered, self._clock_s() - started_s)
-        return recovered.next_offset
+        self._observer.recovered(self.name, partition, recovered, self._clock_s() - started_s)
+        return recovered.next_offsets
 
     def _revoked(self, partitions: Sequence[int]) -> None:
         try:
             self.checkpoint([partition for partition in partitions if partition in self._changed])
         except (Rebalanced, Stop) as error:
             # The next owner replays a little more; it needs nothing from us.
-            logger.warning("no last checkpoint of %s%s: %s", self.stage.plan.name, list(partitions), error)
+            logger.warning("no last checkpoint of %s%s: %s", self.name, list(partitions), error)
         self._lost(partitions)
 
     def _lost(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
-            self.stage.featurize.stores.pop(partition, None)
-            self._next_offsets.pop(partition, None)
-            self._stale.pop(partition, None)
+            self.work.drop(partition)
+            for topic in self.work.inputs:
+                self._next_offsets.pop((topic, partition), None)
             self._changed.discard(partition)
-        self._observer.revoked(self.stage.plan.name, partitions)
+        self._observer.revoked(self.name, partitions)
 
     def close(self) -> None:
         """Checkpoint, hand the partitions back and leave."""
         self.log.close()
+
+
+def _by_topic(offsets: Mapping[Place, int]) -> dict[str, dict[int, int]]:
+    found: dict[str, dict[int, int]] = {}
+    for (topic, partition), offset in offsets.items():
+        found.setdefault(topic, {})[partition] = offset
+    return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from services.core.partitioner import partition_of
 from services.transport.log import Assignment
-from services.transport.records import Output, Records, empty_records
+from services.transport.records import Output, Place, Records
 
 Entry = tuple[int, bytes | None, bytes | None]
 
@@ -82,46 +82,48 @@ class MemoryLog:
     def __init__(self, broker: MemoryBroker, group: str) -> None:
         self._broker = broker
         self._group = group
-        self._topic = ""
+        self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
-        self._positions: dict[int, int] = {}
+        self._positions: dict[Place, int] = {}
         self._turn = 0
 
-    def subscribe(self, topic: str, assignment: Assignment) -> None:
+    def subscribe(self, topics: Sequence[str], assignment: Assignment) -> None:
         """See `StageLog.subscribe`."""
-        self._topic, self._assignment = topic, assignment
+        self._topics, self._assignment = tuple(topics), assignment
 
     def _assign(self) -> None:
         if self._assignment is None or self._positions:
             return
-        for partition in range(len(self._broker.log(self._topic))):
-            committed = self._broker.committed.get((self._group, self._topic, partition))
-            self._positions[partition] = self._assignment.assigned(partition, committed)
+        for partition in range(len(self._broker.log(self._topics[0]))):
+            committed = {topic: self._broker.committed.get((self._group, topic, partition)) for topic in self._topics}
+            for topic, offset in self._assignment.assigned(partition, committed).items():
+                self._positions[topic, partition] = offset
 
     def rejoin(self) -> None:
         """See `StageLog.rejoin`."""
         self._positions.clear()
 
-    def poll(self, max_records: int, timeout_s: float) -> Records:
+    def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """See `StageLog.poll`; partitions take turns, and nothing is waited for."""
         self._assign()
-        count = len(self._positions)
-        for step in range(count):
-            partition = (self._turn + step) % count
-            start = self._positions[partition]
-            records = self._broker.records(self._topic, partition, start, start + max_records)
+        places = list(self._positions)
+        for step in range(len(places)):
+            turn = (self._turn + step) % len(places)
+            topic, partition = places[turn]
+            start = self._positions[topic, partition]
+            records = self._broker.records(topic, partition, start, start + max_records)
             if len(records):
-                self._positions[partition] = start + len(records)
-                self._turn = partition + 1
-                return records
-        return empty_records(self._topic)
+                self._positions[topic, partition] = start + len(records)
+                self._turn = turn + 1
+                return [records]
+        return []
 
-    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         """See `StageLog.transact`."""
         for output in outputs:
             self._broker.append(output)
-        for partition, offset in next_offsets.items():
-            self._broker.committed[self._group, self._topic, partition] = offset
+        for (topic, partition), offset in next_offsets.items():
+            self._broker.committed[self._group, topic, partition] = offset
 
     def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
         """See `StageLog.read`."""
@@ -133,14 +135,13 @@ class MemoryLog:
         """See `StageLog.beginning`."""
         return self._broker.log(topic)[partition].beginning
 
-    def lag(self) -> dict[int, int]:
+    def lag(self) -> dict[Place, int]:
         """See `StageLog.lag`."""
-        log = self._broker.log(self._topic)
-        return {partition: log[partition].end - at for partition, at in self._positions.items()}
+        return {(topic, p): self._broker.log(topic)[p].end - at for (topic, p), at in self._positions.items()}
 
     def close(self) -> None:
         """See `StageLog.close`."""
         if self._assignment is not None and self._positions:
-            self._assignment.revoked(list(self._positions))
+            self._assignment.revoked(sorted({partition for _, partition in self._positions}))
         self._positions.clear()
         self._assignment = None

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from services.adapters.metric_catalogue import GaugeName
 from services.adapters.telemetry import Telemetry
 from services.adapters.view_writer import ViewWriter
+from services.transport.flow import Flow
 from services.transport.loop import StageLoop
-from services.transport.records import Records
-from services.transport.recovery import Recovered
-from services.transport.stage import Processed
+from services.transport.work import Processed, Recovered
 
 _IDLE_S = 5.0
 
@@ -47,7 +46,7 @@ class TelemetryObserver:
         """Name the stages that have no recovered partition yet; an idle spare counts as ready after a while."""
         waited_s = time.monotonic() - self._joined_s
         return {
-            loop.stage.plan.name: "no partition is assigned and recovered yet"
+            loop.name: "no partition is assigned and recovered yet"
             for loop in self._loops
             if not loop.joined and waited_s < _IDLE_S * 6
         }
@@ -56,25 +55,28 @@ class TelemetryObserver:
         """Name the stages that have not come round for too long."""
         now_s = time.monotonic()
         return {
-            loop.stage.plan.name: f"has not come round for {now_s - loop.progress_at_s:.0f} s"
+            loop.name: f"has not come round for {now_s - loop.progress_at_s:.0f} s"
             for loop in self._loops
             if now_s - loop.progress_at_s > self._stuck_s
         }
 
-    def processed(self, stage: str, records: Records, processed: Processed, seconds: float) -> None:
+    def processed(self, stage: str, records: int, processed: Processed, seconds: float) -> None:
         """See `Observer.processed`."""
         tell = self._telemetry
-        tell.count("millstream_events_total", len(records), stage=stage)
-        tell.observe("millstream_batch_records", float(len(records)), stage=stage)
+        tell.count("millstream_events_total", records, stage=stage)
+        tell.observe("millstream_batch_records", float(records), stage=stage)
         for phase, spent_s in processed.seconds.items():
             tell.observe("millstream_batch_seconds", spent_s, stage=stage, phase=phase)
-        counts = processed.flow.counts
-        tell.count("millstream_duplicates_total", counts.get("duplicates", 0), stage=stage)
-        tell.count("millstream_late_total", counts.get("late", 0), stage=stage)
-        for reason, count in Counter(each.reason for each in processed.flow.rejections).items():
+        for flow in processed.flows:
+            self._flowed(stage, flow)
+
+    def _flowed(self, stage: str, flow: Flow) -> None:
+        tell, batch = self._telemetry, flow.batch
+        tell.count("millstream_duplicates_total", flow.counts.get("duplicates", 0), stage=stage)
+        tell.count("millstream_late_total", flow.counts.get("late", 0), stage=stage)
+        for reason, count in Counter(each.reason for each in flow.rejections).items():
             tell.count("millstream_dead_letters_total", count, stage=stage, reason=reason)
-        batch = processed.flow.batch
-        if batch.length:
+        if batch.length and "received_at_ms" in batch.columns:
             ages_s = (time.time() * 1000 - batch.columns["received_at_ms"]) / 1000
             tell.observe("millstream_end_to_end_seconds", ages_s, stage=stage)
         if batch.length and "arm" in batch.columns:
@@ -111,19 +113,21 @@ class TelemetryObserver:
     def _refresh(self) -> None:
         tell = self._telemetry
         for loop in self._loops:
-            stage = loop.stage.plan.name
+            stage = loop.name
             tell.gauge("millstream_partitions", len(loop.partitions), stage=stage)
             lags = loop.log.lag() if loop.partitions else {}
+            offsets = loop.next_offsets
             for partition in loop.partitions:
                 at = {"stage": stage, "partition": partition}
-                tell.gauge("millstream_lag_records", lags.get(partition, 0), **at)
-                tell.gauge("millstream_committed_offset", loop.next_offset(partition), **at)
-                store = loop.stage.featurize.stores.get(partition)
-                if store is not None:
-                    tell.gauge("millstream_stream_time_seconds", max(0, store.stream_time_ms) / 1000, **at)
-                    tell.gauge("millstream_state_keys", len(store.all_slots()), **at)
-                    tell.gauge("millstream_state_entries", store.entries, **at)
-                    tell.gauge("millstream_state_bytes", store.memory_bytes, **at)
+                places = [(topic, partition) for topic in loop.work.inputs]
+                tell.gauge("millstream_lag_records", sum(lags.get(place, 0) for place in places), **at)
+                tell.gauge("millstream_committed_offset", offsets.get(places[0], 0), **at)
+                size = loop.work.state_size(partition)
+                if size is not None:
+                    tell.gauge("millstream_stream_time_seconds", max(0, size.stream_time_ms) / 1000, **at)
+                    tell.gauge("millstream_state_keys", size.keys, **at)
+                    tell.gauge("millstream_state_entries", size.entries, **at)
+                    tell.gauge("millstream_state_bytes", size.memory_bytes, **at)
         if self._view is not None:
             tell.gauge("millstream_view_pending", self._view.pending)
             tell.gauge("millstream_view_staleness_seconds", self._view.staleness_ms / 1000)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.core.batch import Rows
+
+Place = tuple[str, int]
+"""Topic and partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,10 @@ class Records:
     def __len__(self) -> int:
         return len(self.values)
 
-    def next_offsets(self) -> dict[int, int]:
+    def next_offsets(self) -> dict[Place, int]:
         """Return, per partition present, the offset after its last record."""
         return {
-            int(partition): int(self.offsets[self.partitions == partition].max()) + 1
+            (self.topic, int(partition)): int(self.offsets[self.partitions == partition].max()) + 1
             for partition in np.unique(self.partitions)
         }
 
@@ -66,6 +69,11 @@ def empty_records(topic: str) -> Records:
     """Return a micro-batch of no records."""
     nothing = np.zeros(0, dtype=np.int64)
     return Records(topic, nothing, nothing, nothing, [], [])
+
+
+def next_offsets(batches: Iterable[Records]) -> dict[Place, int]:
+    """Return the offset after the last record of every partition present."""
+    return {place: offset for records in batches for place, offset in records.next_offsets().items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from services.core.windows.store import WindowStore
 from services.transport.log import LogReader
 from services.transport.records import Output
-from services.transport.stage import Stage
+from services.transport.work import Progress
+
+if TYPE_CHECKING:
+    from services.transport.stage import Stage
 
 logger = logging.getLogger(__name__)
 
 ROW_PREFIX = b"r"
 MARKER_KEY = b"m"
+CHUNK_RECORDS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ def checkpoint(
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class Restored:
     """What recovery did: the offset to go on from, how much it read, and row keys nobody can read any more."""
 
     next_offset: int
@@ -82,22 +87,13 @@ class Recovered:
     stale: tuple[bytes, ...] = ()
 
 
-def recover(
-    stage: Stage,
-    log: LogReader,
-    partition: int,
-    committed: int | None,
-    chunk_records: int,
-    on_progress: Callable[[str], None],
-) -> Recovered:
+def recover(stage: Stage, log: LogReader, partition: int, committed: int | None, on_progress: Progress) -> Restored:
     """Give the stage a store for the partition that is valid for the committed offset.
 
     Parameters
     ----------
     committed : int or None
         The group's offset; None when it never committed.
-    on_progress : callable
-        Told in words, often enough for a watchdog.
 
     Raises
     ------
@@ -147,8 +143,8 @@ def recover(
     stage.featurize.stores[partition] = store
     replayed = 0
     for records in log.read(plan.input, partition, start, go_on):
-        for chunk in records.chunks(chunk_records):
+        for chunk in records.chunks(CHUNK_RECORDS):
             stage.apply(chunk)
             replayed += len(chunk)
         on_progress(f"{plan.name}[{partition}]: {replayed} records replayed")
-    return Recovered(go_on, len(rows), replayed, stale)
+    return Restored(go_on, len(rows), replayed, stale)

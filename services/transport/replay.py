@@ -24,11 +24,12 @@ class Replay:
 
     def __init__(self, stages: Sequence[Stage], batch_records: int) -> None:
         self.broker = MemoryBroker(partitions=1)
+        self._stages = tuple(stages)
         limits = LoopLimits(batch_records, _NEVER_MS)
         self._loops = [
             StageLoop(
                 stage,
-                MemoryLog(self.broker, stage.plan.name),
+                MemoryLog(self.broker, stage.name),
                 limits,
                 DeadLetterLimit(1.0, 1),
                 None,
@@ -43,7 +44,7 @@ class Replay:
     @property
     def stores(self) -> dict[str, WindowStore]:
         """The window store of each stage, by stage name."""
-        return {loop.stage.plan.name: loop.stage.featurize.stores[0] for loop in self._loops}
+        return {stage.name: stage.featurize.stores[0] for stage in self._stages}
 
     def feed(self, output: Output) -> tuple[Records, Records]:
         """Append input and run every stage until nothing is left to read.
@@ -58,9 +59,10 @@ class Replay:
             self.broker.now_ms = max(self.broker.now_ms, *stamps)
         self.broker.append(output)
         for loop in self._loops:
-            while len(records := loop.poll(0.0)):
-                loop.handle(records)
-            self.broker.drain(loop.stage.plan.input)
+            while batches := loop.poll(0.0):
+                loop.handle(batches)
+            for topic in loop.work.inputs:
+                self.broker.drain(topic)
         self.broker.drain(PREDICTIONS)
         (scored,) = self.broker.drain(SCORED)
         (dead_letters,) = self.broker.drain(DEAD_LETTERS)

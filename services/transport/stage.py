@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,10 @@ from services.ports import ViewRows
 from services.topology import PREDICTIONS, StagePlan
 from services.transport.dead_letters import dead_letter_output
 from services.transport.flow import Flow
+from services.transport.log import LogReader
 from services.transport.records import Output, Records
+from services.transport.recovery import checkpoint, recover
+from services.transport.work import Processed, Progress, Recovered, StateSize
 
 
 class ValidateStep(Protocol):
@@ -44,30 +47,8 @@ class ScoreStep(Protocol):
     def __call__(self, flow: Flow, now_ms: int) -> Flow: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Processed:
-    """What a micro-batch became.
-
-    Parameters
-    ----------
-    flow : Flow
-        As it left the last step.
-    outputs : list of Output
-        For the micro-batch's transaction.
-    view_rows : list of ViewRows
-        For the online store, once the transaction is committed.
-    seconds : dict of str to float
-        Time spent by phase.
-    """
-
-    flow: Flow
-    outputs: list[Output]
-    view_rows: list[ViewRows]
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
 class Stage:
-    """The steps of one stage over a micro-batch; all its state is in the featurize step's window stores.
+    """`Work` of the event path: validate, featurize, perhaps score; its state are window stores with a changelog.
 
     Parameters
     ----------
@@ -94,6 +75,8 @@ class Stage:
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.plan = plan
+        self.name = plan.name
+        self.inputs: tuple[str, ...] = (plan.input,)
         self.featurize = featurize
         self.score = score
         self._validate = validate
@@ -102,25 +85,62 @@ class Stage:
         self._dead_letters = dead_letters
         self._largest_letter_bytes = largest_letter_bytes
         self._clock_s = clock_s
+        self._stale: dict[int, tuple[bytes, ...]] = {}
 
     def warm_up(self, records: Records) -> None:
         """Compile every kernel on a made-up micro-batch of partition -1, and forget what came of it."""
         self.featurize.stores[-1] = self.featurize.new_store()
-        self.process(records, 0)
+        self.process([records], 0)
         del self.featurize.stores[-1]
 
     def apply(self, records: Records) -> tuple[Flow, list[ViewRows]]:
         """Fold records into the state and write nothing: how recovery catches up."""
         return self.featurize(self._validate(records))
 
-    def process(self, records: Records, now_ms: int) -> Processed:
-        """Take a micro-batch through all steps.
+    def open(
+        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+    ) -> Recovered:
+        """See `Work.open`."""
+        restored = recover(self, log, partition, committed[self.plan.input], on_progress)
+        self._stale[partition] = restored.stale
+        changed = bool(restored.replayed or restored.stale)
+        return Recovered({self.plan.input: restored.next_offset}, restored.rows, restored.replayed, changed)
 
-        Parameters
-        ----------
-        now_ms : int
-            Wall clock (live) or virtual (replay); only stamps outputs, decides nothing.
-        """
+    def drop(self, partition: int) -> None:
+        """See `Work.drop`."""
+        self.featurize.stores.pop(partition, None)
+        self._stale.pop(partition, None)
+
+    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
+        """See `Work.written`; all state is in Kafka."""
+
+    def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
+        """See `Work.checkpoint`."""
+        store = self.featurize.stores[partition]
+        store.expire()
+        stale = self._stale.get(partition, ())
+        return [checkpoint(store, self.plan.changelog, partition, next_offsets[self.plan.input], stale)]
+
+    def checkpointed(self, partition: int) -> None:
+        """See `Work.checkpointed`."""
+        self.featurize.stores[partition].mark_clean()
+        self._stale.pop(partition, None)
+
+    def online(self, partition: int) -> list[ViewRows]:
+        """See `Work.online`."""
+        store = self.featurize.stores[partition]
+        return list(self.featurize.online(store, store.all_slots()))
+
+    def state_size(self, partition: int) -> StateSize | None:
+        """See `Work.state_size`."""
+        store = self.featurize.stores.get(partition)
+        if store is None:
+            return None
+        return StateSize(store.stream_time_ms, len(store.all_slots()), store.entries, store.memory_bytes)
+
+    def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
+        """See `Work.process`."""
+        (records,) = batches
         marks = [self._clock_s()]
         flow = self._validate(records)
         marks.append(self._clock_s())
@@ -133,7 +153,7 @@ class Stage:
         marks.append(self._clock_s())
         phases = ("validate", "featurize", "score", "encode")
         seconds = {name: end - start for name, start, end in zip(phases, marks, marks[1:], strict=False)}
-        return Processed(flow, outputs, view_rows, seconds)
+        return Processed((flow,), outputs, view_rows, seconds)
 
     def _encode(self, flow: Flow, now_ms: int) -> list[Output]:
         outputs: list[Output] = []

@@ -47,12 +47,12 @@ class _App(faust.App):
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    records: Records
+class _Batch:
+    records: list[Records]
     done: asyncio.Future[None]
 
 
-async def _agent(loop: StageLoop, thread: ThreadPoolExecutor, stream: AsyncIterator[_Work]) -> None:
+async def _agent(loop: StageLoop, thread: ThreadPoolExecutor, stream: AsyncIterator[_Batch]) -> None:
     """Handle each micro-batch; a failure goes back to the feeder, which stops the worker. None is ever skipped."""
     running = asyncio.get_running_loop()
     async for work in stream:
@@ -75,7 +75,7 @@ async def _feed(loop: StageLoop, thread: ThreadPoolExecutor, channel: Any, stopp
             try:
                 records = await running.run_in_executor(thread, loop.poll, _POLL_S)
                 done: asyncio.Future[None] = running.create_future()
-                await channel.send(value=_Work(records, done))
+                await channel.send(value=_Batch(records, done))
                 await done
             except (Rebalanced, Retry) as error:
                 failures += 1
@@ -122,7 +122,7 @@ class Watchdog:
         self._transaction_s = transaction_ms / 1000
         self._leave = leave
         self._clock_s = clock_s
-        self._moved: dict[tuple[str, int], tuple[int, float]] = {}
+        self._moved: dict[tuple[str, str, int], tuple[int, float]] = {}
         self._closed = threading.Event()
 
     def start(self) -> None:
@@ -145,19 +145,20 @@ class Watchdog:
         """Return what hangs, in words, or None."""
         now_s = self._clock_s()
         for loop in self._loops:
-            name, begun_s = loop.stage.plan.name, loop.transacting_since_s
+            name, begun_s = loop.name, loop.transacting_since_s
             if begun_s is not None and now_s - begun_s > self._transaction_s + _TRANSACTION_GRACE_S:
                 return f"stage {name} has been writing a transaction for {now_s - begun_s:.0f} s"
             if now_s - loop.progress_at_s > self._limit_s:
                 return f"stage {name} has not come round for {now_s - loop.progress_at_s:.0f} s"
             lags = loop.log.lag() if loop.partitions else {}
-            for partition in loop.partitions:
-                key, at = (name, partition), loop.next_offset(partition)
+            for place, at in loop.next_offsets.items():
+                key = (name, *place)
                 before = self._moved.get(key)
-                if before is None or before[0] != at or not lags.get(partition):
+                if before is None or before[0] != at or not lags.get(place):
                     self._moved[key] = (at, now_s)
                 elif now_s - before[1] > self._limit_s:
-                    return f"stage {name} partition {partition} has lag {lags[partition]} and did not move past {at}"
+                    topic, partition = place
+                    return f"stage {name}: {topic}[{partition}] has lag {lags[place]} and did not move past {at}"
         return None
 
 
@@ -199,12 +200,12 @@ async def serve(
         autodiscover=False,
         topic_disable_leader=True,
     )
-    threads = {loop.stage.plan.name: ThreadPoolExecutor(1, f"stage-{loop.stage.plan.name}") for loop in loops}
+    threads = {loop.name: ThreadPoolExecutor(1, f"stage-{loop.name}") for loop in loops}
     feeders = []
     watchdog = Watchdog(loops, watchdog_ms, transaction_timeout_ms)
     channels = []
     for loop in loops:
-        stage, thread = loop.stage.plan.name, threads[loop.stage.plan.name]
+        stage, thread = loop.name, threads[loop.name]
         channel = app.channel(maxsize=1)
         app.agent(channel, name=stage)(functools.partial(_agent, loop, thread))
         channels.append(channel)
@@ -214,8 +215,8 @@ async def serve(
     watchdog.start()
     try:
         for loop, channel in zip(loops, channels, strict=True):
-            feed = _feed(loop, threads[loop.stage.plan.name], channel, stopping)
-            feeders.append(asyncio.create_task(feed, name=loop.stage.plan.name))
+            feed = _feed(loop, threads[loop.name], channel, stopping)
+            feeders.append(asyncio.create_task(feed, name=loop.name))
         results = await asyncio.gather(*feeders, return_exceptions=True)
     finally:
         watchdog.close()

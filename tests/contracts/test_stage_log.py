@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,7 +15,7 @@ from services.topology import Topic
 from services.transport.kafka_log import KafkaLog
 from services.transport.log import Assignment, StageLog
 from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.records import Output
+from services.transport.records import Output, Place, next_offsets
 
 PARTITIONS = 2
 
@@ -87,25 +87,28 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 class Seen:
     """What a member was told and read."""
 
-    assigned: dict[int, int | None] = field(default_factory=dict)
+    assigned: dict[Place, int | None] = field(default_factory=dict)
+    topics: set[str] = field(default_factory=set)
     revoked: list[int] = field(default_factory=list)
     values: dict[int, list[bytes | None]] = field(default_factory=dict)
 
     def assignment(self, begin: int = 0) -> Assignment:
-        def assigned(partition: int, committed: int | None) -> int:
-            self.assigned[partition] = committed
-            return begin if committed is None else committed
+        def assigned(partition: int, committed: Mapping[str, int | None]) -> Mapping[str, int]:
+            self.assigned |= {(topic, partition): offset for topic, offset in committed.items()}
+            return {topic: begin if offset is None else offset for topic, offset in committed.items()}
 
         return Assignment(assigned, self.revoked.extend, self.revoked.extend)
 
-    def read(self, log: StageLog, count: int, max_records: int = 100) -> dict[int, int]:
-        offsets: dict[int, int] = {}
+    def read(self, log: StageLog, count: int, max_records: int = 100) -> dict[Place, int]:
+        offsets: dict[Place, int] = {}
         for _ in range(300):
-            records = log.poll(max_records, 0.1)
-            assert len(records) <= max_records
-            for partition, value in zip(records.partitions.tolist(), records.values, strict=True):
-                self.values.setdefault(partition, []).append(value)
-            offsets.update(records.next_offsets())
+            batches = log.poll(max_records, 0.1)
+            assert sum(map(len, batches)) <= max_records
+            for records in batches:
+                self.topics |= {records.topic}
+                for partition, value in zip(records.partitions.tolist(), records.values, strict=True):
+                    self.values.setdefault(partition, []).append(value)
+            offsets.update(next_offsets(batches))
             if sum(map(len, self.values.values())) >= count:
                 return offsets
         raise AssertionError(f"{count} records wanted, read {self.values}")
@@ -118,9 +121,9 @@ def _numbered(count: int) -> Output:
 def test_every_record_arrives_once_in_order_per_partition(world: World) -> None:
     world.append(Output(world.topic, _numbered(50).keys, _numbered(50).values))
     log, seen = world.join(), Seen()
-    log.subscribe(world.topic, seen.assignment())
+    log.subscribe([world.topic], seen.assignment())
     seen.read(log, 50, max_records=7)
-    assert seen.assigned == {0: None, 1: None}
+    assert seen.assigned == {(world.topic, 0): None, (world.topic, 1): None}
     arrived = [int(value[1:]) for values in seen.values.values() for value in values if value]
     assert sorted(arrived) == list(range(50))
     for values in seen.values.values():
@@ -131,7 +134,7 @@ def test_every_record_arrives_once_in_order_per_partition(world: World) -> None:
 def test_outputs_and_offsets_are_kept_together(world: World) -> None:
     world.append(Output(world.topic, _numbered(20).keys, _numbered(20).values))
     log, seen = world.join(), Seen()
-    log.subscribe(world.topic, seen.assignment())
+    log.subscribe([world.topic], seen.assignment())
     offsets = seen.read(log, 20)
     log.transact([Output(world.out, [b"k", b"k"], [b"one", b"two"], partition=1)], offsets)
     read = [value for records in log.read(world.out, 1, 0, None) for value in records.values]
@@ -141,7 +144,7 @@ def test_outputs_and_offsets_are_kept_together(world: World) -> None:
 
     again = Seen()
     log = world.join()
-    log.subscribe(world.topic, again.assignment())
+    log.subscribe([world.topic], again.assignment())
     world.append(Output(world.topic, [b"next"], [b"next"]))
     again.read(log, 1)
     assert again.assigned == offsets
@@ -166,7 +169,7 @@ def test_keys_decide_the_partition_as_in_java(world: World) -> None:
     keys = [b"21", b"foobar", b"abc"]
     world.append(Output(world.topic, keys, keys))
     log, seen = world.join(), Seen()
-    log.subscribe(world.topic, seen.assignment())
+    log.subscribe([world.topic], seen.assignment())
     seen.read(log, 3)
     # Utils.murmur2 of the Java client, positive, modulo 2.
     assert seen.values == {0: [b"21", b"foobar"], 1: [b"abc"]}
@@ -175,7 +178,7 @@ def test_keys_decide_the_partition_as_in_java(world: World) -> None:
 def test_tombstones_and_null_keys_pass(world: World) -> None:
     world.append(Output(world.topic, [b"k", None], [None, b""], partition=0))
     log, seen = world.join(), Seen()
-    log.subscribe(world.topic, seen.assignment())
+    log.subscribe([world.topic], seen.assignment())
     seen.read(log, 2)
     assert seen.values == {0: [None, b""]}
 
@@ -183,11 +186,57 @@ def test_tombstones_and_null_keys_pass(world: World) -> None:
 def test_lag_is_what_is_left_to_read(world: World) -> None:
     world.append(Output(world.topic, [b"k"] * 5, [b"v"] * 5, partition=0))
     log, seen = world.join(), Seen()
-    log.subscribe(world.topic, seen.assignment())
+    log.subscribe([world.topic], seen.assignment())
     seen.read(log, 2, max_records=2)
     assert sum(log.lag().values()) >= 1
     seen.read(log, 5)
-    assert log.lag()[0] == 0
+    assert log.lag()[world.topic, 0] == 0
+
+
+def test_partitions_of_one_number_go_to_one_member_and_are_committed_together(world: World) -> None:
+    for topic in (world.topic, world.out):
+        world.append(Output(topic, _numbered(20).keys, _numbered(20).values))
+    log, seen = world.join(), Seen()
+    log.subscribe([world.topic, world.out], seen.assignment())
+    offsets = seen.read(log, 40)
+    assert seen.topics == {world.topic, world.out}
+    assert set(seen.assigned) == {(topic, p) for topic in (world.topic, world.out) for p in range(PARTITIONS)}
+    log.transact([], offsets)
+    log.close()
+
+    world.append(Output(world.out, [b"next"], [b"next"]))
+    log, again = world.join(), Seen()
+    log.subscribe([world.topic, world.out], again.assignment())
+    again.read(log, 1)
+    assert again.assigned == offsets
+    assert [value for values in again.values.values() for value in values] == [b"next"]
+
+
+@pytest.mark.kafka
+def test_partitions_follow_when_a_second_member_joins(kafka: Endpoints) -> None:
+    world = _kafka(kafka, exactly_once=False)
+    logs, everyone = [world.join(), world.join()], [Seen(), Seen()]
+    for log, seen in zip(logs, everyone, strict=True):
+        log.subscribe([world.topic, world.out], seen.assignment())
+    for _ in range(300):
+        for log in logs:
+            log.poll(1, 0.05)
+        owned = [{place for place in seen.assigned if place[1] not in seen.revoked} for seen in everyone]
+        if all(owned):
+            break
+    for topic in (world.topic, world.out):
+        world.append(Output(topic, [b"a", b"b"], [b"a", b"b"], partition=0))
+        world.append(Output(topic, [b"c"], [b"c"], partition=1))
+    for log, seen in zip(logs, everyone, strict=True):
+        wanted = sum(
+            4 if partition == 0 else 2
+            for topic, partition in seen.assigned
+            if topic == world.topic and partition not in seen.revoked
+        )
+        seen.read(log, wanted)
+    assert sorted(place for places in owned for place in places) == sorted(
+        (topic, p) for topic in (world.topic, world.out) for p in range(PARTITIONS)
+    )
 
 
 @pytest.mark.kafka
@@ -195,7 +244,7 @@ def test_a_second_owner_fences_the_first(kafka: Endpoints) -> None:
     world = _kafka(kafka)
     world.append(Output(world.topic, [b"k"], [b"v"], partition=0))
     first, seen = world.join(), Seen()
-    first.subscribe(world.topic, seen.assignment())
+    first.subscribe([world.topic], seen.assignment())
     offsets = seen.read(first, 1)
     world.join()
     with pytest.raises(Stop):

@@ -47,8 +47,8 @@ def run(assembly: Assembly, broker: MemoryBroker, view: Straight) -> list[StageL
         )
         made.start()
         loops.append(made)
-        while len(records := made.poll(0.0)):
-            made.handle(records)
+        while batches := made.poll(0.0):
+            made.handle(batches)
     return loops
 
 

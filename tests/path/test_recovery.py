@@ -14,6 +14,7 @@ from services.transport.dead_letters import DeadLetterLimit
 from services.transport.loop import LoopLimits, StageLoop, Unobserved
 from services.transport.memory_log import MemoryBroker, MemoryLog
 from services.transport.records import Output
+from services.transport.stage import Stage
 
 CUSTOMER = view("activity", "customer")
 NEVER_MS = 1 << 60
@@ -34,9 +35,14 @@ def _loop(broker: MemoryBroker, *views: View, checkpoint_interval_ms: int = NEVE
     return loop
 
 
+def _stage(loop: StageLoop) -> Stage:
+    assert isinstance(loop.work, Stage)
+    return loop.work
+
+
 def _run(loop: StageLoop, batches: int = 1 << 30) -> None:
-    while batches and len(records := loop.poll(0.0)):
-        loop.handle(records)
+    while batches and (polled := loop.poll(0.0)):
+        loop.handle(polled)
         batches -= 1
 
 
@@ -51,7 +57,7 @@ def _online(store: WindowStore) -> dict[int, tuple[list[float], int]]:
 
 
 def _stores(loop: StageLoop) -> dict[int, dict[int, tuple[list[float], int]]]:
-    return {partition: _online(store) for partition, store in sorted(loop.stage.featurize.stores.items())}
+    return {partition: _online(store) for partition, store in sorted(_stage(loop).featurize.stores.items())}
 
 
 def _broker(output: Output) -> MemoryBroker:
@@ -93,7 +99,7 @@ def test_a_clean_stop_leaves_nothing_to_replay() -> None:
     loop.close()
     again = _loop(broker, CUSTOMER)
     seen: list[int] = []
-    again.stage.apply = lambda records: seen.append(len(records))  # type: ignore[method-assign]
+    _stage(again).apply = lambda records: seen.append(len(records))  # type: ignore
     _run(again)
     assert seen == []
     assert _stores(again) == before
@@ -135,7 +141,7 @@ def test_duplicates_are_counted_and_not_answered_again() -> None:
 
     class Counting(Unobserved):
         def processed(self, stage, records, processed, seconds) -> None:  # type: ignore[no-untyped-def]
-            counts.append(processed.flow.counts.get("duplicates", 0))
+            counts.append(processed.flows[0].counts.get("duplicates", 0))
 
     loop = _loop(broker, CUSTOMER)
     loop._observer = Counting()

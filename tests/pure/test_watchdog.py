@@ -18,12 +18,12 @@ class _Loop:
         self.partitions = (0,)
         self.at = 5
         self.waiting = {0: 0}
-        self.stage = SimpleNamespace(plan=SimpleNamespace(name="customer"))
-        self.log = SimpleNamespace(lag=lambda: self.waiting)
+        self.name = "customer"
+        self.log = SimpleNamespace(lag=lambda: {("in", p): lag for p, lag in self.waiting.items()})
 
-    def next_offset(self, partition: int) -> int:
-        assert partition == 0
-        return self.at
+    @property
+    def next_offsets(self) -> dict[tuple[str, int], int]:
+        return {("in", 0): self.at}
 
 
 def _watch(loop: _Loop) -> tuple[Watchdog, list[float]]:
