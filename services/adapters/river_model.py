@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -39,8 +39,8 @@ def floats(batch: Batch, features: Sequence[str]) -> dict[str, Floats]:
         raise Refused(f"a feature of the online model is not a number: {error}") from error
 
 
-def rows(columns: Mapping[str, Floats]) -> list[Row]:
-    """Return a dict per row, features in the columns' order.
+def rows(columns: Mapping[str, Floats]) -> Iterator[Row]:
+    """Yield a dict per row, features in the columns' order.
 
     A value that is not finite is left out: so River is told that a feature is missing. Scalers then do not move, linear
     models take the feature at its mean, and trees send the row down the branch most rows took. Infinities are left out
@@ -48,12 +48,15 @@ def rows(columns: Mapping[str, Floats]) -> list[Row]:
     """
     names = list(columns)
     matrix = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))
-    sound = np.isfinite(matrix)
-    made = [dict(zip(names, row, strict=True)) for row in matrix.tolist()]
-    for row in np.flatnonzero(~sound.all(axis=1)).tolist():
-        for place in np.flatnonzero(~sound[row]).tolist():
-            del made[row][names[place]]
-    return made
+    missing: dict[int, list[str]] = {}
+    for at, column in zip(*(each.tolist() for each in np.nonzero(~np.isfinite(matrix))), strict=True):
+        missing.setdefault(at, []).append(names[column])
+    for at, values in enumerate(matrix.tolist()):
+        row = dict(zip(names, values, strict=False))
+        if at in missing:
+            for name in missing[at]:
+                del row[name]
+        yield row
 
 
 def positive(answer: Mapping[Any, float]) -> float:

@@ -10,16 +10,20 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.batch import Mask
+
+Floats = NDArray[np.float64]
+
 BINS: Final = 512
 """Of equal width on the logit, from -16 to 16; the outermost are open."""
 
-_LOGIT_SPAN: Final = 32.0
+_EDGES: Final = np.array([1 / (1 + math.exp(-32 * (place / BINS - 0.5))) for place in range(1, BINS)])
 _EPSILON: Final = 1e-15
 
 
@@ -44,21 +48,27 @@ class Prequential:
         self._brier = 0.0
         self._bins: NDArray[np.int64] = np.zeros((2, BINS), dtype=np.int64)
 
-    def update(self, labels: Iterable[bool], scores: Iterable[float]) -> None:
-        """Take examples in order; a score is in [0, 1] or NaN."""
-        log, bins = math.log, self._bins
-        for label, score in zip(labels, scores, strict=True):
-            if math.isnan(score):
-                self.silent += 1
-                continue
-            low = _EPSILON if score < _EPSILON else 1 - _EPSILON if score > 1 - _EPSILON else score
-            loss, other = log(low), log(1 - low)
-            self.examples += 1
-            self.positives += label
-            self._log_loss -= loss if label else other
-            self._brier += (label - score) ** 2
-            place = int((loss - other) / _LOGIT_SPAN * BINS + BINS // 2)
-            bins[int(label), min(max(place, 0), BINS - 1)] += 1
+    def update(self, labels: Mask, scores: Floats) -> None:
+        """Take examples in order.
+
+        Parameters
+        ----------
+        labels : bool ndarray of shape (n,)
+        scores : float64 ndarray of shape (n,)
+            In [0, 1], or NaN.
+        """
+        known = ~np.isnan(scores)
+        labels, scores = labels[known], scores[known]
+        self.silent += len(known) - len(scores)
+        self.examples += len(scores)
+        self.positives += int(np.count_nonzero(labels))
+        clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
+        sure = np.where(labels, clipped, 1 - clipped)
+        # One logarithm at a time: a vectorised one may differ in its last bit from place to place in an array.
+        self._log_loss = _running(self._log_loss, [-each for each in map(math.log, sure.tolist())])
+        self._brier = _running(self._brier, (labels - scores) ** 2)
+        places = np.searchsorted(_EDGES, scores, side="right")
+        self._bins += np.bincount(labels * BINS + places, minlength=2 * BINS).reshape(2, BINS)
 
     def figures(self) -> dict[str, float]:
         """Return ``log_loss`` (nats), ``brier`` and ``auc`` as far as they are defined.
@@ -92,3 +102,8 @@ class Prequential:
             for place, count in filled:
                 row[place] = count
         return made
+
+
+def _running(total: float, terms: Sequence[float] | Floats) -> float:
+    """Return ``total`` with each term added in turn: not pairwise, which would depend on where the batch was cut."""
+    return float(np.cumsum(np.concatenate([[total], terms]))[-1])

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.adapters.river_model import Models, OnlineScorer, floats, open_snapshot, positive, rows, segments_of
+from services.adapters.river_model import Models, OnlineScorer, floats, open_snapshot, rows, segments_of
 from services.adapters.river_pipelines import CHAMPION_SCORE, OnlineModel
 from services.adapters.river_snapshot import seal
 from services.core.batch import Batch, Rows
@@ -98,14 +98,16 @@ class Learner:
         taken = {name: values[places] for name, values in columns.items()}
         truths: list[bool] = (labels[places] == 1).tolist()
         segments = segments_of(batch, self.declared.segment)
-        made = rows(taken)
         answers: list[float] = []
         answer = answers.append
-        to_teach, place = self._models.to_teach, 0
+        models, to_teach, place = self._models.by_segment, self._models.to_teach, 0
         try:
-            for place, row, truth in zip(places.tolist(), made, truths, strict=True):
-                model = to_teach(segments[place])
-                answer(positive(model.predict_proba_one(row)))
+            for place, row, truth in zip(places.tolist(), rows(taken), truths, strict=True):
+                model = models.get(segments[place])
+                if model is None:
+                    model = to_teach(segments[place])
+                answered = model.predict_proba_one(row)
+                answer(answered.get(True, 0.0) if answered else math.nan)
                 model.learn_one(row, truth)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise Stop(
@@ -113,14 +115,15 @@ class Learner:
                 f"({type(error).__name__}: {error}); the declared pipeline must bear what the features hold. Scorers "
                 "go on with the last snapshot"
             ) from error
-        self.metrics[ONLINE].update(truths, answers)
+        given, positives = np.array(answers, dtype=np.float64), labels[places] == 1
+        self.metrics[ONLINE].update(positives, given)
         if CHAMPION in self.metrics:
-            self.metrics[CHAMPION].update(truths, taken[CHAMPION_SCORE].tolist())
+            self.metrics[CHAMPION].update(positives, taken[CHAMPION_SCORE])
         self.examples += len(truths)
         if len(offsets):
             self.offsets[source] = max(int(offsets[-1]) + 1, self.offsets.get(source, 0))
         scores = np.full(batch.length, math.nan)
-        scores[places] = answers
+        scores[places] = given
         return Learnt(scores, taught)
 
     def scorer(self) -> OnlineScorer:

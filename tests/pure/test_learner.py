@@ -184,7 +184,7 @@ def test_prequential_figures_are_those_of_a_batch() -> None:
     scores = np.clip(rng.beta(1, 3, 4000) + 0.2 * labels, 0, 1)
     scores[:3] = [0.0, 1.0, np.nan]
     metric = Prequential()
-    metric.update(labels.tolist(), scores.tolist())
+    metric.update(labels, scores)
     found, known = metric.figures(), ~np.isnan(scores)
     assert found["log_loss"] == pytest.approx(log_loss(labels[known], scores[known]), rel=1e-12)
     assert found["brier"] == pytest.approx(brier(labels[known], scores[known]), rel=1e-12)
