@@ -58,9 +58,8 @@ def reference_events(job: Job, events: int, seed: int) -> Workload:
 
 def layout_of(job: Job, name: str) -> dict[str, Sequence[str]]:
     """Return workers by name, each with its stages."""
-    if name == "whole":
-        return {"both": ()}
-    return {stage.name: (stage.name,) for stage in job.assembly.topology.stages}
+    hops = tuple(stage.name for stage in job.assembly.topology.stages)
+    return {"both": hops} if name == "whole" else {hop: (hop,) for hop in hops}
 
 
 @contextmanager
