@@ -1,23 +1,24 @@
 """Compares what the topics hold with the undisturbed run, in the manner of Jepsen and of Kafka Streams' tests.
 
-Each check returns sentences about what is wrong; none means the invariant holds.
+Each check returns sentences about what is wrong; none means the invariant holds. A check that had nothing to look at
+says so: that is a finding as well.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from services.cli.chaos.history import History, Ids, Table, place_ids
-from services.cli.chaos.observer import Observer, Sample
 from services.cli.chaos.oracle import ANSWER, Undisturbed
-from services.core.batch import Array, Mask
-from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED, StagePlan
+from services.core.batch import Array, Batch, Mask
+from services.topology import PREDICTIONS, SCORED, StagePlan
 
 _STAMPS = frozenset({"scored_at_ms", *ANSWER})
 _SHOWN = 5
+NOTHING = "there was nothing to look at"
 
 
 def source_ids(table: Table) -> Ids:
@@ -28,15 +29,12 @@ def source_ids(table: Table) -> Ids:
 
 def check_outcomes(plan: StagePlan, expected: Undisturbed, history: History) -> dict[str, list[str]]:
     """Hold a stage's outputs and dead letters against its input: lost, doubled, without input."""
-    inputs = history.inputs[plan.input]
-    outcome_ids, letters = _outcomes(plan, history)
-    places = place_ids(inputs.partitions, inputs.offsets)
-    known = np.concatenate([expected.ids, expected.dropped, np.array(list(expected.rejected), dtype=np.int64)])
-    assert len(known) == len(places), f"{plan.name}: the undisturbed run lost {len(places) - len(known)} inputs"
+    letters, reasons = letters_of(plan, history)
+    rejected = np.array(sorted(expected.rejected), dtype=np.int64)
     findings: dict[str, list[str]] = {"lost": [], "doubled": [], "outcome without input": [], "wrong reason": []}
     for what, wanted, found in (
-        ("answer", expected.ids, outcome_ids),
-        ("dead letter", np.array(sorted(expected.rejected), dtype=np.int64), np.array(sorted(letters), dtype=np.int64)),
+        ("answer", expected.ids, hop_ids(plan, history.outputs[plan.output], history)),
+        ("dead letter", rejected, letters),
     ):
         distinct, counts = np.unique(found, return_counts=True)
         for title, ids in (
@@ -44,39 +42,61 @@ def check_outcomes(plan: StagePlan, expected: Undisturbed, history: History) -> 
             ("doubled", distinct[counts > 1]),
             ("outcome without input", np.setdiff1d(distinct, wanted)),
         ):
-            findings[title] += [f"{plan.name}: {what} of {plan.input}{_place(each)}" for each in ids.tolist()]
-    for place, reason in expected.rejected.items():
-        if place in letters and letters[place] != reason:
-            findings["wrong reason"].append(f"{plan.input}{_place(place)}: {letters[place]}, should be {reason}")
+            findings[title] += [f"{plan.name}: {what} of {plan.input}{place_text(each)}" for each in ids.tolist()]
+    for place, reason in zip(letters.tolist(), reasons, strict=True):
+        wanted_reason = expected.rejected.get(place, reason)
+        if reason != wanted_reason:
+            findings["wrong reason"].append(f"{plan.input}{place_text(place)}: {reason}, should be {wanted_reason}")
     return findings
 
 
-def _outcomes(plan: StagePlan, history: History) -> tuple[Ids, dict[int, str]]:
-    """Return the input places of a stage's outputs, and its dead letters' reasons by input place."""
-    output = history.outputs[plan.output]
+def letters_of(plan: StagePlan, history: History) -> tuple[Ids, list[str]]:
+    """Return the input places of a stage's dead letters, and their reasons."""
     dead = history.dead_letters.batch.columns
     mine = dead["topic"] == plan.input
-    letter_ids = place_ids(dead["partition"][mine], dead["offset"][mine])
-    counts = Counter(letter_ids.tolist())
-    letters = dict(zip(letter_ids.tolist(), dead["reason"][mine].tolist(), strict=True))
-    doubled = [place for place, count in counts.items() if count > 1]
-    assert not doubled, f"dead letters doubled: {[_place(each) for each in doubled[:_SHOWN]]}"
-    return hop_ids(plan, output, history), letters
+    return place_ids(dead["partition"][mine], dead["offset"][mine]), dead["reason"][mine].tolist()
 
 
 def hop_ids(plan: StagePlan, output: Table, history: History) -> Ids:
-    """Return, for each output row of a stage, the place of the record in the stage's own input."""
+    """Return, for each output row of a stage, the place of the record in the stage's own input.
+
+    Where the input holds no record from the same event, it is the bitwise complement of the event's place.
+    """
     ids = source_ids(output)
     if plan.first:
         return ids
     inputs = history.outputs[plan.input]
     sources = source_ids(inputs)
+    if not len(sources):
+        return ~ids
     order = np.argsort(sources, kind="stable")
     at = np.searchsorted(sources[order], ids)
-    at = np.minimum(at, len(order) - 1)
-    rows = order[at]
+    rows = order[np.minimum(at, len(order) - 1)]
     places = place_ids(inputs.records.partitions, inputs.records.offsets)[rows]
-    return np.where(sources[rows] == ids, places, -1)
+    return np.where(sources[rows] == ids, places, ~ids)
+
+
+def check_published(plan: StagePlan, published: Mapping[str, int], history: History) -> list[str]:
+    """Hold the numbers of distinct outcomes against what was published, of which the engine knows nothing.
+
+    What the engine drops in silence, the undisturbed run drops as well: only here it shows.
+    """
+    answered = len(np.unique(hop_ids(plan, history.outputs[plan.output], history)))
+    letters, reasons = letters_of(plan, history)
+    if not plan.first:
+        events = len(np.unique(source_ids(history.outputs[plan.input])))
+        outcomes = answered + len(np.unique(letters))
+        return [] if outcomes == events else [f"{plan.name}: {outcomes} outcomes of {events} events"]
+    counts = Counter(dict(zip(letters.tolist(), reasons, strict=True)).values())
+    found = {"sound": answered, "late": counts.pop("late", 0), "range": counts.pop("range", 0)}
+    found["poison"] = counts.total()
+    found["duplicate"] = len(history.inputs[plan.input]) - sum(found.values())
+    wrong = [f"{kind}: {NOTHING}" for kind in sorted(found) if not published.get(kind)]
+    return wrong + [
+        f"{plan.name}: {count} {kind}, {published.get(kind, 0)} were published"
+        for kind, count in sorted(found.items())
+        if count != published.get(kind, 0)
+    ]
 
 
 def check_values(plan: StagePlan, expected: Undisturbed, history: History) -> list[str]:
@@ -84,15 +104,19 @@ def check_values(plan: StagePlan, expected: Undisturbed, history: History) -> li
     output = history.outputs[plan.output]
     ids = hop_ids(plan, output, history)
     ours, theirs = _aligned(ids, expected.ids)
-    wrong = []
-    for name, column in expected.columns.items():
-        if name in _STAMPS or name not in output.batch.columns:
+    wrong = [] if len(ours) else [f"{plan.name}: {NOTHING}"]
+    for name, values in output.batch.columns.items():
+        if name in _STAMPS:
             continue
+        if name not in expected.columns:
+            wrong.append(f"{plan.name}: {name} cannot be compared, the undisturbed run has no such column")
+            continue
+        column = expected.columns[name]
         nulls = output.batch.nulls.get(name, np.zeros(output.batch.length, dtype=np.bool_))
-        bad = _differ(output.batch.columns[name][ours], nulls[ours], column[theirs], expected.nulls[name][theirs])
+        bad = _differ(values[ours], nulls[ours], column[theirs], expected.nulls[name][theirs])
         wrong += [
-            f"{plan.name}: {name} of {plan.input}{_place(int(ids[ours][row]))} is "
-            f"{output.batch.columns[name][ours][row]}, should be {column[theirs][row]}"
+            f"{plan.name}: {name} of {plan.input}{place_text(int(ids[ours][row]))} is "
+            f"{values[ours][row]}, should be {column[theirs][row]}"
             for row in np.flatnonzero(bad)[:_SHOWN].tolist()
         ]
     if plan.output == SCORED:
@@ -118,98 +142,68 @@ def _check_answers(output: Table, ids: Ids, expected: Undisturbed) -> list[str]:
 
 
 def check_predictions(history: History) -> list[str]:
-    """Hold predictions against scored: the same events once each, and the same answers."""
-    scored, public = history.outputs[SCORED], history.predictions
-    by_key = [
-        dict(zip(table.records.keys, table.batch.columns["score"].tolist(), strict=True)) for table in (scored, public)
+    """Hold predictions against scored: the same answers about the same events, each as often here as there."""
+    scored, public = (_answers_of(table) for table in (history.outputs[SCORED], history.predictions))
+    wrong = [] if public else [NOTHING]
+    for one, other, few, many in ((scored, public, PREDICTIONS, SCORED), (public, scored, SCORED, PREDICTIONS)):
+        wrong += [f"not in {few} but in {many}: {answer}" for answer in list((one - other).elements())]
+    keys = history.predictions.records.keys
+    ids = history.predictions.batch.columns["event_id"].tolist()
+    return wrong + [
+        f"the prediction of {each} has the key {key!r}"
+        for key, each in zip(keys, ids, strict=True)
+        if key != each.encode()
     ]
-    wrong = [] if by_key[0] == by_key[1] else [f"{PREDICTIONS} and {SCORED} differ in events or scores"]
-    return wrong + (
-        [f"{len(public.records) - len(by_key[1])} predictions doubled"] if len(by_key[1]) < len(public.records) else []
-    )
+
+
+def _answers_of(table: Table) -> Counter[tuple[object, ...]]:
+    columns = [table.batch.columns[name].tolist() for name in sorted({*_STAMPS, "received_at_ms"})]
+    return Counter(zip(table.records.keys, *columns, strict=True))
 
 
 def check_order(plan: StagePlan, history: History) -> list[str]:
-    """Within an output partition, what came from one input partition must keep its order: so every key keeps its."""
+    """Within an output partition, what came from one input partition must keep its order: so every key keeps its.
+
+    Of doubled outcomes the first counts; that they are doubled is another check's finding.
+    """
     output = history.outputs[plan.output]
-    ids = hop_ids(plan, output, history)
-    lanes = (output.records.partitions << 20) | (ids >> 44)
+    ids, rows = np.unique(hop_ids(plan, output, history), return_index=True)
+    rows = rows[ids >= 0]
+    rows.sort()
+    ids = hop_ids(plan, output, history)[rows]
+    lanes = (output.records.partitions[rows] << 20) | (ids >> 44)
     order = np.argsort(lanes, kind="stable")
-    back = np.flatnonzero((np.diff(ids[order]) < 0) & (np.diff(lanes[order]) == 0))
-    return [f"{plan.output}: {_place(int(ids[order][row + 1]))} comes after a later one" for row in back.tolist()]
-
-
-def check_aborted_reads(observer: Observer, history: History) -> list[str]:
-    """What a subscriber once saw must still be there, and all that is there must have been seen."""
-    wrong = list(observer.backwards)
-    for topic, records in ((PREDICTIONS, history.predictions.records), (DEAD_LETTERS, history.dead_letters.records)):
-        final = {
-            (topic, p, o): key
-            for p, o, key in zip(records.partitions.tolist(), records.offsets.tolist(), records.keys, strict=True)
-        }
-        seen = {place: key for place, key in observer.seen.items() if place[0] == topic}
-        wrong += [f"{place} was seen and is gone" for place in sorted(seen.keys() - final.keys())[:_SHOWN]]
-        wrong += [f"{place} was never seen" for place in sorted(final.keys() - seen.keys())[:_SHOWN]]
-        wrong += [f"{place} has another key" for place in seen.keys() & final.keys() if seen[place] != final[place]]
-    return wrong
-
-
-def check_commits(plan: StagePlan, samples: Sequence[Sample], expected: Undisturbed, history: History) -> list[str]:
-    """At each sample, every input below the committed offset must have had its outcome in the log."""
-    where = _written_at(plan, history)
-    inputs = history.inputs[plan.input]
-    places = place_ids(inputs.partitions, inputs.offsets)
-    silent = set(expected.dropped.tolist())
-    wrong: list[str] = []
-    before: dict[int, int] = {}
-    for sample in samples:
-        for partition, committed in sample.committed.items():
-            known = before.get(partition, 0)
-            if committed < known:
-                wrong.append(f"{plan.input}[{partition}] was committed to {known}, then to {committed}")
-            low, high = np.searchsorted(places, [(partition << 44) | known, (partition << 44) | committed])
-            for place in places[low:high].tolist():
-                topic, out, offset = where.get(place, ("", -1, -1))
-                if place not in silent and (not topic or offset >= sample.written.get((topic, out), -1)):
-                    wrong.append(f"{plan.input}{_place(place)} was committed before its outcome was written")
-            before[partition] = max(known, committed)
-    return wrong
-
-
-def _written_at(plan: StagePlan, history: History) -> dict[int, tuple[str, int, int]]:
-    """Return where the outcome of each input is: topic, partition, offset."""
-    found = {}
-    output = history.outputs[plan.output]
-    dead, letters = history.dead_letters.batch.columns, history.dead_letters.records
-    mine = np.flatnonzero(dead["topic"] == plan.input)
-    for topic, ids, records in (
-        (plan.output, hop_ids(plan, output, history), output.records),
-        (DEAD_LETTERS, place_ids(dead["partition"][mine], dead["offset"][mine]), letters.take(mine)),
-    ):
-        for place, partition, offset in zip(
-            ids.tolist(), records.partitions.tolist(), records.offsets.tolist(), strict=True
-        ):
-            found[place] = (topic, partition, offset)
-    return found
+    together = np.diff(lanes[order]) == 0
+    back = np.flatnonzero((np.diff(ids[order]) < 0) & together)
+    wrong = [] if together.any() else [f"{plan.output}: {NOTHING}"]
+    return wrong + [
+        f"{plan.output}: {place_text(int(ids[order][row + 1]))} comes after a later one" for row in back.tolist()
+    ]
 
 
 def check_bytes(history: History) -> list[str]:
-    """Every dead letter must hold the original's bytes."""
-    originals: dict[tuple[str, int], int] = {}
+    """Every dead letter must be of a record that was there, and hold its key and its bytes."""
+    originals: dict[tuple[str, int], tuple[bytes | None, bytes | None]] = {}
     for topic, records in history.inputs.items():
         ids = place_ids(records.partitions, records.offsets).tolist()
-        originals |= {(topic, place): row for row, place in enumerate(ids)}
+        pairs = zip(records.keys, records.values, strict=True)
+        originals |= {(topic, place): pair for place, pair in zip(ids, pairs, strict=True)}
     dead = history.dead_letters.batch
-    wrong = []
-    nulls = dead.nulls.get("value", np.zeros(dead.length, dtype=np.bool_))
-    for row in range(dead.length):
-        topic = dead.columns["topic"][row]
-        place = int(place_ids(dead.columns["partition"][row : row + 1], dead.columns["offset"][row : row + 1])[0])
-        original = history.inputs[topic].values[originals[topic, place]]
-        kept = None if nulls[row] else dead.columns["value"][row]
-        if kept != original:
-            wrong.append(f"the dead letter of {topic}{_place(place)} does not hold its bytes")
+    wrong = [] if dead.length else [NOTHING]
+    places = place_ids(dead.columns["partition"], dead.columns["offset"]).tolist()
+    kept = zip(_nullable(dead, "key"), _nullable(dead, "value"), strict=True)
+    for topic, place, pair in zip(dead.columns["topic"].tolist(), places, kept, strict=True):
+        original = originals.get((topic, place))
+        if original is None:
+            wrong.append(f"there is a dead letter of {topic}{place_text(place)}, but no such record")
+        elif pair != original:
+            wrong.append(f"the dead letter of {topic}{place_text(place)} does not hold its key and bytes")
     return wrong
+
+
+def _nullable(batch: Batch, name: str) -> list[bytes | None]:
+    nulls = batch.nulls.get(name, np.zeros(batch.length, dtype=np.bool_))
+    return [None if null else each for null, each in zip(nulls.tolist(), batch.columns[name].tolist(), strict=True)]
 
 
 def _aligned(ids: Ids, others: Ids) -> tuple[Ids, Ids]:
@@ -227,5 +221,8 @@ def _differ(found: Array, found_null: Mask, wanted: Array, wanted_null: Mask) ->
     return np.asarray((found_null != wanted_null) | (~found_null & ~wanted_null & (found != wanted)))
 
 
-def _place(place: int) -> str:
+def place_text(place: int) -> str:
+    """Return a place in words: partition and offset, or those of the event that never came this far."""
+    if place < 0:
+        return f" (event {place_text(~place)}, of which nothing came this far)"
     return f"[{place >> 44}]@{place & ((1 << 44) - 1)}"

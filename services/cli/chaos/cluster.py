@@ -122,14 +122,14 @@ class Cluster:
         self._supervisor.start()
         return load_settings()
 
-    def link(self, number: int, mode: str, **more: int) -> None:
-        """Make a link good (``open``) or bad."""
+    def link(self, number: int, mode: str, **more: int) -> int:
+        """Make a link good (``open``) or bad; return how many pieces or connections the mode before has harmed."""
         assert self._link is not None
         assert self._link.stdin is not None
         assert self._link.stdout is not None
         self._link.stdin.write(json.dumps({"link": number, "mode": mode, **more}) + "\n")
         self._link.stdin.flush()
-        self._link.stdout.readline()
+        return int(json.loads(self._link.stdout.readline())["harmed"])
 
     def add(self, name: str, crash: str | None = None) -> None:
         """Start a worker and keep it running."""
@@ -168,11 +168,12 @@ class Cluster:
                 os.kill(pid, number)
             return True
 
-    def kill(self, name: str, crash: str | None = None) -> None:
-        """Kill -9; start it again, perhaps with a crash ahead."""
+    def kill(self, name: str, crash: str | None = None) -> bool:
+        """Kill -9; start it again, perhaps with a crash ahead. Tell whether it was there."""
         with self._lock:
-            self._end(name, signal.SIGKILL)
+            was_there = self._end(name, signal.SIGKILL)
             self._spawn(self.workers[name], crash)
+        return was_there
 
     def stop(self, name: str) -> int:
         """SIGTERM and wait; the worker is no longer kept. Returns its exit code."""
@@ -191,13 +192,22 @@ class Cluster:
             self._end(name, signal.SIGKILL)
             del self.workers[name]
 
-    def _end(self, name: str, number: int) -> None:
-        worker = self.workers[name]
-        process = worker.process
-        if process is not None and process.poll() is None:
-            process.send_signal(number)
-            process.wait(_LEAVE_S)
-            self.exits.append(Exit(name, process.returncode, time.time(), ""))
+    def _end(self, name: str, number: int) -> bool:
+        process = self.workers[name].process
+        if process is None or process.poll() is not None:
+            return False
+        process.send_signal(number)
+        process.wait(_LEAVE_S)
+        self.exits.append(Exit(name, process.returncode, time.time(), ""))
+        return True
+
+    def killed(self, name: str) -> int:
+        """Return how often a worker has ended by SIGKILL, its own or ours."""
+        return sum(each.worker == name and each.code == -signal.SIGKILL for each in self.exits)
+
+    def told(self, words: str) -> int:
+        """Return how often workers' logs say something."""
+        return sum(log.read_text(errors="replace").count(words) for log in self.directory.glob("*.log"))
 
     def ready(self, name: str) -> bool:
         """Tell whether a worker has joined and recovered, as its own probe says."""
@@ -239,9 +249,10 @@ class Cluster:
                 os.kill(pid, signal.SIGCONT)
             server.stop()
         self.registry.shutdown()
+        self.registry.server_close()
         if self._link is not None:
             self._link.terminate()
-            self._link.wait()
+            self._link.communicate()
 
     def server_pid(self, server: EmbeddedKafka | EmbeddedValkey) -> int:
         """Return a server's process id.

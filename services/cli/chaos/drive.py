@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,7 @@ def drive(
     console: Console,
     count: int | None,
     watch: Callable[[ChaosRun], None] = lambda _run: None,
+    after: Callable[[ChaosRun], None] = lambda _run: None,
 ) -> Verdict:
     """Run, print and clean up.
 
@@ -31,8 +33,8 @@ def drive(
         Directory to work in and leave; None takes a temporary one, left only if something is wrong.
     count : int or None
         How many faults there will be, where that is known.
-    watch : callable
-        Called once everything runs.
+    watch, after : callable
+        See `services.cli.chaos.run.ChaosRun`.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def drive(
     os.environ.clear()
     os.environ.update(own)
     try:
-        verdict = ChaosRun(plan, directory, lambda step: console.print(step, highlight=False), watch).execute(done)
+        verdict = ChaosRun(plan, directory, partial(console.print, highlight=False), watch, after).execute(done)
     except BaseException:
         console.print(f"logs and data are in {directory}", highlight=False)
         raise

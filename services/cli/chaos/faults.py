@@ -1,7 +1,7 @@
 """Everything the nemesis can do: one function per fault, by name in `FAULTS`.
 
-A fault does its harm, undoes what would not undo itself, and returns what it did in words. The nemesis waits for the
-cluster to be well again afterwards.
+A fault does its harm, undoes what would not undo itself, and returns what it did in words; where there is no sign that
+it did any, it says so to `Arena.harm`. The nemesis waits for the cluster to be well again afterwards.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
@@ -45,6 +46,8 @@ class Arena:
         Workers that are never harmed.
     redis_url : str
         Of the server itself, not its link.
+    harmed : bool
+        Whether the present fault did what its name says.
     """
 
     cluster: Cluster
@@ -55,8 +58,14 @@ class Arena:
     good: list[ModelVersion]
     schema: Schema
     stream: ChaosStream
+    partitions: int
     spared: frozenset[str] = frozenset()
     bad_version: int = 900
+    harmed: bool = True
+
+    def harm(self, was_done: bool) -> None:
+        """Tell whether there is a sign of harm; one that is missing counts."""
+        self.harmed = self.harmed and was_done
 
     def victim(self) -> str:
         """Choose a worker."""
@@ -75,7 +84,7 @@ def kill_anywhere(arena: Arena) -> str:
     """Kill -9 at a random moment."""
     victim = arena.victim()
     arena.wait(0.0, 2.0)
-    arena.cluster.kill(victim)
+    arena.harm(arena.cluster.kill(victim))
     return victim
 
 
@@ -84,7 +93,7 @@ def kill_twice(arena: Arena) -> str:
     victim = arena.victim()
     arena.cluster.kill(victim)
     arena.wait(0.5, 7.0)
-    arena.cluster.kill(victim)
+    arena.harm(arena.cluster.kill(victim))
     return victim
 
 
@@ -95,15 +104,17 @@ def kill_at(point: str) -> Callable[[Arena], str]:
         cluster, victim = arena.cluster, arena.victim()
         early = point in {"in-recovery", "in-rebalance"}
         number = 1 if early else arena.random.randrange(1, 12)
-        known = len(cluster.exits)
         cluster.kill(victim, crash=f"{point}:{number}")
+        known = cluster.killed(victim)
         if point == "in-rebalance":
-            _await(lambda: cluster.ready(victim), 30)
+            _await(lambda: cluster.ready(victim), 60)
             cluster.add("guest")
-            _await(lambda: len(cluster.exits) > known + 1, 20)
+            arena.harm(_await(lambda: cluster.killed(victim) > known, 60))
             cluster.stop("guest")
             return f"{victim} when the guest came"
-        if not _await(lambda: len(cluster.exits) > known + 1, 40):
+        came = _await(lambda: cluster.killed(victim) > known, 40)
+        arena.harm(came)
+        if not came:
             cluster.kill(victim)
             return f"{victim}, pass {number} never came; killed"
         return f"{victim}, pass {number}"
@@ -114,8 +125,9 @@ def kill_at(point: str) -> Callable[[Arena], str]:
 def zombie(arena: Arena) -> str:
     """SIGSTOP a worker for longer than its session, then let it go on: it must be fenced."""
     cluster, victim = arena.cluster, arena.victim()
+    _await(lambda: cluster.ready(victim), 30)
     pid = cluster.pid(victim)
-    cluster.signal(victim, signal.SIGSTOP)
+    arena.harm(cluster.signal(victim, signal.SIGSTOP))
     time.sleep(SESSION_S + arena.random.uniform(3.0, 8.0))
     cluster.signal(victim, signal.SIGCONT)
     left = _await(lambda: cluster.pid(victim) != pid, 4)
@@ -125,7 +137,7 @@ def zombie(arena: Arena) -> str:
 def short_pause(arena: Arena) -> str:
     """SIGSTOP a worker for less than its session."""
     victim = arena.victim()
-    arena.cluster.signal(victim, signal.SIGSTOP)
+    arena.harm(arena.cluster.signal(victim, signal.SIGSTOP))
     arena.wait(1.0, 6.0)
     arena.cluster.signal(victim, signal.SIGCONT)
     return victim
@@ -134,6 +146,7 @@ def short_pause(arena: Arena) -> str:
 def terminate(arena: Arena) -> str:
     """SIGTERM under load: it must leave with code 0."""
     victim = arena.victim()
+    arena.harm(_await(lambda: arena.cluster.ready(victim), 30))
     code = arena.cluster.stop(victim)
     arena.cluster.add(victim)
     if code != 0:
@@ -144,7 +157,7 @@ def terminate(arena: Arena) -> str:
 def join_and_leave(arena: Arena) -> str:
     """A worker joins, works and leaves."""
     arena.cluster.add("guest")
-    _await(lambda: arena.cluster.ready("guest"), 60)
+    arena.harm(_await(lambda: arena.cluster.ready("guest"), 60))
     arena.wait(0.5, 3.0)
     arena.cluster.stop("guest")
     return "guest"
@@ -156,7 +169,7 @@ def rolling_restart(arena: Arena) -> str:
     for name in names:
         arena.cluster.stop(name)
         arena.cluster.add(name)
-        _await(lambda name=name: arena.cluster.ready(name), 60)  # type: ignore[misc]
+        arena.harm(_await(lambda name=name: arena.cluster.ready(name), 60))  # type: ignore[misc]
     return ", ".join(names)
 
 
@@ -166,14 +179,17 @@ def crowd(arena: Arena) -> str:
     for guest in guests:
         arena.cluster.add(guest)
     arena.wait(10.0, 20.0)
+    count = len(arena.cluster.running())
+    arena.harm(count > arena.partitions and _await(lambda: any(map(arena.cluster.ready, guests)), 30))
     for guest in guests:
         arena.cluster.stop(guest)
-    return f"{len(arena.cluster.workers) + 3} workers for a time"
+    return f"{count} workers for a time"
 
 
 def broker_kill(arena: Arena) -> str:
     """Kill -9 the broker and start it again."""
     server = arena.cluster.kafka_server
+    arena.harm(server.process.pid() is not None)
     server.process.stop(0.0)
     arena.wait(0.0, 4.0)
     server.start(lambda _step: None)
@@ -215,6 +231,7 @@ def broker_slow(arena: Arena) -> str:
 
 def redis_kill(arena: Arena) -> str:
     """Kill -9 Redis and start it again."""
+    arena.harm(arena.cluster.valkey_server.process.pid() is not None)
     arena.cluster.valkey_server.process.stop(0.0)
     arena.wait(0.0, 3.0)
     arena.cluster.valkey_server.start(lambda _step: None)
@@ -232,17 +249,27 @@ def redis_pause(arena: Arena) -> str:
 
 def redis_flush(arena: Arena) -> str:
     """FLUSHALL."""
-    arena.redis().flushall()
-    return "emptied"
+    client = arena.redis()
+    keys = int(client.dbsize())  # type: ignore[arg-type]
+    client.flushall()
+    arena.harm(keys > 0)
+    return f"{keys} keys gone"
 
 
 def redis_full(arena: Arena) -> str:
     """Out of memory: writes are refused."""
     client = arena.redis()
+
+    def refused() -> int:
+        errors: Any = client.info("errorstats")
+        return int(errors.get("errorstat_OOM", {"count": 0})["count"])
+
+    known = refused()
     client.config_set("maxmemory", "1mb")
     arena.wait(2.0, 6.0)
     client.config_set("maxmemory", "0")
-    return "maxmemory 1 MB"
+    arena.harm(refused() > known)
+    return f"maxmemory 1 MB, {refused() - known} writes refused"
 
 
 def redis_slow(arena: Arena) -> str:
@@ -265,13 +292,15 @@ def disk_full(name: str) -> Callable[[Arena], str]:
         victim = arena.victim()
         arena.cluster.kill(victim)  # a start on a full disk as well
         arena.wait(3.0, 6.0)
+        left = small_disk.free(directory)
+        arena.harm(left < 1 << 20)
         small_disk.empty(directory)
         restarted = ""
         for server in (arena.cluster.kafka_server, arena.cluster.valkey_server):
             if server.process.pid() is None:
                 server.start(lambda _step: None)
                 restarted = f"; the {server.process.name} had ended and was started again"
-        return f"{taken // 1_000_000} MB taken, {victim} restarted meanwhile{restarted}"
+        return f"{taken // 1_000_000} MB taken, {left} bytes free, {victim} restarted meanwhile{restarted}"
 
     return fault
 
@@ -279,10 +308,15 @@ def disk_full(name: str) -> Callable[[Arena], str]:
 def clock_step(arena: Arena) -> str:
     """Step the wall clock of all workers, there and back."""
     seconds = arena.random.choice([-86_400, -3_600, -5, 5, 3_600, 86_400])
-    arena.cluster.clock.write_text(str(seconds))
+    clock = arena.cluster.clock
+    seen = clock.with_suffix(".seen")
+    seen.write_text("")
+    clock.write_text(str(seconds))
     arena.wait(3.0, 6.0)
-    arena.cluster.clock.write_text("0")
-    return f"{seconds:+} s and back"
+    clock.write_text("0")
+    count = seen.read_text().split().count(str(seconds))
+    arena.harm(count > 0)
+    return f"{seconds:+} s and back, {count} workers saw it"
 
 
 def bad_model(how: str) -> Callable[[Arena], str]:
@@ -296,15 +330,17 @@ def bad_model(how: str) -> Callable[[Arena], str]:
         arena.cluster.kill(arena.victim())  # a start with nothing better on offer
         arena.wait(4.0, 8.0)
         promote(arena.kafka, good)
-        return f"version {arena.bad_version}"
+        refusals = arena.cluster.told(f"model {good.name!r} version {arena.bad_version} is refused")
+        arena.harm(refusals > 0)
+        return f"version {arena.bad_version}, refused {refusals} times"
 
     return fault
 
 
 def model_swap(arena: Arena) -> str:
     """Promote one good model after another in mid-flight."""
-    for _ in range(4):
-        promote(arena.kafka, arena.random.choice(arena.good))
+    for turn in range(4):
+        promote(arena.kafka, arena.good[turn % len(arena.good)])
         arena.wait(0.2, 1.0)
     return "four promotions"
 
@@ -312,7 +348,7 @@ def model_swap(arena: Arena) -> str:
 def registry_down(arena: Arena) -> str:
     """The schema registry fails while records with an id that is new to everybody arrive, and a worker starts."""
     registry = arena.cluster.registry
-    registry.status = 503
+    registry.status, registry.refused = 503, 0
     doc = f"variant {len(registry.texts)}"
     number = registry.add({"schema": variant(arena.schema, doc), "schemaType": "AVRO"})
     arena.stream.reframe(RecordWriter(arena.schema, b"\0" + number.to_bytes(4, "big")))
@@ -320,7 +356,8 @@ def registry_down(arena: Arena) -> str:
     arena.cluster.kill(arena.victim())
     arena.wait(3.0, 8.0)
     registry.status = 200
-    return f"new id {number}"
+    arena.harm(registry.refused > 0)
+    return f"new id {number}, {registry.refused} requests refused"
 
 
 def variant(schema: Schema, doc: str) -> str:
@@ -359,8 +396,9 @@ def wrong_configuration(arena: Arena) -> str:
 def _bad_link(arena: Arena, link: int, mode: str, low_s: float, high_s: float, **more: int) -> str:
     arena.cluster.link(link, mode, **more)
     arena.wait(low_s, high_s)
-    arena.cluster.link(link, "open")
-    return ", ".join(f"{name} {value}" for name, value in more.items()) or mode
+    count = arena.cluster.link(link, "open")
+    arena.harm(count > 0)
+    return ", ".join([mode, *(f"{name} {value}" for name, value in more.items()), f"{count} times"])
 
 
 def _await(condition: Callable[[], bool], limit_s: float) -> bool:
@@ -383,6 +421,7 @@ KILLS: dict[str, Callable[[Arena], str]] = {
     "kill -9 in recovery": kill_at("in-recovery"),
     "kill -9 in a rebalance": kill_at("in-rebalance"),
 }
+BAD_MODELS: dict[str, Callable[[Arena], str]] = {f"model {how}": bad_model(how) for how in BAD}
 FAULTS: dict[str, Callable[[Arena], str]] = {
     "SIGSTOP beyond the session": zombie,
     "SIGSTOP within the session": short_pause,
@@ -403,7 +442,7 @@ FAULTS: dict[str, Callable[[Arena], str]] = {
     "Redis slow": redis_slow,
     "Redis unreachable": redis_cut,
     "clock stepped": clock_step,
-    **{f"model {how}": bad_model(how) for how in BAD},
+    **BAD_MODELS,
     "model swapped in flight": model_swap,
     "schema registry down": registry_down,
     "configuration wrong": wrong_configuration,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,8 @@ from services.cli.assembly import Assembly, Resolve
 from services.core.avro.decode import RecordReader
 from services.core.avro.schema import Schema
 from services.core.batch import Batch
-from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED
-from services.transport.kafka_reader import KafkaReader
+from services.topology import DEAD_LETTERS, PREDICTIONS
+from services.transport.log import LogReader
 from services.transport.records import Records, empty_records
 
 Ids = NDArray[np.int64]
@@ -39,12 +39,15 @@ class History:
     outputs : dict of str to Table
         Each stage's output, by topic.
     predictions, dead_letters : Table
+    unreadable : list of str
+        What the engine wrote and nobody can decode; it is in no table.
     """
 
     inputs: dict[str, Records]
     outputs: dict[str, Table]
     predictions: Table
     dead_letters: Table
+    unreadable: list[str] = field(default_factory=list)
 
 
 def place_ids(partitions: NDArray[np.int64], offsets: NDArray[np.int64]) -> Ids:
@@ -52,37 +55,39 @@ def place_ids(partitions: NDArray[np.int64], offsets: NDArray[np.int64]) -> Ids:
     return (partitions.astype(np.int64) << 44) | offsets.astype(np.int64)
 
 
-def read_history(reader: KafkaReader, assembly: Assembly, resolve: Resolve, partitions: int) -> History:
+def read_history(reader: LogReader, assembly: Assembly, resolve: Resolve, partitions: int) -> History:
     """Read everything.
 
     Raises
     ------
     Retry, Stop
-        Kafka cannot be read.
-    AssertionError
-        A record that the engine wrote cannot be decoded.
+        The log cannot be read.
     """
+    unreadable: list[str] = []
 
     def table(topic: str, schema: Schema) -> Table:
         records = read_all(reader, topic, partitions)
         decoded = RecordReader(schema, resolve).decode(records.values, _LIMIT_BYTES)
-        assert not decoded.rejections, f"{topic} holds records that cannot be read: {decoded.rejections[:3]}"
-        return Table(records, decoded.batch)
+        unreadable.extend(
+            f"{topic}[{records.partitions[each.row]}]@{records.offsets[each.row]}: {each.detail}"
+            for each in decoded.rejections
+        )
+        return Table(records.take(decoded.rows) if decoded.rejections else records, decoded.batch)
 
     stages = assembly.topology.stages
     outputs = {stage.output: table(stage.output, stage.output_schema) for stage in stages}
     inputs = {stages[0].input: read_all(reader, stages[0].input, partitions)}
     inputs |= {stage.input: outputs[stage.input].records for stage in stages[1:]}
-    assert SCORED in outputs
     return History(
         inputs,
         outputs,
         table(PREDICTIONS, assembly.contracts[PREDICTIONS].schema),
         table(DEAD_LETTERS, assembly.contracts[DEAD_LETTERS].schema),
+        unreadable,
     )
 
 
-def read_all(reader: KafkaReader, topic: str, partitions: int) -> Records:
+def read_all(reader: LogReader, topic: str, partitions: int) -> Records:
     """Return every committed record of a topic, partition by partition."""
     parts = [part for p in range(partitions) for part in reader.read(topic, p, 0, None)]
     return joined(topic, parts)

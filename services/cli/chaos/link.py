@@ -3,6 +3,7 @@
 Each PORT gets a port of ours that forwards to it; they are printed as JSON. Commands are lines of JSON on standard
 input: ``{"link": 0, "mode": "slow", "delay_ms": 200}``. Modes: ``open``; ``cut`` (connections are closed and refused);
 ``slow`` (every piece waits); ``no-coordinator`` (a connection that asks a Kafka coordinator for anything is closed).
+The answer to a command says how often the mode before it did harm.
 """
 
 from __future__ import annotations
@@ -26,15 +27,19 @@ class Link:
 
     def __init__(self, target: int) -> None:
         self.mode: dict[str, Any] = {"mode": "open"}
+        self.harmed = 0
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
 
-    def set(self, mode: dict[str, Any]) -> None:
-        """Change how it behaves from now on."""
+    def set(self, mode: dict[str, Any]) -> int:
+        """Change how it behaves from now on; return how many pieces or connections were harmed until now."""
+        harmed, self.harmed = self.harmed, 0
         self.mode = mode
         if mode["mode"] == "cut":
+            self.harmed = len(self._writers) // 2
             for writer in list(self._writers):
                 writer.close()
+        return harmed
 
     async def serve(self) -> int:
         """Listen; return the port."""
@@ -43,6 +48,7 @@ class Link:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.mode["mode"] == "cut":
+            self.harmed += 1
             writer.close()
             return
         try:
@@ -68,10 +74,12 @@ class Link:
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while piece := await reader.read(_PIECE):
                 if self.mode["mode"] == "slow":
+                    self.harmed += 1
                     await asyncio.sleep(self.mode["delay_ms"] / 1000)
                 if frames is not None:
                     asked = frames.apis(piece)
                     if self.mode["mode"] == "no-coordinator" and asked & COORDINATOR_APIS:
+                        self.harmed += 1
                         return
                 writer.write(piece)
                 await writer.drain()
@@ -110,8 +118,8 @@ async def _main(targets: list[int]) -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command = json.loads(line)
-        links[command["link"]].set(command)
-        print(json.dumps(command), flush=True)
+        harmed = links[command["link"]].set(command)
+        print(json.dumps({**command, "harmed": harmed}), flush=True)
 
 
 if __name__ == "__main__":

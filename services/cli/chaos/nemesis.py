@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.cli.chaos.faults import KILLS, Arena
@@ -31,6 +31,8 @@ class Deed:
         NaN where that was not waited for.
     exits : int
         Worker processes that ended meanwhile.
+    harmed : bool
+        Whether there is evidence that it did what its name says.
     """
 
     fault: str
@@ -39,6 +41,13 @@ class Deed:
     lasted_s: float
     healed_s: float
     exits: int
+    harmed: bool = True
+
+
+def idle(deeds: Sequence[Deed]) -> list[str]:
+    """Return the faults that never did any harm, so that surviving them shows nothing."""
+    names = {deed.fault for deed in deeds}
+    return [f"{name} never did" for name in sorted(names - {deed.fault for deed in deeds if deed.harmed})]
 
 
 def plan(times: Mapping[str, int], seed: int) -> list[str]:
@@ -66,6 +75,7 @@ def torment(
     started_s = time.monotonic()
     for name in names:
         at_s, known = time.monotonic(), len(arena.cluster.exits)
+        arena.harmed = True
         try:
             note = faults[name](arena)
         except MillstreamError as error:
@@ -77,7 +87,8 @@ def torment(
                 raise Stop(f"{name} ({note}): not well again within {HEAL_LIMIT_S:.0f} s\n{_state(arena)}")
             time.sleep(0.25)
         healed_s = math.nan if hasty else time.monotonic() - over_s
-        deed = Deed(name, note, at_s - started_s, over_s - at_s, healed_s, len(arena.cluster.exits) - known)
+        exits = len(arena.cluster.exits) - known
+        deed = Deed(name, note, at_s - started_s, over_s - at_s, healed_s, exits, arena.harmed)
         deeds.append(deed)
         done(deed)
     return deeds

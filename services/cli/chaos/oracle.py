@@ -13,7 +13,6 @@ from services.core.batch import Array, Batch, Mask
 from services.score.scorer import Champion
 from services.score.step import Score
 from services.topology import StagePlan
-from services.transport.flow import Flow
 from services.transport.records import Records
 from services.transport.stage import Stage
 
@@ -38,7 +37,7 @@ class Undisturbed:
     dropped : int64 ndarray
         Places of duplicates, which have no outcome.
     answers : dict of int to dict of str to ndarray
-        For a stage that scores: the answer columns by model version.
+        For a stage that scores: the answer columns by model version, 0 being the declared rule's.
     """
 
     stage: Stage
@@ -51,10 +50,17 @@ class Undisturbed:
 
 
 def run_undisturbed(
-    assembly: Assembly, plan: StagePlan, resolve: Resolve, records: Records, champions: Sequence[Champion] = ()
+    assembly: Assembly, plan: StagePlan, resolve: Resolve, records: Records, champions: Sequence[Champion | None] = ()
 ) -> Undisturbed:
-    """Fold a stage's whole input and keep what comes of it."""
+    """Fold a stage's whole input and keep what comes of it.
+
+    Parameters
+    ----------
+    champions : sequence of Champion or None
+        Whose answers are wanted; None stands for the declared rule.
+    """
     stage = assembly.stage(plan, resolve)
+    scorers = _scorers(assembly, plan, resolve, champions)
     ids: list[Ids] = []
     batches: list[Batch] = []
     dropped: list[Ids] = []
@@ -65,10 +71,10 @@ def run_undisturbed(
         mine = records.take(np.flatnonzero(records.partitions == partition))
         for chunk in mine.chunks(CHUNK_RECORDS):
             flow, _ = stage.apply(chunk)
-            if isinstance(stage.score, Score):
-                flow, answered = _answers(stage.score, flow, champions)
-                for version, columns in answered.items():
-                    answers.setdefault(version, []).append(columns)
+            featurized = flow
+            for version, score in scorers.items():
+                flow = score(featurized, 0)
+                answers.setdefault(version, []).append({name: flow.batch.columns[name] for name in ANSWER})
             places = place_ids(chunk.partitions, chunk.offsets)
             for rejection in flow.rejections:
                 rejected[int(places[rejection.row])] = rejection.reason
@@ -94,11 +100,15 @@ def run_undisturbed(
     )
 
 
-def _answers(score: Score, flow: Flow, champions: Sequence[Champion]) -> tuple[Flow, dict[int, dict[str, Array]]]:
-    """Return the completed rows, and their answers under each model that was ever promoted."""
-    answered, scored = {}, flow
-    for champion in champions:
-        score.swap(champion)
-        scored = score(flow, 0)
-        answered[champion.version] = {name: scored.batch.columns[name] for name in ANSWER}
-    return scored, answered
+def _scorers(
+    assembly: Assembly, plan: StagePlan, resolve: Resolve, champions: Sequence[Champion | None]
+) -> dict[int, Score]:
+    """Return the last step of a stage under each model, by version; 0 is the declared rule."""
+    scorers = {}
+    for champion in champions if plan.last else ():
+        score = assembly.stage(plan, resolve).score
+        assert isinstance(score, Score)
+        if champion is not None:
+            score.swap(champion)
+        scorers[0 if champion is None else champion.version] = score
+    return scorers

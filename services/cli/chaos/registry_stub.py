@@ -17,8 +17,8 @@ class RegistryStub(ThreadingHTTPServer):
         Registered schemas; the id is the position plus one.
     subjects : list of str
         Under which names, in order of registration.
-    requests : int
-        How many were answered.
+    requests, refused : int
+        How many came, and how many of them were answered with another status.
     status : int
         Other than 200 it is answered to everything.
     authorization : str or None
@@ -32,6 +32,7 @@ class RegistryStub(ThreadingHTTPServer):
         self.texts: list[dict[str, Any]] = []
         self.subjects: list[str] = []
         self.requests = 0
+        self.refused = 0
         self.status = 200
         self.authorization: str | None = None
 
@@ -69,6 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests += 1
         self.server.authorization = self.headers.get("Authorization")
         if self.server.status != 200:
+            self.server.refused += 1
             self._answer(self.server.status, {"error_code": self.server.status * 100 + 1, "message": "no"})
         return self.server.status != 200
 

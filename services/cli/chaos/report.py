@@ -18,7 +18,7 @@ _SHOWN = 5
 def print_verdict(verdict: Verdict, console: Console) -> None:
     """Print what was done and what held."""
     table = Table(title="Faults", title_justify="left")
-    for heading in ("fault", "times", "workers ended", "healed in s, median", "most"):
+    for heading in ("fault", "times", "did harm", "workers ended", "healed in s, median", "most"):
         table.add_column(heading, justify="left" if heading == "fault" else "right")
     for name in sorted({deed.fault for deed in verdict.deeds}):
         deeds = [deed for deed in verdict.deeds if deed.fault == name]
@@ -26,6 +26,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
         table.add_row(
             name,
             str(len(deeds)),
+            str(sum(deed.harmed for deed in deeds)),
             str(sum(deed.exits for deed in deeds)),
             f"{statistics.median(healed):.1f}",
             f"{max(healed):.1f}",
@@ -52,7 +53,7 @@ def deed_line(deed: Deed, number: int, count: int | None) -> str:
     healed = "" if math.isnan(deed.healed_s) else f", well after {deed.healed_s:.1f} s"
     return (
         f"{number}{f'/{count}' if count else ''} [bold]{deed.fault}[/] ({deed.note}): {deed.lasted_s:.1f} s{healed}, "
-        f"{deed.exits} ended"
+        f"{deed.exits} ended{'' if deed.harmed else ', [yellow]no harm done[/]'}"
     )
 
 
@@ -76,6 +77,7 @@ def as_json(verdict: Verdict, seed: int) -> dict[str, Any]:
                 "lasted_s": round(deed.lasted_s, 1),
                 "healed_s": None if math.isnan(deed.healed_s) else round(deed.healed_s, 1),
                 "exits": deed.exits,
+                "harmed": deed.harmed,
             }
             for deed in verdict.deeds
         ],

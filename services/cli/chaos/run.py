@@ -13,15 +13,15 @@ from pathlib import Path
 from services.adapters.promotions import publish as promote
 from services.adapters.schema_registry import connect
 from services.adapters.schema_topic import SchemaResolver, read_schemas
-from services.cli.assembly import Assembly, Resolve
-from services.cli.chaos import checker
+from services.cli.assembly import Assembly
 from services.cli.chaos.checker_state import check_online, check_state
 from services.cli.chaos.cluster import HOST, Cluster
 from services.cli.chaos.contenders import contender
-from services.cli.chaos.faults import Arena
+from services.cli.chaos.faults import BAD_MODELS, Arena
 from services.cli.chaos.growth import grow
-from services.cli.chaos.history import History, read_history
-from services.cli.chaos.nemesis import Deed, torment
+from services.cli.chaos.history import read_history
+from services.cli.chaos.invariants import check_topics
+from services.cli.chaos.nemesis import Deed, idle, torment
 from services.cli.chaos.observer import Observer, Watched
 from services.cli.chaos.oracle import Undisturbed, run_undisturbed
 from services.cli.chaos.publisher import Publisher
@@ -31,7 +31,7 @@ from services.core.manifest import define
 from services.errors import Stop
 from services.score.scorer import Champion
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, PREDICTIONS, StagePlan
+from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED
 from services.transport.kafka_reader import KafkaReader
 
 PARTITIONS = 4
@@ -101,15 +101,27 @@ class ChaosRun:
     ----------
     say : callable
         Told each step.
-    watch : callable
-        Called once everything runs, before the first fault.
+    watch, after : callable
+        Called once everything runs, before the first fault; and when all is checked, while the servers still run.
+
+    Attributes
+    ----------
+    expected : dict of str to Undisturbed
+        What the undisturbed run came to, by stage name.
     """
 
     def __init__(
-        self, plan: ChaosPlan, directory: Path, say: Say, watch: Callable[[ChaosRun], None] = lambda _run: None
+        self,
+        plan: ChaosPlan,
+        directory: Path,
+        say: Say,
+        watch: Callable[[ChaosRun], None] = lambda _run: None,
+        after: Callable[[ChaosRun], None] = lambda _run: None,
     ) -> None:
         self.plan = plan
         self.watch = watch
+        self.after = after
+        self.expected: dict[str, Undisturbed] = {}
         self.verdict = Verdict()
         self._say = say
         environ = {
@@ -133,6 +145,7 @@ class ChaosRun:
             self._prepare()
             self._disturb(done)
             self._check()
+            self.after(self)
             for turn in range(self.plan.growths):
                 names = [f"worker-{number}" for number in range(1, self.plan.workers + 1)]
                 deed = grow(self.settings, self.cluster, self.assembly.topology, names, turn)
@@ -176,6 +189,7 @@ class ChaosRun:
             self.good,
             self.assembly.contract.schema,
             self.stream,
+            PARTITIONS,
             self.plan.spared,
         )
         self.watch(self)
@@ -184,6 +198,7 @@ class ChaosRun:
         finally:
             self._say("the nemesis is done; waiting until everything published is answered")
             self.publisher.finish()
+        self.verdict.find("every fault did harm", idle(self.verdict.deeds))
         self._until(self._caught_up, "not everything was answered")
         self._until(lambda: all(map(self.cluster.ready, names)), "no worker became ready")
         for name in names:
@@ -218,48 +233,62 @@ class ChaosRun:
 
     def _check(self) -> None:
         self._say("reading every topic")
-        registry = connect(self.settings)
-        resolve = SchemaResolver(self.assembly.schemas, lambda: read_schemas(self.kafka), registry)
+        resolve = self._resolver()
         reader = KafkaReader(self.kafka, "chaos-checker")
         try:
             time.sleep(1.0)  # the observer's last look
             history = read_history(reader, self.assembly, resolve, PARTITIONS)
-            self.observer.close()
-            definitions = define(self.assembly.declaration)
-            service = self.assembly.declaration.service
-            champions = [Champion.load(each, service, 1, definitions) for each in self.good]
-            for plan in self.assembly.topology.stages:
-                self._say(f"running {plan.name} undisturbed over {len(history.inputs[plan.input]):,} records")
-                expected = run_undisturbed(self.assembly, plan, resolve, history.inputs[plan.input], champions)
-                self._check_stage(plan, expected, history, resolve)
-            find = self.verdict.find
-            find("predictions equal scored", checker.check_predictions(history))
-            find("aborted read", checker.check_aborted_reads(self.observer, history))
-            find("bytes of dead letters", checker.check_bytes(history))
-            lost = self.publisher.deliveries.acked - len(history.inputs[self.assembly.topology.stages[0].input])
-            find("published and retained", [f"{lost} acknowledged records are not in the topic"] if lost else [])
-            self.verdict.outcomes = {
-                "predictions": len(history.predictions.records),
-                "dead letters": len(history.dead_letters.records),
-            }
         finally:
             reader.close()
+        self.observer.close()
+        definitions = define(self.assembly.declaration)
+        service = self.assembly.declaration.service
+        champions: list[Champion | None] = [Champion.load(each, service, 1, definitions) for each in self.good]
+        if any(deed.fault in BAD_MODELS for deed in self.verdict.deeds):
+            champions.append(None)  # who starts while nothing better is on offer answers by the declared rule
+        stages = self.assembly.topology.stages
+        for plan in stages:
+            records = history.inputs[plan.input]
+            self._say(f"running {plan.name} undisturbed over {len(records):,} records")
+            self.expected[plan.name] = run_undisturbed(self.assembly, plan, resolve, records, champions)
+        published = self.stream.kinds
+        for invariant, wrong in check_topics(stages, self.expected, history, self.observer, published).items():
+            self.verdict.find(invariant, wrong)
+        for invariant, wrong in self.check_state().items():
+            self.verdict.find(invariant, wrong)
+        acked, kept = self.publisher.deliveries.acked, len(history.inputs[stages[0].input])
+        self.verdict.find(
+            "published and retained",
+            [] if acked == kept else [f"{acked} records were acknowledged, {kept} are in the topic"],
+        )
+        versions = set(history.outputs[SCORED].batch.columns["model_version"].tolist())
+        swapped = any(deed.fault == "model swapped in flight" for deed in self.verdict.deeds)
+        self.verdict.find(
+            "every fault did harm",
+            [f"models were swapped, but only {versions} answered"] if swapped and len(versions) < 2 else [],
+        )
+        self.verdict.outcomes = {
+            "predictions": len(history.predictions.records),
+            "dead letters": len(history.dead_letters.records),
+        }
 
-    def _check_stage(self, plan: StagePlan, expected: Undisturbed, history: History, resolve: Resolve) -> None:
-        find = self.verdict.find
-        for invariant, wrong in checker.check_outcomes(plan, expected, history).items():
-            find(invariant, wrong)
-        find("features and scores equal", checker.check_values(plan, expected, history))
-        find("order per key", checker.check_order(plan, history))
-        samples = [each for each in self.observer.samples if each.topic == plan.input]
-        find("commit after outcome", checker.check_commits(plan, samples, expected, history))
-        find("online features equal", check_online(self.settings, self.assembly, plan, expected))
-        log = KafkaReader(self.kafka, f"{self.assembly.topology.project}.{plan.name}")
-        try:
-            fresh = self.assembly.stage(plan, resolve)
-            find("state equal, no replay", check_state(plan, expected, fresh, log))
-        finally:
-            log.close()
+    def check_state(self) -> dict[str, list[str]]:
+        """Compare online features and changelogs, as they are now, with the undisturbed run's."""
+        findings: dict[str, list[str]] = {"online features equal": [], "state equal, no replay": []}
+        resolve = self._resolver()
+        for plan in self.assembly.topology.stages:
+            expected = self.expected[plan.name]
+            findings["online features equal"] += check_online(self.settings, self.assembly, plan, expected)
+            log = KafkaReader(self.kafka, f"{self.assembly.topology.project}.{plan.name}")
+            try:
+                fresh = self.assembly.stage(plan, resolve)
+                findings["state equal, no replay"] += check_state(plan, expected, fresh, log)
+            finally:
+                log.close()
+        return findings
+
+    def _resolver(self) -> SchemaResolver:
+        return SchemaResolver(self.assembly.schemas, lambda: read_schemas(self.kafka), connect(self.settings))
 
 
 def _ports() -> tuple[int, int, int]:

@@ -58,16 +58,21 @@ def fill(directory: Path) -> int:
     """
     if not directory.is_mount():
         raise Stop(f"{directory} is not a small disk of ours")
-    at = os.statvfs(directory)
-    free = at.f_bavail * at.f_frsize
+    wanted = free(directory)
     with (directory / _BALLAST).open("ab") as file:
-        while free > 0:
+        while wanted > 0:
             try:
-                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), free)
+                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), wanted)
                 break
             except OSError:
-                free //= 2  # somebody else took some meanwhile
+                wanted //= 2  # somebody else took some meanwhile
     return (directory / _BALLAST).stat().st_size
+
+
+def free(directory: Path) -> int:
+    """Return how many bytes the disk has left."""
+    at = os.statvfs(directory)
+    return at.f_bavail * at.f_frsize
 
 
 def empty(directory: Path) -> None:

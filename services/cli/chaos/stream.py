@@ -16,6 +16,8 @@ from services.core.batch import Batch
 START_MS = 1_533_081_600_000
 _DAY_MS = 86_400_000
 _DISORDER_MS = 60_000
+_FIRST_LATE = 200
+"""By then every partition has seen events that make one of two months ago late."""
 _FIELDS = ("transaction_id", "customer_id", "terminal_id", "event_time_ms", "amount")
 Row = tuple[int, int, int, int, float]
 
@@ -67,7 +69,7 @@ class ChaosStream:
             chance = self._random.random()
             if chance < 0.03:
                 rows.append((self._random.choice(self._recent), "duplicate"))
-            elif chance < 0.04 and self._number > 5 * self._customers:
+            elif chance < 0.04 and self._number > _FIRST_LATE:
                 rows.append((self._next(made[1], made[2], made[3] - 60 * _DAY_MS, 5.0), "late"))
             elif chance < 0.05:
                 rows.append((self._next(made[1], made[2], made[3], -5.0), "range"))

@@ -1,7 +1,9 @@
 """``millstream run`` with the nemesis's hand inside: ``python -m services.cli.chaos.victim run ...``.
 
 ``MILLSTREAM_CHAOS_CRASH=point:n`` makes the process kill itself with SIGKILL when it comes by a point for the n-th
-time; ``MILLSTREAM_CHAOS_CLOCK=file`` adds the seconds in that file to the process's wall clock, read anew each time.
+time; ``before-commit@topic`` is that point in the stage that reads the topic, at least once only.
+``MILLSTREAM_CHAOS_CLOCK=file`` adds the seconds in that file to the process's wall clock, read anew each time,
+and writes every change that the process lived to see to ``file.seen``.
 Without them it is the ordinary command. Nothing of the engine knows of this module.
 """
 
@@ -16,7 +18,7 @@ from typing import Any
 
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import StageLoop
-from services.transport.records import Output
+from services.transport.records import Output, Place
 
 CRASH = "MILLSTREAM_CHAOS_CRASH"
 CLOCK = "MILLSTREAM_CHAOS_CLOCK"
@@ -31,8 +33,8 @@ class Bomb:
         self._left = int(number)
 
     def passing(self, point: str) -> None:
-        """Tell that the process is at a point."""
-        if point == self._point:
+        """Tell that the process is at a point, or at ``point@topic``."""
+        if self._point in {point, point.partition("@")[0]}:
             self._left -= 1
             if self._left <= 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -40,7 +42,7 @@ class Bomb:
 
 def arm(bomb: Bomb) -> None:
     """Put the bomb into the places that matter."""
-    call, transact = KafkaLog._call, KafkaLog.transact
+    call, transact, write = KafkaLog._call, KafkaLog.transact, KafkaLog._write_then_commit
     checkpoint, assigned, revoked = StageLoop.checkpoint, StageLoop._assigned, StageLoop._revoked
     in_checkpoint = [False]
 
@@ -52,17 +54,25 @@ def arm(bomb: Bomb) -> None:
         if doing == "committing" and not in_checkpoint[0]:
             bomb.passing("after-commit")
 
-    def transacting(self: KafkaLog, outputs: Sequence[Output], next_offsets: Mapping[int, int]) -> None:
+    def transacting(self: KafkaLog, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         if not in_checkpoint[0]:
             bomb.passing("mid-batch")
         transact(self, outputs, next_offsets)
+
+    def writing(self: KafkaLog, outputs: Sequence[Output], offsets: Any) -> None:
+        # At least once: the outputs are flushed and there to be read, and then the offsets are committed.
+        write(self, outputs, [])
+        bomb.passing("in-checkpoint" if in_checkpoint[0] else f"before-commit@{offsets[0].topic}")
+        write(self, [], offsets)
+        if not in_checkpoint[0]:
+            bomb.passing("after-commit")
 
     def checkpointing(self: StageLoop, partitions: Any) -> None:
         in_checkpoint[0] = True
         checkpoint(self, partitions)
         in_checkpoint[0] = False
 
-    def recovering(self: StageLoop, partition: int, committed: int | None) -> int:
+    def recovering(self: StageLoop, partition: int, committed: Mapping[str, int | None]) -> Mapping[str, int]:
         bomb.passing("in-recovery")
         return assigned(self, partition, committed)
 
@@ -70,7 +80,7 @@ def arm(bomb: Bomb) -> None:
         bomb.passing("in-rebalance")
         revoked(self, partitions)
 
-    patches = {"_call": calling, "transact": transacting}
+    patches = {"_call": calling, "transact": transacting, "_write_then_commit": writing}
     for name, patch in patches.items():
         setattr(KafkaLog, name, patch)
     for name, step in {"checkpoint": checkpointing, "_assigned": recovering, "_revoked": revoking}.items():
@@ -81,8 +91,15 @@ def step_clock(file: Path) -> None:
     """Shift ``time.time`` and ``time.time_ns`` by the seconds that the file says."""
     real_s, real_ns = time.time, time.time_ns
 
+    known = [0]
+
     def offset_s() -> int:
-        return int(file.read_text() or 0) if file.exists() else 0
+        found = int(file.read_text() or 0) if file.exists() else 0
+        if found != known[0]:
+            known[0] = found
+            with file.with_suffix(".seen").open("a") as seen:
+                seen.write(f"{found}\n")
+        return found
 
     time.time = lambda: real_s() + offset_s()
     time.time_ns = lambda: real_ns() + offset_s() * 1_000_000_000
