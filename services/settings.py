@@ -57,6 +57,13 @@ class Settings(BaseSettings):
     )
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65_535, description="Prometheus and health endpoint; 0 = a free port")
+    label_precedence: str = Field(
+        default="", description="label sources, the most trusted first, comma-separated; others come after, as equals"
+    )
+    label_horizon_days: int = Field(
+        default=180, ge=1, description="a label known later than this after its event does not count"
+    )
+    ledger_memory_mb: int = Field(default=256, ge=16, description="memory for all label ledgers of a worker")
     score_threads: int = Field(default=1, ge=1, description="LightGBM threads per worker")
 
     kafka: Mapping[str, str] = Field(default_factory=dict, description="librdkafka settings from MILLSTREAM_KAFKA_*")

@@ -22,6 +22,9 @@ DEAD_LETTERS = "dead-letters"
 MODELS = "models"
 SCHEMAS = "schemas"
 LABELS = "labels"
+EXAMPLES = "examples"
+JOIN = "join"
+JOIN_CHANGELOG = "join.changelog"
 
 Cleanup = Literal["delete", "compact"]
 
@@ -92,6 +95,16 @@ class Topology:
     stages: tuple[StagePlan, ...]
     topics: tuple[Topic, ...]
 
+    @property
+    def joins(self) -> bool:
+        """Whether labels are joined with predictions; not where labels are the events themselves."""
+        return self.stages[0].input != LABELS
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What ``millstream run`` can be told to run, in path order."""
+        return tuple(stage.name for stage in self.stages) + ((JOIN,) if self.joins else ())
+
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name.
 
@@ -103,9 +116,7 @@ class Topology:
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        raise Misconfigured(
-            f"there is no stage {name!r}; the feature repo gives: {', '.join(s.name for s in self.stages)}"
-        )
+        raise Misconfigured(f"there is no stage {name!r}; there are: {', '.join(self.names)}")
 
 
 def feature_field(column: str, dtype: FeatureType) -> Field:
@@ -201,20 +212,26 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract) -> 
 def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan]) -> tuple[Topic, ...]:
     names = tuple(stage.name for stage in stages)
     topics = [Topic(declaration.topic, contract.key, "producers", (names[0],))]
-    if declaration.topic == LABELS:
-        topics = [Topic(LABELS, contract.event_id, "producers", (names[0], "join"))]
-    elif declaration.topic in {SCORED, PREDICTIONS, DEAD_LETTERS, MODELS, SCHEMAS}:
+    if declaration.topic in {SCORED, PREDICTIONS, EXAMPLES, DEAD_LETTERS, MODELS, SCHEMAS}:
         # Asked to create one topic twice in a request, librdkafka crashes; and the stage would read what it writes.
         raise Misconfigured(f"{declaration.topic!r} is a topic the engine itself writes; read events from another")
     for stage, following in itertools.pairwise(stages):
         topics.append(Topic(stage.output, stage.key_column, stage.name, (following.name,)))
     topics += [Topic(stage.changelog, stage.join_key, stage.name, (stage.name,), "compact") for stage in stages]
     last = names[-1]
+    if JOIN in names:
+        raise Misconfigured(f"no entity may be called {JOIN!r}: that is the stage where labels meet predictions")
+    joined = [
+        Topic(LABELS, contract.event_id, "producers", (JOIN,)),
+        # One partition: whoever learns from examples needs them in one total order.
+        Topic(EXAMPLES, contract.event_id, JOIN, ("learners", "monitors"), partitions=1),
+        Topic(JOIN_CHANGELOG, "partition", JOIN, ("operators",), "compact"),
+    ]
     return (
         *topics,
-        Topic(SCORED, contract.event_id, last, ("offline log", "join")),
+        Topic(SCORED, contract.event_id, last, ("offline log", JOIN)),
         Topic(PREDICTIONS, contract.event_id, last, ("consumers",)),
-        *([] if declaration.topic == LABELS else [Topic(LABELS, contract.event_id, "producers", ("join",))]),
+        *([] if declaration.topic == LABELS else joined),
         Topic(DEAD_LETTERS, "id", ", ".join(names), ("operators",)),
         Topic(MODELS, "name", "train", (last,), "compact", 1),
         Topic(SCHEMAS, "fingerprint", ", ".join(names), ("every reader",), "compact", 1),

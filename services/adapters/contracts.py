@@ -11,7 +11,7 @@ from services.errors import Misconfigured
 from services.settings import Settings
 
 SUFFIX = ".avsc"
-ENGINE_TOPICS = ("dead-letters", "dead-letters.redriven", "models", "predictions", "scored")
+ENGINE_TOPICS = ("dead-letters", "dead-letters.redriven", "examples", "models", "predictions", "scored")
 
 
 def schemas_dir(settings: Settings) -> Path:

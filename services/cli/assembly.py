@@ -17,11 +17,17 @@ from services.core.avro.schema import Schema, SchemaId
 from services.core.batch import Array, Batch
 from services.core.contracts import Contract
 from services.core.declaration import Declaration
+from services.core.ledger.resolution import Policy
 from services.core.text import as_text
+from services.errors import Misconfigured
 from services.featurize.step import Featurize
+from services.join.contract import examples_schema
+from services.join.stage import JoinStage
+from services.join.step import Join
+from services.ports import LedgerStore
 from services.score.step import Carried, Score
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED, StagePlan, Topology, derive
+from services.topology import DEAD_LETTERS, EXAMPLES, LABELS, PREDICTIONS, SCORED, StagePlan, Topology, derive
 from services.transport.records import Records
 from services.transport.stage import Stage
 from services.validate.step import Validate
@@ -44,7 +50,13 @@ class Assembly:
     @property
     def schemas(self) -> list[Schema]:
         """Every schema known without asking anybody."""
-        return [*(c.schema for c in self.contracts.values()), *(stage.output_schema for stage in self.topology.stages)]
+        derived = [stage.output_schema for stage in self.topology.stages]
+        return [*(contract.schema for contract in self.contracts.values()), *derived, self.examples_schema]
+
+    @property
+    def examples_schema(self) -> Schema:
+        """Of the `examples` topic: the scored record and what became known."""
+        return examples_schema(self.topology.stages[-1].output_schema, self.contracts[EXAMPLES])
 
     def resolver(self) -> SchemaResolver:
         """Return a resolver of the schemas known without asking anybody."""
@@ -95,6 +107,42 @@ class Assembly:
             writer(PREDICTIONS, self.contracts[PREDICTIONS].schema) if plan.last else None,
             writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
             largest_letter_bytes,
+        )
+
+    def join_stage(
+        self,
+        resolve: Resolve,
+        open_store: Callable[[int], LedgerStore],
+        writer: Writer = lambda _topic, schema: RecordWriter(schema),
+        largest_letter_bytes: int = BIG_RECORD_BYTES,
+    ) -> JoinStage:
+        """Build the stage where labels meet predictions.
+
+        Raises
+        ------
+        Misconfigured
+            A label source is given precedence twice.
+        """
+        settings, scored = self.settings, self.topology.stages[-1].output_schema
+        sources = tuple(each.strip() for each in settings.label_precedence.split(",") if each.strip())
+        try:
+            policy = Policy(sources, settings.label_horizon_days * 86_400_000)
+        except ValueError as error:
+            raise Misconfigured(f"MILLSTREAM_LABEL_PRECEDENCE: {error}") from error
+        labels = self.contracts[LABELS]
+        reader = RecordReader(scored, resolve)
+        examples = writer(EXAMPLES, self.examples_schema)
+        event_id, event_time = self.contract.event_id, self.contract.event_time
+        return JoinStage(
+            {
+                SCORED: Validate(reader, BIG_RECORD_BYTES),
+                LABELS: Validate(RecordReader(labels.schema, resolve), settings.max_record_bytes, labels),
+            },
+            open_store,
+            lambda store: Join(store, policy, reader, examples, event_id, event_time),
+            writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
+            largest_letter_bytes,
+            event_time,
         )
 
 

@@ -17,15 +17,16 @@ from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
 from services.core.manifest import define
 from services.errors import Refused
-from services.ports import ModelVersion
+from services.ports import LedgerStore, ModelVersion
 from services.score.scorer import Champion
 from services.score.step import Carried, Score
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, StagePlan
+from services.topology import DEAD_LETTERS, JOIN, StagePlan
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop
 from services.transport.observer import TelemetryObserver
+from services.transport.work import Work
 from services.transport.worker_slot import WorkerSlot
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     # Before anything imports Feast, which would turn the metrics library to its multi-process mode.
     telemetry = telemetry_adapter.Telemetry()
     assembly = assemble(settings)
-    plans = [assembly.topology.stage(name) for name in names] if names else list(assembly.topology.stages)
+    wanted = list(names) or list(assembly.topology.names)
+    plans = [assembly.topology.stage(name) for name in wanted if name != JOIN]
     require_topics(endpoints.kafka, assembly.topology.topics)
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
@@ -57,39 +59,47 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     def writer(topic: str, schema: Schema) -> RecordWriter:
         return RecordWriter(schema, registry_prefix(registry.register(topic, schema)) if registry else None)
 
-    view = _view(assembly, endpoints, plans, stack)
+    view = _view(assembly, endpoints, plans, stack) if plans else None
     observer = TelemetryObserver(telemetry, view, settings.watchdog_ms // 2)
+
+    def loop(work: Work, before_batch: Callable[[], None] = lambda: None) -> StageLoop:
+        log = KafkaLog(
+            endpoints.kafka,
+            group=f"{assembly.topology.project}.{work.name}",
+            transactional_id=f"{assembly.topology.project}.{work.name}.{slot.name}",
+            exactly_once=settings.guarantee == "exactly_once",
+            transaction_timeout_ms=settings.transaction_timeout_ms,
+        )
+        limits = LoopLimits(settings.batch_records, settings.checkpoint_interval_ms)
+        letters = DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_window)
+        return StageLoop(work, log, limits, letters, view, observer, before_batch)
+
     loops = []
     for plan in plans:
         carried = _carried(assembly, endpoints, stack) if plan.last else None
         stage = assembly.stage(plan, resolver, carried, writer, letter_bytes)
-        log = KafkaLog(
-            endpoints.kafka,
-            group=f"{assembly.topology.project}.{plan.name}",
-            transactional_id=f"{assembly.topology.project}.{plan.name}.{slot.name}",
-            exactly_once=settings.guarantee == "exactly_once",
-            transaction_timeout_ms=settings.transaction_timeout_ms,
-        )
-        before_batch = _promotions(assembly, endpoints, stage.score, stack) if isinstance(stage.score, Score) else None
         stage.warm_up(assembly.sample(plan))
-        loops.append(
-            StageLoop(
-                stage,
-                log,
-                LoopLimits(settings.batch_records, settings.checkpoint_interval_ms),
-                DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_window),
-                view,
-                observer,
-                before_batch or (lambda: None),
-            )
-        )
+        if isinstance(stage.score, Score):
+            loops.append(loop(stage, _promotions(assembly, endpoints, stage.score, stack)))
+        else:
+            loops.append(loop(stage))
+    if JOIN in wanted:
+        loops.append(loop(assembly.join_stage(resolver, _ledgers(settings), writer, letter_bytes)))
     observer.watch(loops)
     stack.enter_context(
         telemetry_adapter.serve(
-            telemetry, settings, slot.name, [p.name for p in plans], observer.ready, observer.health
+            telemetry, settings, slot.name, [each.name for each in loops], observer.ready, observer.health
         )
     )
     return loops, slot.name
+
+
+def _ledgers(settings: Settings) -> Callable[[int], LedgerStore]:
+    """Return what opens the label ledger of a partition; all of a worker share one bound of memory."""
+    from services.adapters.ledger_store import LedgerMemory, RocksLedgerStore
+
+    memory = LedgerMemory(settings.ledger_memory_mb << 20)
+    return lambda partition: RocksLedgerStore(settings.state_dir / "ledger" / str(partition), memory)
 
 
 def _view(

@@ -1,0 +1,189 @@
+"""The join as a stage: predictions and labels of one number of partition, met in a ledger on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from services.core.avro.encode import RecordWriter
+from services.core.ledger import tally
+from services.core.ledger.recovery import Recovery, plan_recovery
+from services.join.step import Join, Joined
+from services.ports import LedgerStore, ViewRows
+from services.topology import EXAMPLES, JOIN, JOIN_CHANGELOG, LABELS, SCORED
+from services.transport.dead_letters import dead_letter_output
+from services.transport.flow import Flow
+from services.transport.log import LogReader
+from services.transport.records import Output, Records, empty_records
+from services.transport.work import Processed, Progress, Recovered, StateSize
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_RECORDS = 5_000
+_SWEPT_AT_ONCE = 1_000
+
+
+class JoinStage:
+    """`Work` of the label loop; its state is one `Join` per partition.
+
+    Parameters
+    ----------
+    validate : mapping of str to callable
+        By input topic: records to sound rows.
+    open_store : callable
+        Returns the ledger's store of a partition.
+    join : callable
+        Makes a `Join` on a store.
+    dead_letters : RecordWriter
+    largest_letter_bytes : int
+        Largest record the dead-letter topic takes.
+    event_time : str
+        Column of the scored record.
+    """
+
+    name = JOIN
+    inputs: tuple[str, ...] = (SCORED, LABELS)
+
+    def __init__(
+        self,
+        validate: Mapping[str, Callable[[Records], Flow]],
+        open_store: Callable[[int], LedgerStore],
+        join: Callable[[LedgerStore], Join],
+        dead_letters: RecordWriter,
+        largest_letter_bytes: int,
+        event_time: str,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._validate = validate
+        self._open_store = open_store
+        self._join = join
+        self._dead_letters = dead_letters
+        self._largest_letter_bytes = largest_letter_bytes
+        self._times = {SCORED: event_time, LABELS: "known_at_ms"}
+        self._clock_s = clock_s
+        self._stores: dict[int, LedgerStore] = {}
+        self._joins: dict[int, Join] = {}
+        self._joined: dict[int, Joined] = {}
+        self._newest_ms: dict[tuple[str, int], int] = {}
+
+    def open(
+        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+    ) -> Recovered:
+        """See `Work.open`."""
+        store = self._stores[partition] = self._open_store(partition)
+        join = self._joins[partition] = self._join(store)
+        beginnings = {topic: log.beginning(topic, partition) for topic in self.inputs}
+        plan = plan_recovery(store.offsets(), committed, beginnings)
+        self._tell(partition, plan)
+        if plan.discard:
+            join.clear()
+        replayed = 0
+        for topic, (start, end) in plan.replay.items():
+            for records in log.read(topic, partition, start, end):
+                for chunk in records.chunks(_CHUNK_RECORDS):
+                    flows = self._flows([chunk])
+                    join.apply(flows[SCORED], flows[LABELS], {topic: int(chunk.offsets[-1]) + 1})
+                    self._note(partition, flows)
+                    replayed += len(chunk)
+                on_progress(f"{JOIN}[{partition}]: {replayed} records of {topic} replayed")
+        return Recovered(plan.go_on, tally.counters(join.tally)["pending"], replayed, False)
+
+    def _tell(self, partition: int, plan: Recovery) -> None:
+        if plan.discard:
+            logger.warning("%s[%s]: the ledger is ahead of its group and is built anew", JOIN, partition)
+        for topic, count in plan.lost.items():
+            logger.warning("%s[%s]: %s records of %s were deleted before they were read", JOIN, partition, count, topic)
+
+    def drop(self, partition: int) -> None:
+        """See `Work.drop`."""
+        self._joins.pop(partition, None)
+        self._joined.pop(partition, None)
+        store = self._stores.pop(partition, None)
+        if store is not None:
+            store.close()
+
+    def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
+        """See `Work.process`."""
+        started_s = self._clock_s()
+        flows = self._flows(batches)
+        validated_s = self._clock_s()
+        self._joined.clear()
+        labels: list[Flow] = []
+        keys: list[bytes] = []
+        examples: list[bytes] = []
+        for partition in sorted({int(p) for records in batches for p in np.unique(records.partitions)}):
+            mine = {topic: _of_partition(flow, partition) for topic, flow in flows.items()}
+            joined = self._joins[partition].process(mine[SCORED], mine[LABELS], now_ms)
+            self._joined[partition] = joined
+            self._note(partition, mine)
+            labels.append(joined.labels)
+            keys += joined.keys
+            examples += joined.examples
+        outputs = [Output(EXAMPLES, keys, examples, partition=0)] if examples else []
+        for flow in (*flows.values(), *labels):
+            if flow.rejections:
+                outputs.append(
+                    dead_letter_output(
+                        flow.records, flow.rejections, JOIN, now_ms, self._dead_letters, self._largest_letter_bytes
+                    )
+                )
+        seconds = {"validate": validated_s - started_s, "join": self._clock_s() - validated_s}
+        return Processed((*flows.values(), *labels), outputs, seconds=seconds)
+
+    def _flows(self, batches: Sequence[Records]) -> dict[str, Flow]:
+        given = {records.topic: records for records in batches}
+        return {topic: self._validate[topic](given.get(topic, empty_records(topic))) for topic in self.inputs}
+
+    def _note(self, partition: int, flows: Mapping[str, Flow]) -> None:
+        for topic, flow in flows.items():
+            if flow.batch.length:
+                newest_ms = int(flow.batch.columns[self._times[topic]].max())
+                at = (topic, partition)
+                self._newest_ms[at] = max(newest_ms, self._newest_ms.get(at, newest_ms))
+
+    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
+        """See `Work.written`: the ledger is written behind the commit, with the offsets it is then valid for."""
+        for partition, joined in self._joined.items():
+            mine = {topic: offsets[partition] for topic, offsets in next_offsets.items() if partition in offsets}
+            self._joins[partition].write(joined, mine)
+        self._joined.clear()
+
+    def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
+        """See `Work.checkpoint`: forgets what is past the horizon, and publishes how complete the labels are."""
+        join = self._joins[partition]
+        newest_ms = [self._newest_ms.get((topic, partition)) for topic in self.inputs]
+        if all(each is not None for each in newest_ms):
+            swept = join.sweep(min(each for each in newest_ms if each is not None), _SWEPT_AT_ONCE)
+            if swept.unmatched:
+                shown = ", ".join(each.decode(errors="replace") for each in swept.unmatched[:5])
+                logger.warning(
+                    "%s[%s]: %s labels are of events that never came (%s ...)",
+                    JOIN, partition, len(swept.unmatched), shown,
+                )  # fmt: skip
+        return [Output(JOIN_CHANGELOG, [b"%d" % partition], [json.dumps(join.tally.tolist()).encode()], partition)]
+
+    def checkpointed(self, partition: int) -> None:
+        """See `Work.checkpointed`; the ledger is on disk already."""
+
+    def online(self, partition: int) -> list[ViewRows]:
+        """See `Work.online`: labels have no online view of their own."""
+        return []
+
+    def state_size(self, partition: int) -> StateSize | None:
+        """See `Work.state_size`."""
+        join = self._joins.get(partition)
+        if join is None:
+            return None
+        counts = tally.counters(join.tally)
+        held = sum(counts[name] for name in ("pending", "labelled", "retracted", "waiting"))
+        return StateSize(self._newest_ms.get((SCORED, partition), 0), held, held, 0)
+
+
+def _of_partition(flow: Flow, partition: int) -> Flow:
+    """Return the rows of one partition; what was turned away before is told once, elsewhere."""
+    return replace(flow, rejections=(), counts={}).keep(flow.partitions == partition)
