@@ -31,11 +31,11 @@ def records_of(topic: str, messages: Sequence[Message]) -> Records:
     count = len(messages)
     return Records(
         topic,
-        np.fromiter((m.partition() for m in messages), dtype=np.int64, count=count),
-        np.fromiter((m.offset() for m in messages), dtype=np.int64, count=count),
-        np.fromiter((m.timestamp()[1] for m in messages), dtype=np.int64, count=count),
-        [m.key() for m in messages],
-        [m.value() for m in messages],
+        np.fromiter(map(Message.partition, messages), dtype=np.int64, count=count),
+        np.fromiter(map(Message.offset, messages), dtype=np.int64, count=count),
+        np.fromiter((at_ms for _, at_ms in map(Message.timestamp, messages)), dtype=np.int64, count=count),
+        list(map(Message.key, messages)),
+        list(map(Message.value, messages)),
     )
 
 
@@ -90,8 +90,11 @@ class KafkaLog:
             # request would wake a fetch, and the broker spend its time on those.
             "fetch.min.bytes": 65_536,
             "fetch.wait.max.ms": 5,
-            "queued.max.messages.kbytes": 32_768,
-            "fetch.message.max.bytes": 16_777_216,
+            # A record read ahead takes half a kilobyte besides its bytes: some micro-batches' worth, not a backlog's.
+            # A record larger than a fetch comes alone, whatever its size (KIP-74).
+            "queued.min.messages": 10_000,
+            "queued.max.messages.kbytes": 16_384,
+            "fetch.message.max.bytes": 1_048_576,
             **self._kafka,
             "logger": client_logger,
         }
@@ -215,26 +218,27 @@ class KafkaLog:
         if max_records > 1:
             # Whatever is already here: small batches when idle, large ones under load.
             messages += self._consumer.consume(max_records - 1, timeout=0)
-        good = []
-        for message in messages:
-            error = message.error()
-            if error is None:
-                good.append(message)
-            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                raise Stop(
-                    f"{message.topic()}: the committed offset is no longer retained ({error.str()}): records were "
-                    "deleted before they were read. Raise the topic's retention, then set the group's offset by hand"
-                )
-            elif error.code() not in PASSING:
-                raise_for(error, f"reading {message.topic()}")
-            elif error.code() != KafkaError._PARTITION_EOF:
-                logger.warning("reading %s: %s; librdkafka goes on trying", message.topic(), error.str())
+        errors = map(Message.error, messages)
+        good = [m for m, error in zip(messages, errors, strict=True) if error is None or self._is_record(m, error)]
         if len(self._topics) == 1:
             return [records_of(self._topics[0], good)] if good else []
         by_topic: dict[str, list[Message]] = {topic: [] for topic in self._topics}
         for message in good:
             by_topic[str(message.topic())].append(message)
         return [records_of(topic, mine) for topic, mine in by_topic.items() if mine]
+
+    def _is_record(self, message: Message, error: KafkaError) -> bool:
+        """Return False, an error being no record; raise what does not pass by itself."""
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise Stop(
+                f"{message.topic()}: the committed offset is no longer retained ({error.str()}): records were "
+                "deleted before they were read. Raise the topic's retention, then set the group's offset by hand"
+            )
+        if error.code() not in PASSING:
+            raise_for(error, f"reading {message.topic()}")
+        if error.code() != KafkaError._PARTITION_EOF:
+            logger.warning("reading %s: %s; librdkafka goes on trying", message.topic(), error.str())
+        return False
 
     def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         """See `StageLog.transact`."""

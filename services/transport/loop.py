@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from services.transport.records import Output, Place, Records, next_offsets
 from services.transport.work import Processed, Recovered, Work
 
 logger = logging.getLogger(__name__)
+
+_TURN_MS = 250
 
 
 class View(Protocol):
@@ -118,7 +122,7 @@ class StageLoop:
         self._clock_s = clock_s
         self._next_offsets: dict[Place, int] = {}
         self._checkpointed_at_s = clock_s()
-        self._changed: set[int] = set()
+        self._changed: dict[int, None] = {}  # as a set that keeps order: who waits longest for a checkpoint is first
 
     @property
     def name(self) -> str:
@@ -171,13 +175,12 @@ class StageLoop:
             processed.seconds["commit"] = self._clock_s() - committing_s
             logger.debug("%s: %s records, %s", self.name, count, processed.seconds)
             self._next_offsets.update(moved)
-            self._changed.update(partition for _, partition in moved)
+            self._changed |= dict.fromkeys(partition for _, partition in moved)
             self.work.written(processed, _by_topic(moved))
             if self._view is not None and processed.view_rows:
                 self._view.offer(processed.view_rows)
             self._observer.processed(self.name, count, processed, self._clock_s() - started_s)
-        if (self._clock_s() - self._checkpointed_at_s) * 1000 >= self._limits.checkpoint_interval_ms:
-            self.checkpoint(sorted(self._changed))
+        self._checkpoint_in_turn()
         self._refill()
         # Only a poll that returned has finished handing out partitions and recovering them.
         self.joined = bool(self._next_offsets)
@@ -187,6 +190,16 @@ class StageLoop:
         self.transacting_since_s = self._clock_s()
         self.log.transact(outputs, next_offsets)
         self.transacting_since_s = None
+
+    def _checkpoint_in_turn(self) -> None:
+        """Checkpoint those that wait longest, so that each has its turn within the interval.
+
+        All at once would keep the events that arrive meanwhile waiting for as many times longer.
+        """
+        interval_ms, owned = self._limits.checkpoint_interval_ms, len(self.partitions)
+        turn_ms = max(interval_ms / max(1, owned), min(_TURN_MS, interval_ms))
+        if (self._clock_s() - self._checkpointed_at_s) * 1000 >= turn_ms:
+            self.checkpoint(list(itertools.islice(self._changed, math.ceil(owned * turn_ms / interval_ms))))
 
     def checkpoint(self, partitions: Iterable[int]) -> None:
         """Write the changed state of these partitions, with the offsets it is valid for, in one transaction.
@@ -209,7 +222,8 @@ class StageLoop:
                 self.work.checkpointed(partition)
             rows = sum(len(output.keys) for output in outputs)
             self._observer.checkpointed(self.name, rows, self._clock_s() - started_s)
-        self._changed.difference_update(due)
+        for partition in due:
+            self._changed.pop(partition, None)
         self._checkpointed_at_s = self._clock_s()
 
     def _refill(self) -> None:
@@ -241,7 +255,7 @@ class StageLoop:
             ", ".join(map(str, recovered.next_offsets.values())),
         )
         if recovered.changed:
-            self._changed.add(partition)
+            self._changed[partition] = None
         # What was committed last may not have reached the online store before the crash; newer rows win there anyway.
         self._offer_all(partition)
         self._observer.recovered(self.name, partition, recovered, self._clock_s() - started_s)
@@ -260,7 +274,7 @@ class StageLoop:
             self.work.drop(partition)
             for topic in self.work.inputs:
                 self._next_offsets.pop((topic, partition), None)
-            self._changed.discard(partition)
+            self._changed.pop(partition, None)
         self._observer.revoked(self.name, partitions)
 
     def close(self) -> None:

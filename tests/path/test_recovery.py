@@ -164,3 +164,27 @@ def test_a_failed_transaction_is_not_survived() -> None:
     with pytest.raises(Stop):
         loop.handle(records)
     assert _outputs(broker) == [[], []]
+
+
+def test_partitions_are_checkpointed_in_turn_each_within_the_interval() -> None:
+    broker = MemoryBroker(partitions=4)
+    broker.append(published(events(4000, 1)))
+    loop = _loop(broker, CUSTOMER, checkpoint_interval_ms=1000)
+    now_s = [0.0]
+    loop._clock_s = lambda: now_s[0]
+    loop._checkpointed_at_s = 0.0
+    changelog = _stage(loop).plan.changelog
+    written: dict[int, list[float]] = {partition: [] for partition in range(4)}
+    while polled := loop.poll(0.0):
+        before = [len(held.entries) for held in broker.log(changelog)]
+        loop.handle(polled)
+        grown = [
+            partition for partition, held in enumerate(broker.log(changelog)) if len(held.entries) > before[partition]
+        ]
+        assert len(grown) <= 1
+        for partition in grown:
+            written[partition].append(now_s[0])
+        now_s[0] += 0.05
+    for times_s in written.values():
+        assert len(times_s) > 10
+        assert max(np.diff(times_s)) <= 1.0 + 4 * 0.05
