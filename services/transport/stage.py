@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch, Rows
+from services.core.batch import Array, Batch, Rows
 from services.core.text import as_text
 from services.core.windows.store import WindowStore
 from services.ports import ViewRows
@@ -181,8 +181,14 @@ class Stage:
         batch = flow.batch
         time_column = self.plan.views[0].timestamp_column
         columns = {
-            "event_id": np.array([each.decode() for each in event_ids], dtype=object),
-            "key": np.array([each.decode() for each in as_text(batch.columns[self.plan.source_key])], dtype=object),
+            "event_id": _cells(event_ids),
+            "key": _cells(as_text(batch.columns[self.plan.source_key])),
             "event_time_ms": batch.columns[time_column],
         }
         return replace(batch, columns={**batch.columns, **columns})
+
+
+def _cells(texts: Sequence[bytes]) -> Array:
+    column = np.empty(len(texts), dtype=object)
+    column[:] = texts
+    return column

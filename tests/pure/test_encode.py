@@ -25,6 +25,20 @@ def test_bytes_are_fastavros(data: st.DataObject) -> None:
         assert RecordWriter(schema, prefix).encode(batch_of(schema, values)) == expected
 
 
+@pytest.mark.parametrize("texts", [["né", "", "a" * 200], ["né", "né", "né"], ["né", "x", "né"], []])
+def test_a_string_may_be_given_as_its_bytes(texts: list[str]) -> None:
+    spec = record([{"name": "a", "type": "string"}])
+    columns = [np.empty(len(texts), dtype=object) for _ in range(2)]
+    columns[0][:] = texts
+    columns[1][:] = [text.encode() for text in texts]
+    one = "né"
+    same = np.array([one] * len(texts), dtype=object)
+    writer = RecordWriter(Schema.parse(spec), b"")
+    expected = [write(spec, {"a": text}) for text in texts]
+    assert [writer.encode(Batch(len(texts), {"a": column})) for column in columns] == [expected, expected]
+    assert writer.encode(Batch(len(texts), {"a": same})) == [write(spec, {"a": one})] * len(texts)
+
+
 def test_absent_columns_take_their_defaults() -> None:
     spec = record(
         [

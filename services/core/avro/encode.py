@@ -176,9 +176,16 @@ def _encoded_default(item: Field) -> bytes:
 
 
 def _put_text(item: Field, column: Array, lengths: NDArray[np.int64]) -> bytes:
-    """Fill the lengths in bytes of one text column; return its bytes end to end."""
+    """Fill the lengths in bytes of one text column; return its bytes end to end.
+
+    A string may be given as its UTF-8 bytes, when all of the column are.
+    """
     cells = column.tolist()
-    if item.kind == "string":
+    if cells and cells[0] is cells[-1] and cells.count(cells[0]) == len(cells):  # one model, one arm
+        cell = cells[0].encode() if isinstance(cells[0], str) else cells[0]
+        lengths[:] = len(cell)
+        return bytes(cell * len(cells))
+    if item.kind == "string" and not (cells and isinstance(cells[0], bytes)):
         text = "".join(cells)
         data = text.encode()
         if len(data) != len(text):
