@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.adapters.river_pipelines import OnlineModel
+from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel
 from services.adapters.river_snapshot import Header, unseal
 from services.core.batch import Batch
-from services.core.linear import Linear
+from services.core.linear import Linear, logits
 from services.core.text import as_text
 from services.errors import Refused
 
@@ -24,7 +24,7 @@ SHARED: Final = ""
 
 
 def floats(batch: Batch, features: Sequence[str]) -> dict[str, Floats]:
-    """Return the named columns as float64, NaN at nulls.
+    """Return the named columns as float64, NaN at nulls; the champion's log-odds are made of its score.
 
     Raises
     ------
@@ -32,7 +32,10 @@ def floats(batch: Batch, features: Sequence[str]) -> dict[str, Floats]:
         If one is not among the columns, or not a number.
     """
     try:
-        return {name: batch.as_floats(name) for name in features}
+        return {
+            name: logits(batch.as_floats(CHAMPION_SCORE)) if name == CHAMPION_LOGIT else batch.as_floats(name)
+            for name in features
+        }
     except KeyError as error:
         raise Refused(f"the online model reads {error.args[0]!r}, which is not in the batch") from error
     except (TypeError, ValueError) as error:

@@ -1,8 +1,9 @@
 """The online model as a team declares it: a Python file of the feature repo with ordinary River in it.
 
-``online_model.py`` defines ``model``, a fresh River classifier or pipeline ending in one; optionally ``features``, the
-names of the features it reads (default: all that the feature service serves as numbers, and the champion's score); and
-``state_classes``, should its state hold classes that a rehearsal of 300 rows does not meet.
+``online_model.py`` defines ``model``, a fresh River classifier or a pipeline ending in one. It may define ``features``,
+the names of what the model reads (default: the numbers that the feature service serves, and ``champion__logit``, the
+log-odds of the champion's score; ``champion__score`` is there too), and ``state_classes``, should the model's state hold
+classes that a rehearsal of 300 rows does not meet.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from services.errors import Misconfigured
 
 FILE: Final = "online_model.py"
 CHAMPION_SCORE: Final = "champion__score"
-"""The champion's score as the event was served, as an input of the online model; null where the baseline answered."""
+"""Column with the champion's score as the event was served; null where the baseline answered."""
+
+CHAMPION_LOGIT: Final = "champion__logit"
+"""The log-odds of that column, made by the engine. A linear model that may only weight the score itself spoils it."""
 
 _NUMBERS: Final = frozenset({"int64", "int32", "float64", "float32", "bool"})
 
@@ -150,9 +154,9 @@ def load(path: Path, service: Service, *, segment: str | None = None, max_segmen
         raise Misconfigured(f"{where}: {type(error).__name__}: {error}") from error
     if "model" not in found:
         raise Misconfigured(f"{path} defines no `model`; assign the River pipeline to that name")
-    numbers = [column for column, dtype in service.features if dtype in _NUMBERS] + [CHAMPION_SCORE]
+    numbers = [column for column, dtype in service.features if dtype in _NUMBERS] + [CHAMPION_LOGIT]
     features = list(found.get("features", numbers))
-    unknown = [column for column in features if column not in numbers]
+    unknown = [column for column in features if column not in (*numbers, CHAMPION_SCORE)]
     if unknown or not features:
         raise Misconfigured(
             f"{path}: `features` names {', '.join(unknown) or 'nothing'}; numbers that feature service "

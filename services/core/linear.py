@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,25 @@ Floats = NDArray[np.float64]
 
 _SATURATED: Final = 30.0
 """River answers 0 and 1 beyond this logit."""
+
+
+_CLIP: Final = 1e-6
+"""Scores are taken to be this far from 0 and 1, so that a sure champion is no more than 14 on the logit."""
+
+
+def logits(scores: Floats) -> Floats:
+    """Return the log-odds of scores in [0, 1], float64 of shape (n,) in [-14, 14]; NaN stays.
+
+    One at a time: a vectorised logarithm may differ in its last bit from place to place in an array, and what a model
+    learns must not depend on how its examples were cut into batches.
+
+    Examples
+    --------
+    >>> logits(np.array([0.5, np.nan, 1.0])).round(2).tolist()
+    [0.0, nan, 13.82]
+    """
+    log = math.log
+    return np.array([log(p / (1 - p)) for p in np.clip(scores, _CLIP, 1 - _CLIP).tolist()], dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,8 +189,9 @@ def pace(
             at += cut.length
 
     taken_s: list[list[float]] = [[], [], []]
+    runs: tuple[Callable[[], None], ...] = (lambda: bare(made()), lambda: bare(ready), ours)
     for _ in range(rounds):
-        for taken, run in zip(taken_s, (lambda: bare(made()), lambda: bare(ready), ours), strict=True):
+        for taken, run in zip(taken_s, runs, strict=True):
             began_s = time.process_time()
             run()
             taken.append(time.process_time() - began_s)

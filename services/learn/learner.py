@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.adapters.river_model import Models, OnlineScorer, floats, open_snapshot, rows, segments_of
-from services.adapters.river_pipelines import CHAMPION_SCORE, OnlineModel
+from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel
 from services.adapters.river_snapshot import seal
 from services.core.batch import Batch, Rows
 from services.core.prequential import Prequential
@@ -63,7 +63,7 @@ class Learner:
         self.examples = 0
         self.offsets: dict[str, int] = {}
         self.metrics = {ONLINE: Prequential()}
-        if CHAMPION_SCORE in declared.features:
+        if {CHAMPION_SCORE, CHAMPION_LOGIT} & set(declared.features):
             self.metrics[CHAMPION] = Prequential()
         self._models = Models(declared)
 
@@ -118,7 +118,7 @@ class Learner:
         given, positives = np.array(answers, dtype=np.float64), labels[places] == 1
         self.metrics[ONLINE].update(positives, given)
         if CHAMPION in self.metrics:
-            self.metrics[CHAMPION].update(positives, taken[CHAMPION_SCORE])
+            self.metrics[CHAMPION].update(positives, floats(batch, (CHAMPION_SCORE,))[CHAMPION_SCORE][places])
         self.examples += len(truths)
         if len(offsets):
             self.offsets[source] = max(int(offsets[-1]) + 1, self.offsets.get(source, 0))

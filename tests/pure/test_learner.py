@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from river import compose, drift, ensemble, forest, linear_model, naive_bayes, optim, preprocessing, tree
 
-from services.adapters.river_model import OnlineScorer, linear, rows
-from services.adapters.river_pipelines import CHAMPION_SCORE, OnlineModel, declare
+from services.adapters.river_model import OnlineScorer, floats, linear, rows
+from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel, declare
 from services.core.batch import Batch
 from services.core.prequential import Prequential
 from services.errors import Misconfigured, Refused, Stop
@@ -50,7 +50,8 @@ PIPELINES: dict[str, Make] = {
     "bayes": naive_bayes.GaussianNB,
 }
 LINEAR = ("logistic", "logistic-adam", "logistic-l1", "passive-aggressive", "alma", "perceptron")
-DECLARED = {name: declare("fraud", make(), FEATURES) for name, make in PIPELINES.items()}
+LOGIT = (*FEATURES[:3], CHAMPION_LOGIT)
+DECLARED = {name: declare("fraud", make(), LOGIT if "log" in name else FEATURES) for name, make in PIPELINES.items()}
 
 
 def examples(count: int, seed: int, nulls: float = 0.05, scale: float = 1.0) -> Batch:
@@ -129,12 +130,12 @@ def test_columns_score_as_river_scores_rows(name: str, count: int, seed: int, sc
     learner, model = Learner(declared), declared.blank()
     batch = examples(count, seed, nulls, scale)
     learner.learn(batch, "label", "examples[0]", np.arange(count))
-    for row, label in zip(rows({key: batch.as_floats(key) for key in FEATURES}), batch.columns["label"], strict=True):
+    for row, label in zip(rows(floats(batch, declared.features)), batch.columns["label"], strict=True):
         if not np.isnan(label):
             model.learn_one(row, bool(label))
     probe = examples(50, seed + 1, 0.1, scale)
     probe.columns["a"][0] = np.inf
-    theirs = [model.predict_proba_one(row) for row in rows({key: probe.as_floats(key) for key in FEATURES})]
+    theirs = [model.predict_proba_one(row) for row in rows(floats(probe, declared.features))]
     scorer = OnlineScorer.load(learner.snapshot(KEY), declared, KEY)
     np.testing.assert_allclose(
         scorer.score(probe), [each.get(True, 0.0) if each else np.nan for each in theirs], rtol=0, atol=1e-12

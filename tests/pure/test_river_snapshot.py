@@ -22,7 +22,7 @@ from river import datasets, forest, linear_model, optim, preprocessing, tree
 
 from services.adapters import river_snapshot
 from services.adapters.river_model import OnlineScorer
-from services.adapters.river_pipelines import CHAMPION_SCORE, FILE, OnlineModel, declare, load
+from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, FILE, OnlineModel, declare, load
 from services.adapters.river_snapshot import FORMAT, MAGIC, from_bytes, read_header, signing_key
 from services.core.batch import Batch
 from services.core.declaration import Service
@@ -44,7 +44,7 @@ DECLARED = declare("fraud", pipeline(), FEATURES)
 def learner_of(declared: OnlineModel, count: int = 30) -> Learner:
     """Return a learner that has learnt a little."""
     rng = np.random.default_rng(1)
-    columns = {name: rng.random(count) for name in declared.features}
+    columns = {name: rng.random(count) for name in (*declared.features, CHAMPION_SCORE)}
     learner = Learner(declared)
     labels = (rng.random(count) < 0.4) * 1.0
     learner.learn(Batch(count, {**columns, "label": labels}), "label", "examples[0]", np.arange(count))
@@ -231,7 +231,7 @@ def test_a_declaring_file_is_ordinary_river_with_functions_of_its_own(tmp_path: 
     )
     path.write_text(text)
     declared = load(path, SERVICE)
-    assert declared.features == ("v__a", "v__n", CHAMPION_SCORE)
+    assert declared.features == ("v__a", "v__n", CHAMPION_LOGIT)
     snapshot = learner_of(declared).snapshot(KEY)
     assert OnlineScorer.load(snapshot, load(path, SERVICE), KEY).version == 30
     path.write_text(text.replace("2 * value", "3 * value"))
