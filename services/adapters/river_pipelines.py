@@ -1,8 +1,8 @@
 """The online model as a team declares it: a Python file of the feature repo with ordinary River in it.
 
 ``online_model.py`` defines ``model``, a fresh River classifier or a pipeline ending in one. It may define ``features``,
-the names of what the model reads (default: the numbers that the feature service serves, and ``champion__logit``, the
-log-odds of the champion's score; ``champion__score`` is there too), and ``state_classes``, should the model's state hold
+the names of what the model reads (default: the numbers that the feature service serves, and ``champion__logit``,
+the log-odds of the champion's score; ``champion__score`` is there too), and ``state_classes``, should its state hold
 classes that a rehearsal of 300 rows does not meet.
 """
 
