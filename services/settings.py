@@ -64,6 +64,13 @@ class Settings(BaseSettings):
         default=180, ge=1, description="a label known later than this after its event does not count"
     )
     ledger_memory_mb: int = Field(default=256, ge=16, description="memory for all label ledgers of a worker")
+    online_model: Path | None = Field(
+        default=None, description="file that declares the online model; default: online_model.py of the feature repo"
+    )
+    snapshot_key: SecretStr | None = Field(
+        default=None,
+        description="signs online models; default: one made and kept in the state directory",
+    )
     score_threads: int = Field(default=1, ge=1, description="LightGBM threads per worker")
 
     kafka: Mapping[str, str] = Field(default_factory=dict, description="librdkafka settings from MILLSTREAM_KAFKA_*")

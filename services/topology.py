@@ -25,6 +25,8 @@ LABELS = "labels"
 EXAMPLES = "examples"
 JOIN = "join"
 JOIN_CHANGELOG = "join.changelog"
+LEARN = "learn"
+SNAPSHOTS = "snapshots"
 
 Cleanup = Literal["delete", "compact"]
 
@@ -103,7 +105,7 @@ class Topology:
     @property
     def names(self) -> tuple[str, ...]:
         """What ``millstream run`` can be told to run, in path order."""
-        return tuple(stage.name for stage in self.stages) + ((JOIN,) if self.joins else ())
+        return tuple(stage.name for stage in self.stages) + ((JOIN, LEARN) if self.joins else ())
 
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name.
@@ -212,19 +214,20 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract) -> 
 def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan]) -> tuple[Topic, ...]:
     names = tuple(stage.name for stage in stages)
     topics = [Topic(declaration.topic, contract.key, "producers", (names[0],))]
-    if declaration.topic in {SCORED, PREDICTIONS, EXAMPLES, DEAD_LETTERS, MODELS, SCHEMAS}:
+    if declaration.topic in {SCORED, PREDICTIONS, EXAMPLES, SNAPSHOTS, DEAD_LETTERS, MODELS, SCHEMAS}:
         # Asked to create one topic twice in a request, librdkafka crashes; and the stage would read what it writes.
         raise Misconfigured(f"{declaration.topic!r} is a topic the engine itself writes; read events from another")
     for stage, following in itertools.pairwise(stages):
         topics.append(Topic(stage.output, stage.key_column, stage.name, (following.name,)))
     topics += [Topic(stage.changelog, stage.join_key, stage.name, (stage.name,), "compact") for stage in stages]
     last = names[-1]
-    if JOIN in names:
-        raise Misconfigured(f"no entity may be called {JOIN!r}: that is the stage where labels meet predictions")
+    if {JOIN, LEARN} & set(names):
+        raise Misconfigured(f"no entity may be called {JOIN!r} or {LEARN!r}: the stages of the label loop are")
     joined = [
         Topic(LABELS, contract.event_id, "producers", (JOIN,)),
         # One partition: whoever learns from examples needs them in one total order.
-        Topic(EXAMPLES, contract.event_id, JOIN, ("learners", "monitors"), partitions=1),
+        Topic(EXAMPLES, contract.event_id, JOIN, (LEARN,), partitions=1),
+        Topic(SNAPSHOTS, "model", LEARN, (last,), "compact", 1),
         Topic(JOIN_CHANGELOG, "partition", JOIN, ("operators",), "compact"),
     ]
     return (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import check_columns, load_declaration
+from services.adapters.river_pipelines import FILE, load
+from services.adapters.river_snapshot import signing_key
 from services.adapters.schema_topic import SchemaResolver
 from services.adapters.topics import BIG_RECORD_BYTES
 from services.core.avro.decode import RecordReader
@@ -24,6 +27,7 @@ from services.featurize.step import Featurize
 from services.join.contract import examples_schema
 from services.join.stage import JoinStage
 from services.join.step import Join
+from services.learn.stage import LearnStage
 from services.ports import LedgerStore
 from services.score.step import Carried, Score
 from services.settings import Settings
@@ -143,6 +147,27 @@ class Assembly:
             writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
             largest_letter_bytes,
             event_time,
+        )
+
+    @property
+    def online_model_file(self) -> Path:
+        """Where the online model is declared; without such a file there is none."""
+        return self.settings.online_model or self.settings.feature_repo / FILE
+
+    def learn_stage(self, resolve: Resolve) -> LearnStage:
+        """Build the stage that learns from examples.
+
+        Raises
+        ------
+        Misconfigured
+            The online model's declaration is wrong.
+        """
+        configured = self.settings.snapshot_key
+        key = signing_key(configured.get_secret_value() if configured else None, self.settings.state_dir)
+        return LearnStage(
+            load(self.online_model_file, self.declaration.service),
+            Validate(RecordReader(self.examples_schema, resolve), BIG_RECORD_BYTES),
+            key,
         )
 
 

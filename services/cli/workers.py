@@ -21,7 +21,7 @@ from services.ports import LedgerStore, ModelVersion
 from services.score.scorer import Champion
 from services.score.step import Carried, Score
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, JOIN, StagePlan
+from services.topology import DEAD_LETTERS, JOIN, LEARN, StagePlan
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop
@@ -46,8 +46,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     # Before anything imports Feast, which would turn the metrics library to its multi-process mode.
     telemetry = telemetry_adapter.Telemetry()
     assembly = assemble(settings)
-    wanted = list(names) or list(assembly.topology.names)
-    plans = [assembly.topology.stage(name) for name in wanted if name != JOIN]
+    wanted = list(names) or [name for name in assembly.topology.names if name != LEARN or _declares(assembly)]
+    plans = [assembly.topology.stage(name) for name in wanted if name not in {JOIN, LEARN}]
     require_topics(endpoints.kafka, assembly.topology.topics)
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
@@ -85,6 +85,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
             loops.append(loop(stage))
     if JOIN in wanted:
         loops.append(loop(assembly.join_stage(resolver, _ledgers(settings), writer, letter_bytes)))
+    if LEARN in wanted:
+        loops.append(loop(assembly.learn_stage(resolver)))
     observer.watch(loops)
     stack.enter_context(
         telemetry_adapter.serve(
@@ -92,6 +94,11 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         )
     )
     return loops, slot.name
+
+
+def _declares(assembly: Assembly) -> bool:
+    """Tell whether a team has an online model; asked for by name, a missing declaration is an error."""
+    return assembly.online_model_file.is_file()
 
 
 def _ledgers(settings: Settings) -> Callable[[int], LedgerStore]:

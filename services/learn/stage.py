@@ -1,0 +1,145 @@
+"""The learner as a stage: examples in one total order in, signed snapshots out.
+
+State is the learner itself. A snapshot holds models, metrics and the offset they are valid for, and is published in the
+transaction that commits that offset; after a crash the newest one is restored and the examples since are learnt again,
+silently, so the model is the one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from services.adapters.river_pipelines import CHAMPION_SCORE, OnlineModel
+from services.core.batch import Batch
+from services.errors import Refused
+from services.learn.learner import Learner
+from services.ports import ViewRows
+from services.topology import EXAMPLES, LEARN, SNAPSHOTS
+from services.transport.flow import Flow
+from services.transport.log import LogReader
+from services.transport.records import Output, Records
+from services.transport.work import Processed, Progress, Recovered, StateSize
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_RECORDS = 5_000
+
+
+class LearnStage:
+    """`Work` of the one writer of an online model.
+
+    Parameters
+    ----------
+    declared : OnlineModel
+    validate : callable
+        Examples' records to sound rows.
+    key : bytes
+        Signs snapshots.
+
+    Attributes
+    ----------
+    learner : Learner or None
+        None while the one partition of `examples` is somebody else's.
+    """
+
+    name = LEARN
+    inputs: tuple[str, ...] = (EXAMPLES,)
+
+    def __init__(
+        self,
+        declared: OnlineModel,
+        validate: Callable[[Records], Flow],
+        key: bytes,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._declared = declared
+        self._validate = validate
+        self._key = key
+        self._clock_s = clock_s
+        self.learner: Learner | None = None
+
+    def open(
+        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+    ) -> Recovered:
+        """See `Work.open`."""
+        learner = Learner(self._declared)
+        newest = None
+        for records in log.read(SNAPSHOTS, 0, 0, None):
+            for key, value in zip(records.keys, records.values, strict=True):
+                if key == self._declared.name.encode():
+                    newest = value
+        if newest is not None:
+            try:
+                learner.restore(newest, self._key)
+            except Refused as error:
+                logger.warning("%s; the model is learnt anew from the retained examples", error)
+                learner = Learner(self._declared)
+        self.learner = learner
+        beginning = log.beginning(EXAMPLES, partition)
+        start = max(beginning, learner.offsets.get(_source(partition), beginning))
+        known = committed[EXAMPLES]
+        go_on = start if known is None else known
+        replayed = 0
+        for records in log.read(EXAMPLES, partition, start, go_on):
+            for chunk in records.chunks(_CHUNK_RECORDS):
+                self._learn(self._validate(chunk))
+                replayed += len(chunk)
+            on_progress(f"{LEARN}: {replayed} examples learnt again")
+        return Recovered({EXAMPLES: go_on}, learner.examples, replayed, replayed > 0)
+
+    def drop(self, partition: int) -> None:
+        """See `Work.drop`."""
+        self.learner = None
+
+    def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
+        """See `Work.process`."""
+        started_s = self._clock_s()
+        (records,) = batches
+        flow = self._validate(records)
+        self._learn(flow)
+        return Processed((), [], seconds={"learn": self._clock_s() - started_s})
+
+    def _learn(self, flow: Flow) -> None:
+        assert self.learner is not None
+        batch = with_champion(flow.batch)
+        for partition in np.unique(flow.partitions).tolist():
+            mine = np.flatnonzero(flow.partitions == partition)
+            offsets = flow.records.offsets[flow.rows[mine]]
+            self.learner.learn(batch.take(mine), "label", _source(partition), offsets)
+
+    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
+        """See `Work.written`; all state is in Kafka."""
+
+    def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
+        """See `Work.checkpoint`."""
+        assert self.learner is not None
+        snapshot = self.learner.snapshot(self._key)
+        figures = self.learner.figures()
+        logger.info("%s: %s examples learnt, prequential %s", self._declared.name, self.learner.examples, figures)
+        return [Output(SNAPSHOTS, [self._declared.name.encode()], [snapshot], 0)]
+
+    def checkpointed(self, partition: int) -> None:
+        """See `Work.checkpointed`."""
+
+    def online(self, partition: int) -> list[ViewRows]:
+        """See `Work.online`: a model has no online view."""
+        return []
+
+    def state_size(self, partition: int) -> StateSize | None:
+        """See `Work.state_size`: segments and examples learnt."""
+        learner = self.learner
+        return None if learner is None else StateSize(0, len(learner.segments), learner.examples, 0)
+
+
+def with_champion(batch: Batch) -> Batch:
+    """Return the rows with the champion's score as an input: null where another arm answered."""
+    others = np.asarray(batch.columns["arm"] != "champion", dtype=np.bool_)
+    return batch.with_columns({CHAMPION_SCORE: batch.columns["score"]}, {CHAMPION_SCORE: others})
+
+
+def _source(partition: int) -> str:
+    return f"{EXAMPLES}[{partition}]"
