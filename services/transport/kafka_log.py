@@ -68,6 +68,7 @@ class KafkaLog:
         self._kafka = dict(kafka)
         self._exactly_once = exactly_once
         self._patience_s = transaction_timeout_ms / 1000
+        self.member = False
         self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
@@ -77,7 +78,7 @@ class KafkaLog:
         self._failed = False
         # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
         # partitions that were on their way between two cooperative rounds (KIP-429) would be nobody's for ever.
-        self._member = {
+        self._settings = {
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
@@ -98,7 +99,7 @@ class KafkaLog:
             **self._kafka,
             "logger": client_logger,
         }
-        self._consumer = Consumer(self._member)
+        self._consumer = Consumer(self._settings)
         transaction = (
             {
                 "transactional.id": transactional_id,
@@ -156,6 +157,7 @@ class KafkaLog:
                 starts += [TopicPartition(topic, partition, begun[topic]) for topic in self._topics]
                 self._owned.add(partition)
             consumer.incremental_assign(starts)
+            self.member = True
 
         def gone(tell: Callable[[Sequence[int]], None], consumer: Consumer, partitions: list[TopicPartition]) -> None:
             numbers = [each.partition for each in partitions]
@@ -185,7 +187,8 @@ class KafkaLog:
         """See `StageLog.rejoin`."""
         self._consumer.close()
         self._owned.clear()
-        self._consumer = Consumer(self._member)
+        self.member = False
+        self._consumer = Consumer(self._settings)
         if self._assignment is not None:
             self.subscribe(self._topics, self._assignment)
 

@@ -39,7 +39,15 @@ class LogReader(Protocol):
 
 
 class StageLog(LogReader, Protocol):
-    """One worker's membership in one stage: read micro-batches, write transactions."""
+    """One worker's membership in one stage: read micro-batches, write transactions.
+
+    Attributes
+    ----------
+    member : bool
+        Whether the group has given out its partitions, of which this member may have got none.
+    """
+
+    member: bool
 
     def subscribe(self, topics: Sequence[str], assignment: Assignment) -> None:
         """Join the group that shares the first of ``topics``; partitions arrive during later polls.

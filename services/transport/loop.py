@@ -91,7 +91,7 @@ class StageLoop:
     progress_at_s : float
         When the loop last came round or recovery told of progress.
     joined : bool
-        Whether partitions are here and recovered.
+        Whether partitions were given out, and those that are here are recovered.
     transacting_since_s : float or None
         When the transaction that is being written was begun.
     """
@@ -183,7 +183,7 @@ class StageLoop:
         self._checkpoint_in_turn()
         self._refill()
         # Only a poll that returned has finished handing out partitions and recovering them.
-        self.joined = bool(self._next_offsets)
+        self.joined = self.log.member
         self.progress_at_s = self._clock_s()
 
     def _transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:

@@ -82,6 +82,7 @@ class MemoryLog:
     def __init__(self, broker: MemoryBroker, group: str) -> None:
         self._broker = broker
         self._group = group
+        self.member = False
         self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._positions: dict[Place, int] = {}
@@ -98,10 +99,12 @@ class MemoryLog:
             committed = {topic: self._broker.committed.get((self._group, topic, partition)) for topic in self._topics}
             for topic, offset in self._assignment.assigned(partition, committed).items():
                 self._positions[topic, partition] = offset
+        self.member = True
 
     def rejoin(self) -> None:
         """See `StageLog.rejoin`."""
         self._positions.clear()
+        self.member = False
 
     def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """See `StageLog.poll`; partitions take turns, and nothing is waited for."""

@@ -13,8 +13,6 @@ from services.transport.flow import Flow
 from services.transport.loop import StageLoop
 from services.transport.work import Processed, Recovered
 
-_IDLE_S = 5.0
-
 
 class TelemetryObserver:
     """An `Observer` that keeps the catalogue's metrics up to date.
@@ -32,7 +30,6 @@ class TelemetryObserver:
         self._telemetry = telemetry
         self._view = view
         self._loops: Sequence[StageLoop] = ()
-        self._joined_s = time.monotonic()
         self._stuck_s = stuck_ms / 1000
         self._view_failures = 0
         self._view_written: Counter[str] = Counter()
@@ -43,12 +40,9 @@ class TelemetryObserver:
         self._telemetry.before_scrape(self._refresh)
 
     def ready(self) -> Mapping[str, str]:
-        """Name the stages that have no recovered partition yet; an idle spare counts as ready after a while."""
-        waited_s = time.monotonic() - self._joined_s
+        """Name the stages whose group has not given out its partitions, or whose share is not recovered yet."""
         return {
-            loop.name: "no partition is assigned and recovered yet"
-            for loop in self._loops
-            if not loop.joined and waited_s < _IDLE_S * 6
+            loop.name: "has not joined its group and recovered its share" for loop in self._loops if not loop.joined
         }
 
     def health(self) -> Mapping[str, str]:

@@ -240,6 +240,21 @@ def test_partitions_follow_when_a_second_member_joins(kafka: Endpoints) -> None:
 
 
 @pytest.mark.kafka
+def test_a_spare_is_a_member_with_no_partition(kafka: Endpoints) -> None:
+    world = _kafka(kafka, exactly_once=False)
+    logs, everyone = [world.join() for _ in range(PARTITIONS + 1)], [Seen() for _ in range(PARTITIONS + 1)]
+    assert not any(log.member for log in logs)
+    for log, seen in zip(logs, everyone, strict=True):
+        log.subscribe([world.topic], seen.assignment())
+    for _ in range(300):
+        for log in logs:
+            log.poll(1, 0.05)
+        if all(log.member for log in logs):
+            break
+    assert all(log.member for log in logs)
+
+
+@pytest.mark.kafka
 def test_a_second_owner_fences_the_first(kafka: Endpoints) -> None:
     world = _kafka(kafka)
     world.append(Output(world.topic, [b"k"], [b"v"], partition=0))
