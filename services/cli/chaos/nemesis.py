@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.cli.chaos.faults import KILLS, Arena
+from services.cli.chaos.arena import Arena
+from services.cli.chaos.faults import KILLS
 from services.errors import MillstreamError, Stop
 
 HEAL_LIMIT_S = 180.0

@@ -14,10 +14,11 @@ from services.adapters.promotions import publish as promote
 from services.adapters.schema_registry import connect
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.cli.assembly import Assembly
+from services.cli.chaos.arena import Arena
 from services.cli.chaos.checker_state import check_online, check_state
 from services.cli.chaos.cluster import HOST, Cluster
 from services.cli.chaos.contenders import contender
-from services.cli.chaos.faults import BAD_MODELS, Arena
+from services.cli.chaos.faults import BAD_MODELS
 from services.cli.chaos.growth import grow
 from services.cli.chaos.history import read_history
 from services.cli.chaos.invariants import check_topics
