@@ -68,7 +68,7 @@ class KafkaLog:
         self._kafka = dict(kafka)
         self._exactly_once = exactly_once
         self._patience_s = transaction_timeout_ms / 1000
-        self.member = False
+        self.member = self._leaving = False
         self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
@@ -152,6 +152,8 @@ class KafkaLog:
 
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             starts: list[TopicPartition] = []
+            if self._leaving:
+                return  # handed out while we close: nobody will read them
             for partition in [each.partition for each in partitions]:
                 begun = assignment.assigned(partition, self._committed(consumer, partition))
                 starts += [TopicPartition(topic, partition, begun[topic]) for topic in self._topics]
@@ -177,7 +179,11 @@ class KafkaLog:
     def _committed(self, consumer: Consumer, partition: int) -> dict[str, int | None]:
         asked = [TopicPartition(topic, partition) for topic in self._topics]
         found: dict[str, int | None] = {}
-        for known in consumer.committed(asked, timeout=_CALL_TIMEOUT_S):
+        try:
+            answered = consumer.committed(asked, timeout=_CALL_TIMEOUT_S)
+        except KafkaException as failure:
+            raise_for(failure.args[0], f"asking for the committed offsets of partition {partition}")
+        for known in answered:
             if known.error is not None:
                 raise_for(known.error, f"asking for the committed offset of {known.topic}[{partition}]")
             found[known.topic] = known.offset if known.offset >= 0 else None
@@ -185,9 +191,10 @@ class KafkaLog:
 
     def rejoin(self) -> None:
         """See `StageLog.rejoin`."""
+        self._leaving = True
         self._consumer.close()
+        self._leaving = self.member = False
         self._owned.clear()
-        self.member = False
         self._consumer = Consumer(self._settings)
         if self._assignment is not None:
             self.subscribe(self._topics, self._assignment)
@@ -346,4 +353,5 @@ class KafkaLog:
 
     def close(self) -> None:
         """See `StageLog.close`."""
+        self._leaving = True
         self._consumer.close()
