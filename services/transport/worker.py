@@ -68,7 +68,9 @@ async def _agent(loop: StageLoop, thread: ThreadPoolExecutor, stream: AsyncItera
             work.done.set_result(None)
 
 
-async def _feed(loop: StageLoop, thread: ThreadPoolExecutor, channel: Any, stopping: asyncio.Event) -> None:
+async def _feed(
+    loop: StageLoop, thread: ThreadPoolExecutor, channel: Any, stopping: asyncio.Event, leave: Callable[[], None]
+) -> None:
     running = asyncio.get_running_loop()
     failures = 0
     try:
@@ -91,7 +93,7 @@ async def _feed(loop: StageLoop, thread: ThreadPoolExecutor, channel: Any, stopp
                 failures = 0
     except BaseException:
         # State in memory may be ahead of the log: leave without a last checkpoint; the restart recovers.
-        stopping.set()
+        leave()
         raise
     await running.run_in_executor(thread, loop.close)
 
@@ -224,7 +226,7 @@ async def serve(
     watchdog.start()
     try:
         for loop, channel in zip(loops, channels, strict=True):
-            feed = _feed(loop, threads[loop.name], channel, stopping)
+            feed = _feed(loop, threads[loop.name], channel, stopping, leave)
             feeders.append(asyncio.create_task(feed, name=loop.name))
         results = await asyncio.gather(*feeders, return_exceptions=True)
     finally:
