@@ -11,6 +11,11 @@ The data path, in order::
     scored              the complete record: event, features as served, every score
     predictions         the public contract: id, score, decision, model, times
       (view)            the latest features per entity, written behind the commit to Feast's Redis layout
+    labels              what events turned out to be: late, repeated, corrected, retracted
+      join              predictions wait in a ledger on disk until their labels come
+    examples            the scored record, what became known of it, and what that replaces
+      learn             a River model, one example at a time in one total order
+    snapshots           the model with its metrics and its offset, signed
     dead-letters        every input that could not go on: reason and original bytes
 
 `services.topology` holds every topic and stage as a value.
