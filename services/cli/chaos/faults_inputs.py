@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from services.adapters.promotions import publish as promote
 from services.cli.bench.sides import own_environ
-from services.cli.chaos.arena import Arena
+from services.cli.chaos.arena import Arena, awaited
 from services.cli.chaos.contenders import spoiled
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
@@ -35,14 +35,14 @@ def bad_model(how: str) -> Callable[[Arena], str]:
 
     def fault(arena: Arena) -> str:
         arena.bad_version += 1
-        good = arena.random.choice(arena.good)
+        good, victim = arena.random.choice(arena.good), arena.victim()
         promote(arena.kafka, spoiled(good, arena.bad_version, how))
         arena.wait(1.0, 2.0)
-        arena.cluster.kill(arena.victim())  # a start with nothing better on offer
-        arena.wait(4.0, 8.0)
-        promote(arena.kafka, good)
+        arena.cluster.kill(victim)  # a start with nothing better on offer
+        started = awaited(lambda: arena.cluster.ready(victim), 60)
         refusals = arena.cluster.told(f"model {good.name!r} version {arena.bad_version} is refused")
-        arena.harm(refusals > 0)
+        arena.harm(started and refusals > 0)
+        promote(arena.kafka, good)
         return f"version {arena.bad_version}, refused {refusals} times"
 
     return fault
