@@ -224,12 +224,16 @@ class KafkaLog:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
+        before = frozenset(self._owned)
         messages = [first]
         if max_records > 1:
             # Whatever is already here: small batches when idle, large ones under load.
             messages += self._consumer.consume(max_records - 1, timeout=0)
         errors = map(Message.error, messages)
         good = [m for m, error in zip(messages, errors, strict=True) if error is None or self._is_record(m, error)]
+        if not before <= self._owned:
+            # The second call may have handed back the partition that the first one's record is of.
+            good = [m for m in good if m.partition() in self._owned]
         if len(self._topics) == 1:
             return [records_of(self._topics[0], good)] if good else []
         by_topic: dict[str, list[Message]] = {topic: [] for topic in self._topics}

@@ -212,9 +212,18 @@ def test_partitions_of_one_number_go_to_one_member_and_are_committed_together(wo
     assert [value for values in again.values.values() for value in values] == [b"next"]
 
 
+@pytest.fixture
+def crowd(kafka: Endpoints) -> Iterator[World]:
+    """A world on Kafka for tests of several members; they all leave in the end."""
+    made = _kafka(kafka, exactly_once=False)
+    yield made
+    for log in made.opened:
+        log.close()
+
+
 @pytest.mark.kafka
-def test_partitions_follow_when_a_second_member_joins(kafka: Endpoints) -> None:
-    world = _kafka(kafka, exactly_once=False)
+def test_partitions_follow_when_a_second_member_joins(crowd: World) -> None:
+    world = crowd
     logs, everyone = [world.join(), world.join()], [Seen(), Seen()]
     for log, seen in zip(logs, everyone, strict=True):
         log.subscribe([world.topic, world.out], seen.assignment())
@@ -240,8 +249,8 @@ def test_partitions_follow_when_a_second_member_joins(kafka: Endpoints) -> None:
 
 
 @pytest.mark.kafka
-def test_a_spare_is_a_member_with_no_partition(kafka: Endpoints) -> None:
-    world = _kafka(kafka, exactly_once=False)
+def test_a_spare_is_a_member_with_no_partition(crowd: World) -> None:
+    world = crowd
     logs, everyone = [world.join() for _ in range(PARTITIONS + 1)], [Seen() for _ in range(PARTITIONS + 1)]
     assert not any(log.member for log in logs)
     for log, seen in zip(logs, everyone, strict=True):
