@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TextIO
 
@@ -88,7 +88,8 @@ class _Quiet(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        specs = [importlib.util.find_spec(name) for name in _FRAMEWORKS]
+        # Not importlib.util's: it asks the module where one is loaded, and faust puts one without a spec in its place.
+        specs = [PathFinder.find_spec(name) for name in _FRAMEWORKS]
         self._files = tuple(str(Path(spec.origin).parent) for spec in specs if spec is not None and spec.origin)
 
     def filter(self, record: logging.LogRecord) -> bool:
