@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from services.adapters.metric_catalogue import GaugeName
 from services.adapters.telemetry import Telemetry
 from services.adapters.view_writer import ViewWriter
+from services.core.batch import Batch
+from services.topology import PREDICTIONS
 from services.transport.flow import Flow
 from services.transport.loop import StageLoop
 from services.transport.work import Processed, Recovered
@@ -61,8 +63,12 @@ class TelemetryObserver:
         tell.observe("millstream_batch_records", float(records), stage=stage)
         for phase, spent_s in processed.seconds.items():
             tell.observe("millstream_batch_seconds", spent_s, stage=stage, phase=phase)
+        # The scored record travels on, with its arm; only who answers counts it.
+        answers = any(output.topic == PREDICTIONS for output in processed.outputs)
         for flow in processed.flows:
             self._flowed(stage, flow)
+            if answers:
+                self._answered(flow.batch)
 
     def _flowed(self, stage: str, flow: Flow) -> None:
         tell, batch = self._telemetry, flow.batch
@@ -73,11 +79,13 @@ class TelemetryObserver:
         if batch.length and "received_at_ms" in batch.columns:
             ages_s = (time.time() * 1000 - batch.columns["received_at_ms"]) / 1000
             tell.observe("millstream_end_to_end_seconds", ages_s, stage=stage)
-        if batch.length and "arm" in batch.columns:
+
+    def _answered(self, batch: Batch) -> None:
+        if batch.length:
             # One micro-batch is answered by one arm.
             arm, model, version = (batch.columns[name][0] for name in ("arm", "model", "model_version"))
-            tell.count("millstream_predictions_total", batch.length, arm=arm, model=model, version=version)
-            tell.gauge("millstream_model_version", version, model=model)
+            self._telemetry.count("millstream_predictions_total", batch.length, arm=arm, model=model, version=version)
+            self._telemetry.gauge("millstream_model_version", version, model=model)
 
     def checkpointed(self, stage: str, rows: int, seconds: float) -> None:
         """See `Observer.checkpointed`."""
