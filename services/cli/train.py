@@ -149,6 +149,7 @@ def train_and_register(
     Retry
         The registry cannot be reached.
     """
+    from services.adapters.monitors_file import load_monitors
     from services.adapters.registry import open_registry
     from services.cli.training_data import KNOWN_AT
     from services.core.manifest import define
@@ -169,6 +170,7 @@ def train_and_register(
         threshold=threshold,
         definitions=define(declaration),
         git_commit=_commit(settings.feature_repo),
+        monitors=load_monitors(settings.feature_repo),
     )
     trained = _with_bar(features, spec, console)
     _report(trained, contract.key, console)
@@ -218,6 +220,16 @@ def _report(trained: Trained, group: str, console: Console) -> None:
     console.print(f"  {trained.manifest.params['trees']} trees; events: {sizes}", soft_wrap=True)
     measured = ", ".join(f"{metric_title(name, group)} [bold]{value:.4f}[/]" for name, value in trained.metrics.items())
     console.print(f"  on the holdout part: {measured}", soft_wrap=True)
+    reference = trained.manifest.reference
+    if reference is not None and reference.thresholds:
+        rarely = " (extrapolated: rarer than it can show)" if reference.extrapolated else ""
+        console.print(
+            f"  drift: {len(reference.thresholds)} monitors, calibrated on {reference.days} days to one false alarm "
+            f"in {1 / reference.alarms_per_day:g} days{rarely}",
+            soft_wrap=True,
+        )
+    elif reference is not None:
+        console.print(f"  [yellow]drift: distributions are not watched: {reference.note}[/]", soft_wrap=True)
 
 
 def _promote(

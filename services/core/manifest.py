@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, get_args
 
 from services.core.declaration import Declaration, FeatureType, Service
+from services.core.drift.model_reference import ModelReference
 from services.core.profile import FeatureProfile
 
 FORMAT: Final = 1
@@ -69,7 +70,7 @@ class Manifest:
     threshold : float or None
         Decision threshold on the score, in [0, 1]; None leaves it to the service.
     profile : mapping of str to FeatureProfile
-        Distribution of each feature in the training part: the reference for drift.
+        Distribution of each feature in the training part, for a person to read.
     params, libraries : mapping
         What the model was trained with.
     git_commit : str or None
@@ -78,6 +79,8 @@ class Manifest:
         Milliseconds since the epoch.
     body_sha256 : str
         Of the LightGBM text, UTF-8.
+    reference : ModelReference or None
+        What its monitors go by; None for a model from before there were any.
     """
 
     model: str
@@ -93,6 +96,7 @@ class Manifest:
     git_commit: str | None
     created_at_ms: int
     body_sha256: str
+    reference: ModelReference | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -102,7 +106,9 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return JSON text that `from_json` reads back to an equal value (NaN becomes null on the way)."""
-        body = {"format": FORMAT, "fingerprint": self.fingerprint, **asdict(self)}
+        reference = None if self.reference is None else self.reference.to_json()
+        rest = asdict(replace(self, reference=None))
+        body = {"format": FORMAT, "fingerprint": self.fingerprint, **rest, "reference": reference}
         return json.dumps(_nan_to_null(body), ensure_ascii=False, indent=1, allow_nan=False)
 
     @staticmethod
@@ -122,11 +128,11 @@ class Manifest:
             found = raw.get("format") if isinstance(raw, dict) else None
             raise ManifestError(f"manifest has format {found!r}, this version reads {FORMAT}; upgrade Millstream")
         wanted = {item.name for item in fields(Manifest)}
-        missing = sorted(wanted - raw.keys())
+        missing = sorted(wanted - raw.keys() - {"reference"})
         if missing:
             raise ManifestError(f"manifest lacks {', '.join(missing)}")
         try:
-            return Manifest(**{**{name: raw[name] for name in wanted}, **_typed(raw)})
+            return Manifest(**{**{name: raw.get(name) for name in wanted}, **_typed(raw)})
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ManifestError(f"manifest is malformed: {error}") from error
 
@@ -187,8 +193,10 @@ def _typed(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"unknown feature dtype {', '.join(unknown)}")
     training = raw["training"]
     offsets = {where: (int(first), int(end)) for where, (first, end) in training["offsets"].items()}
+    reference = raw.get("reference")
     return {
         "features": features,
+        "reference": None if reference is None else ModelReference.of_json(reference),
         "training": Training(**{**training, "offsets": offsets}),
         "profile": {name: FeatureProfile.of_json(each) for name, each in raw["profile"].items()},
     }

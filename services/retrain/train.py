@@ -12,9 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from services.adapters.importance_plot import gains
 from services.adapters.lightgbm_model import TextModel
 from services.core.batch import Mask
 from services.core.declaration import Service
+from services.core.drift.budget import DAY_MS
+from services.core.drift.declared import Monitors
+from services.core.drift.model_reference import LEAST_DAYS, ModelReference, make_reference
 from services.core.manifest import Manifest, Training, sha256
 from services.core.metrics import best_f1_threshold, evaluate
 from services.core.profile import profile
@@ -46,6 +50,8 @@ class TrainSpec:
         Groups an investigator can look at per day.
     definitions, offsets, git_commit
         For the manifest.
+    monitors : Monitors
+        What is to be watched while it serves, and how often that may be wrong.
     """
 
     model: str
@@ -61,6 +67,7 @@ class TrainSpec:
     definitions: Mapping[str, str] = field(default_factory=dict)
     offsets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     git_commit: str | None = None
+    monitors: Monitors = field(default_factory=Monitors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,8 @@ def train(
     threshold = spec.threshold
     if threshold is None:
         threshold = best_f1_threshold(labels[parts.validation], scores(parts.validation))
+    known = parts.holdout | parts.validation
+    history = _Watched(matrix, times_ms, np.where(known, labels, np.nan), int(times_ms[parts.validation].min()))
     manifest = Manifest(
         model=spec.model,
         service=spec.service.name,
@@ -144,8 +153,40 @@ def train(
         git_commit=spec.git_commit,
         created_at_ms=created_at_ms,
         body_sha256=sha256(fitted.body),
+        reference=_reference(history, model, spec, threshold, gains(fitted.body)),
     )
     return Trained(manifest, fitted.body, metrics, {"validation_average_precision": fitted.curve})
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """All events of the history with the labels the reference may use, and when the model's ignorance begins."""
+
+    matrix: NDArray[np.float64]
+    times_ms: NDArray[np.int64]
+    labels: NDArray[np.float64]
+    unseen_from_ms: int
+
+
+def _reference(
+    history: _Watched, model: TextModel, spec: TrainSpec, threshold: float, importance: Mapping[str, float]
+) -> ModelReference:
+    """Return the reference for drift: from what the trees were not grown on or, where that is too little, all of it."""
+    unseen = history.times_ms >= history.unseen_from_ms
+    enough = history.times_ms.max() - history.unseen_from_ms >= (LEAST_DAYS + 1) * DAY_MS
+    taken = unseen if enough else history.times_ms >= history.times_ms.min() + spec.window.warm_up_ms
+    matrix = history.matrix[taken]
+    return make_reference(
+        [name for name, _ in spec.service.features],
+        matrix,
+        model.predict(np.ascontiguousarray(matrix.T)),
+        history.times_ms[taken],
+        history.labels[taken],
+        spec.monitors,
+        decision=threshold,
+        importance=importance,
+        watch_score=bool(enough),
+    )
 
 
 def _usable(features: pl.DataFrame, spec: TrainSpec, names: list[str]) -> pl.DataFrame:

@@ -1,0 +1,92 @@
+"""What a team declares of its monitors, and the defaults that need no tuning."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.core.drift.budget import Budget
+from services.core.drift.seasons import HOUR_MS
+
+_DAYS: Final = {"hour": 1 / 24, "day": 1.0, "week": 7.0, "month": 30.4375, "quarter": 91.3125, "year": 365.25}
+_SPAN_MS: Final = {"s": 1000, "m": 60_000, "h": HOUR_MS, "d": 24 * HOUR_MS}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is held against a fixed limit rather than a reference; None: not watched.
+
+    Parameters
+    ----------
+    dead_letter_share, late_share, null_share, unseen_share : float or None, in (0, 1]
+        Shares of the events of six hours; nulls and unseen values beyond what the reference has.
+    label_delay_ms : int or None
+        Median time from event to label, over a day.
+    latency_p99_ms : int or None
+        From an event's arrival in Kafka to its score, over an hour.
+    events_per_hour : float or None
+        Fewest events in an hour.
+    """
+
+    dead_letter_share: float | None = 0.01
+    late_share: float | None = 0.05
+    null_share: float | None = 0.05
+    unseen_share: float | None = 0.05
+    label_delay_ms: int | None = None
+    latency_p99_ms: int | None = None
+    events_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Monitors:
+    """What is watched, and how often it may be wrong.
+
+    Parameters
+    ----------
+    budget : Budget
+        False alarms of everything that is measured against a reference, for the whole model.
+    windows_ms : tuple of int
+        Lengths of the windows that are compared with the reference, multiples of an hour.
+    ignore : tuple of str
+        Features that are not watched one by one.
+    limits : Limits
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    windows_ms: tuple[int, ...] = (6 * HOUR_MS, 24 * HOUR_MS, 168 * HOUR_MS)
+    ignore: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+
+def parse_budget(text: str) -> Budget:
+    """Return the budget in words such as ``1 per week`` or ``2 per 30 days``.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+
+    Examples
+    --------
+    >>> parse_budget("1 per week")
+    Budget(alarms=1.0, days=7.0, quiet_slots=24)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) per (?:(\d+(?:\.\d+)?) )?([a-z]+?)s?", text.strip().lower())
+    if found is None or found[3] not in _DAYS or float(found[1]) <= 0 or float(found[2] or 1) <= 0:
+        raise ValueError(f"{text!r} is no budget, such as '1 per week' or '2 per 30 days' ({', '.join(_DAYS)})")
+    return Budget(float(found[1]), float(found[2] or 1) * _DAYS[found[3]])
+
+
+def parse_span_ms(text: str) -> int:
+    """Return a length of time such as ``500ms``, ``30s``, ``6h`` or ``7d`` in milliseconds; ValueError if it is none.
+
+    Examples
+    --------
+    >>> parse_span_ms("6h")
+    21600000
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smhd])", text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"{text!r} is no length of time, such as 500ms, 30s, 15m, 6h or 7d")
+    return round(float(found[1]) * _SPAN_MS.get(found[2], 1))
