@@ -6,7 +6,8 @@ to 2**-41 (4.5e-13), and does not depend on order, grouping, or what was added a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,7 @@ COUNTS: Final = ("negatives", "positives", "false_alarms", "hits")
 
 _EPSILON: Final = 1e-15
 _SUMS: Final = 4
+_NO_CARDS: Final = Counts.empty(2, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +39,18 @@ class Rated:
         In [0, 1].
     called : bool ndarray of shape (n,)
         What the decision threshold made of the score then.
-    groups : int64 ndarray of shape (n,)
+    investigated : int64 ndarray of shape (n,)
         What is investigated, e.g. the card, as a number.
-    days : int64 ndarray of shape (n,)
-        Day of the event, since 1970-01-01 UTC.
     """
 
     labels: Mask
     scores: NDArray[np.float64]
     called: Mask
-    groups: Rows
-    days: Rows
+    investigated: Rows
 
     def take(self, rows: Rows) -> Rated:
         """Return the given rows."""
-        return Rated(self.labels[rows], self.scores[rows], self.called[rows], self.groups[rows], self.days[rows])
+        return Rated(self.labels[rows], self.scores[rows], self.called[rows], self.investigated[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Cohort:
     ranking : Counts
         By score cell: negatives, positives.
     cards : Counts
-        By (day, group, score cell): negatives, positives.
+        By (what is investigated, score cell): negatives, positives. Nothing where cohorts of several days were summed.
     """
 
     counts: tuple[int, ...]
@@ -81,7 +80,7 @@ class Cohort:
     @staticmethod
     def empty() -> Cohort:
         """Return the cohort of no examples."""
-        return Cohort((0,) * 4, (0,) * _SUMS, ((0, 0, 0),) * BINS, Counts.empty(1, 2), Counts.empty(3, 2))
+        return Cohort((0,) * 4, (0,) * _SUMS, ((0, 0, 0),) * BINS, Counts.empty(1, 2), _NO_CARDS)
 
     @staticmethod
     def of(rated: Rated, weights: Rows) -> Cohort:
@@ -99,29 +98,49 @@ class Cohort:
         brier = (scores - labels) ** 2
         sums = tuple(_fixed(each, weights) for each in (loss, loss**2, brier, brier**2))
         place = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
-        bins = []
-        for each in range(BINS):
+        bins = [(0, 0, 0)] * BINS
+        for each in np.unique(place).tolist():
             rows = np.flatnonzero(place == each)
-            bins.append(
-                (int(weights[rows].sum()), int(signs[rows, 1].sum()), _fixed(scores[rows], weights[rows]))
-                if len(rows)
-                else (0, 0, 0)
-            )
+            bins[each] = (int(weights[rows].sum()), int(signs[rows, 1].sum()), _fixed(scores[rows], weights[rows]))
         cell = cells(scores)
-        ranking = Counts.empty(1, 2).plus(Counts(cell[:, None], signs))
-        cards = Counts.empty(3, 2).plus(Counts(np.stack([rated.days, rated.groups, cell], axis=1), signs))
+        ranking = Counts.total([Counts.empty(1, 2), Counts(cell[:, None], signs)])
+        cards = Counts.total([_NO_CARDS, Counts(np.stack([rated.investigated, cell], axis=1), signs)])
         totals = signs.sum(axis=0)
         return Cohort((*map(int, totals), *map(int, calls)), sums, tuple(bins), ranking, cards)
 
-    def plus(self, other: Cohort) -> Cohort:
-        """Return both together."""
+    @staticmethod
+    def total(parts: Sequence[Cohort]) -> Cohort:
+        """Return all together; of no parts, the cohort of no examples."""
+        if not parts:
+            return Cohort.empty()
+        if len(parts) == 1:
+            return parts[0]
         return Cohort(
-            tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)),
-            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
-            tuple((a[0] + b[0], a[1] + b[1], a[2] + b[2]) for a, b in zip(self.bins, other.bins, strict=True)),
-            self.ranking.plus(other.ranking),
-            self.cards.plus(other.cards),
+            tuple(map(sum, zip(*(part.counts for part in parts), strict=True))),
+            tuple(map(sum, zip(*(part.sums for part in parts), strict=True))),
+            tuple(
+                (sum(n), sum(positives), sum(scores))
+                for n, positives, scores in (
+                    zip(*column, strict=True) for column in zip(*(part.bins for part in parts), strict=True)
+                )
+            ),
+            Counts.total([part.ranking for part in parts]),
+            Counts.total([part.cards for part in parts]),
         )
+
+    def negative(self) -> Cohort:
+        """Return what takes this cohort away."""
+        return Cohort(
+            tuple(-count for count in self.counts),
+            tuple(-total for total in self.sums),
+            tuple((-n, -positives, -scores) for n, positives, scores in self.bins),
+            self.ranking.negative(),
+            self.cards.negative(),
+        )
+
+    def without_cards(self) -> Cohort:
+        """Return the cohort for summing over days; precision among cards is a day's own."""
+        return replace(self, cards=_NO_CARDS)
 
     @property
     def examples(self) -> int:

@@ -21,9 +21,8 @@ from typing import Final
 
 import numpy as np
 
-from services.core.metrics import DAY_MS, DailyPrecision, card_precision_top_k
 from services.core.quality.cohort import ONE, Cohort
-from services.core.quality.score_cells import representatives
+from services.core.quality.part import Part
 
 Z: Final = 1.959963984540054
 """Normal quantile of two-sided 95 %."""
@@ -44,89 +43,61 @@ class Figure:
     upper: float = math.nan
 
 
-@dataclass(frozen=True, slots=True)
-class Predicted:
-    """How many predictions a cohort's examples come from; of those called positive and of the others."""
-
-    called: int
-    uncalled: int
-
-    def plus(self, other: Predicted) -> Predicted:
-        """Return both together."""
-        return Predicted(self.called + other.called, self.uncalled + other.uncalled)
+METRICS: Final = (
+    *("log_loss", "brier", "auc", "average_precision", "precision", "recall", "f1", "selection_rate", "base_rate"),
+    *("calibration_error", "auc_resolution"),
+)
+"""Names of the metrics, besides ``card_precision_at_{k}``."""
 
 
-def figures(cohort: Cohort, predicted: Predicted | None = None, k: int = 100) -> dict[str, Figure]:
-    """Return every metric that is defined, by name.
+def figures(part: Part, k: int = 100) -> dict[str, Figure]:
+    """Return every metric by name, `METRICS` and ``card_precision_at_{k}``; NaN where it is not defined.
 
-    Names: ``log_loss``, ``brier``, ``auc``, ``average_precision``, ``precision``, ``recall``, ``f1`` (at the decision
-    as served), ``selection_rate`` (share called positive), ``base_rate``, ``calibration_error`` (ECE [5]_),
-    ``card_precision_at_{k}`` (mean over days), ``auc_resolution`` (how far at most the AUC of the unrounded scores is).
+    ``precision``, ``recall`` and ``f1`` are at the decision as served; ``selection_rate`` is the share called positive,
+    ``calibration_error`` the ECE [5]_; ``auc_resolution`` is how far at most the AUC of the unrounded scores is. Card
+    precision is the mean over days, each on its own.
 
     Parameters
     ----------
-    cohort : Cohort
-        No count of it negative.
-    predicted : Predicted, optional
-        Of the same model, version, arm and days. With it the intervals of shares hold whatever the missing labels turn
-        out to be [4]_, and on top of that for sampling [3]_; without it, and for the other metrics [1]_ [2]_, they
+    part : Part
+        No count of it negative. Where it counts predictions, the intervals of shares hold whatever the missing labels
+        turn out to be [4]_, and on top of that for sampling [3]_; elsewhere, and for the other metrics [1]_ [2]_, they
         hold if labelled and unlabelled events are alike.
     """
+    cohort, predicted = part.cohort, part.predicted
+    names = (*METRICS, f"card_precision_at_{k}")
     if cohort.examples <= 0:
-        return {}
+        return dict.fromkeys(names, Figure(math.nan))
     _, positives, false_alarms, hits = cohort.counts
     called = hits + false_alarms
     open_called, open_uncalled = 0, 0
     if predicted is not None:
         open_called = max(0, predicted.called - called)
         open_uncalled = max(0, predicted.uncalled - (cohort.examples - called))
+    everybody, selected = cohort.examples + open_called + open_uncalled, called + open_called
     missed = positives - hits
-    found = {
-        "log_loss": _mean(cohort, 0),
-        "brier": _mean(cohort, 1),
-        "auc": _auc(cohort),
-        "average_precision": _average_precision(cohort),
-        "precision": _share(hits, called, hits, hits + open_called, called + open_called),
-        "recall": _recall(hits, missed, open_called, open_uncalled),
-        "f1": _f1(hits, missed, false_alarms, open_called, open_uncalled),
-        "selection_rate": _share(called, cohort.examples, called, called + open_called, None)
-        if predicted is None
-        else _share(
-            called + open_called,
-            cohort.examples + open_called + open_uncalled,
-            called + open_called,
-            called + open_called,
-            cohort.examples + open_called + open_uncalled,
-        ),
-        "base_rate": _share(
-            positives,
-            cohort.examples,
-            positives,
-            positives + open_called + open_uncalled,
-            cohort.examples + open_called + open_uncalled,
-        ),
-        "calibration_error": Figure(calibration_error(cohort)),
-        "auc_resolution": Figure(_auc_resolution(cohort)),
-    }
-    daily = card_precision(cohort, k)
-    if daily:
-        detected = sum(round(day.precision * k) for day in daily)
-        found[f"card_precision_at_{k}"] = Figure(
-            math.fsum(day.precision for day in daily) / len(daily), *wilson(detected, k * len(daily))
-        )
-    return {name: figure for name, figure in found.items() if not math.isnan(figure.value)}
+    cards = part.card_days * k
+    found = (
+        _mean(cohort, 0),
+        _mean(cohort, 1),
+        _auc(cohort),
+        _average_precision(cohort),
+        _share(hits, called, hits, hits + open_called, selected),
+        _recall(hits, missed, open_called, open_uncalled),
+        _f1(hits, missed, false_alarms, open_called, open_uncalled),
+        _share(selected, everybody, selected, selected, everybody),
+        _share(positives, cohort.examples, positives, positives + open_called + open_uncalled, everybody),
+        Figure(calibration_error(cohort)),
+        Figure(_auc_resolution(cohort)),
+        _share(part.detected, cards, part.detected, part.detected, cards),
+    )
+    return {name: Figure(math.nan) if math.isnan(each.value) else each for name, each in zip(names, found, strict=True)}
 
 
 def calibration_error(cohort: Cohort) -> float:
     """Return the expected calibration error over `services.core.quality.cohort.BINS` bins, in [0, 1]."""
     gaps = [abs(scores / ONE - positives) for n, positives, scores in cohort.bins if n]
     return math.fsum(gaps) / cohort.examples
-
-
-def card_precision(cohort: Cohort, k: int = 100) -> list[DailyPrecision]:
-    """Return `services.core.metrics.card_precision_top_k` of the cohort's days, scores rounded to their cells."""
-    keys, counts = cohort.cards.keys, cohort.cards.counts
-    return card_precision_top_k(counts[:, 1] > 0, representatives(keys[:, 2]), keys[:, 1], keys[:, 0] * DAY_MS, k)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -142,12 +113,13 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     share, spread = hits / n, Z * Z / n
     middle = share + spread / 2
     reach = Z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return max(0.0, (middle - reach) / (1 + spread)), min(1.0, (middle + reach) / (1 + spread))
+    # Where the share is 0 or 1 so is an end, which rounding must not move.
+    lower = (middle - reach) / (1 + spread) if hits else 0.0
+    return max(0.0, lower), min(1.0, (middle + reach) / (1 + spread)) if hits < n else 1.0
 
 
-def _share(hits: int, n: int, fewest: int, most: int, of: int | None) -> Figure:
+def _share(hits: int, n: int, fewest: int, most: int, of: int) -> Figure:
     """Return hits / n, which among ``of`` once all is known will be between fewest and most."""
-    of = n if of is None else of
     value = hits / n if n else math.nan
     return Figure(value, wilson(fewest, of)[0], wilson(most, of)[1])
 
@@ -177,7 +149,7 @@ def _pairs(cohort: Cohort) -> tuple[int, int]:
     """Return pairs of a positive and a negative where the positive's cell is higher, and those of one cell."""
     negatives, positives = cohort.ranking.counts[:, 0], cohort.ranking.counts[:, 1]
     below = np.cumsum(negatives) - negatives
-    return sum(map(int, positives * below)), sum(map(int, positives * negatives))
+    return int(positives @ below), int(positives @ negatives)  # exact up to 2**63 pairs
 
 
 def _auc(cohort: Cohort) -> Figure:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from services.core.batch import Rows
 from services.core.jit import kernel
+from services.core.metrics import DAY_MS
 from services.core.windows.id_table import find, new_table, put, roomy
 
 _REVISION, _LABEL, _KNOWN_AT, _EVENT_TIME = range(4)
@@ -71,13 +72,22 @@ class Remembered:
         kept = self._rows[: self._used, _EVENT_TIME] >= before_ms
         self.restore(self._ids[: self._used][kept], self._rows[: self._used][kept])
 
-    def snapshot(self) -> tuple[Rows, NDArray[np.int64]]:
-        """Return event ids and what is remembered of each, in order of the ids."""
-        order = np.argsort(self._ids[: self._used])
-        return self._ids[order], self._rows[order]
+    def days(self) -> Rows:
+        """Return the day of each event, since 1970-01-01 UTC; repeated."""
+        return np.asarray(self._rows[: self._used, _EVENT_TIME] // DAY_MS, dtype=np.int64)
+
+    def between(self, from_ms: int, to_ms: int) -> tuple[Rows, NDArray[np.int64]]:
+        """Return ids and what is remembered of events with from_ms <= time < to_ms, in order of the ids.
+
+        The rows are int64 of shape (m, 4): revision, label, known at, event time.
+        """
+        times_ms = self._rows[: self._used, _EVENT_TIME]
+        there = np.flatnonzero((times_ms >= from_ms) & (times_ms < to_ms))
+        there = there[np.argsort(self._ids[there])]
+        return self._ids[there], self._rows[there]
 
     def restore(self, event_ids: Rows, rows: NDArray[np.int64]) -> None:
-        """Remember exactly what `snapshot` returned."""
+        """Remember exactly what `between` returned."""
         self._used = len(event_ids)
         size = max(1 << 9, self._used)
         self._ids = np.concatenate([event_ids, np.zeros(size - self._used, dtype=np.int64)])

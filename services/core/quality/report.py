@@ -1,38 +1,55 @@
-"""What the board says as of some time: figures by day or altogether, coverage, intervals, gaps between groups."""
+"""What the board says as of some time: figures by day, and of all mature days together, with intervals and coverage."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.core.metrics import DAY_MS
-from services.core.quality.board import Board, Key, merged
-from services.core.quality.figures import Figure, Predicted, figures
+from services.core.quality.board import Board, Key, Seen, Series
+from services.core.quality.cohort import Cohort
+from services.core.quality.figures import Figure, figures
+from services.core.quality.part import Part, Predicted
+
+
+class Slot(NamedTuple):
+    """What figures are about, besides the day.
+
+    Parameters
+    ----------
+    series : Series
+    maturity_days : int
+        Labels known so long after their events, or sooner, count.
+    group : str
+        ``column=value``; "" for everybody.
+    """
+
+    series: Series
+    maturity_days: int
+    group: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The figures of one model on the labels known within ``maturity_days`` of their events.
+    """The figures of one slot and day.
 
     Parameters
     ----------
+    slot : Slot
     day : int or None
-        Since 1970-01-01 UTC; None for all days together.
-    group : str or None
-        None for everybody.
+        Since 1970-01-01 UTC; None for all mature days together.
     mature : bool
         All labels that count have had time to arrive: the figures are final but for corrections.
     coverage : float
         Labelled share of the predictions, in [0, 1]; NaN where no predictions were counted.
+    examples, positives : int
+    figures : dict of str to Figure
     """
 
-    model: str
-    version: int
-    arm: str
+    slot: Slot
     day: int | None
-    maturity_days: int
-    group: str | None
     mature: bool
     coverage: float
     examples: int
@@ -40,78 +57,144 @@ class Reported:
     figures: dict[str, Figure]
 
 
-def report(
-    board: Board, as_of_ms: int, maturity_days: int, by_day: bool = True, by_group: bool = False, k: int = 100
-) -> list[Reported]:
-    """Report every model, version and arm, in that order and then by day and group.
+class Reporter:
+    """Reports what changed since it last did; a fresh one reports everything.
 
     Parameters
     ----------
+    board : Board
+    k : int
+        Of card precision.
+
+    Attributes
+    ----------
     as_of_ms : int
-        How far the label stream has come. A delayed cohort is mature once that is ``maturity_days`` after the end of
-        its day, a prequential one once its day is over. All days together are mature if each is.
-    maturity_days : int
-        One of the board's.
-
-    Raises
-    ------
-    ValueError
-        If the board keeps no such maturity.
+        Of the last report.
     """
-    if maturity_days not in board.maturities_days:
-        kept = ", ".join(map(str, board.maturities_days))
-        raise ValueError(f"labels are told apart at {kept} days, not at {maturity_days}")
-    limit = board.maturities_days.index(maturity_days)
-    wanted: dict[tuple[str, int, str, int, str], list[Key]] = {}
 
-    def place(model: str, version: int, arm: str, day: int, group: str) -> tuple[str, int, str, int, str]:
-        return model, version, arm, day if by_day else _ALL, group if by_group else ""
+    def __init__(self, board: Board, k: int = 100) -> None:
+        self._board = board
+        self._k = k
+        self.as_of_ms = -1
+        self._mature: dict[Slot, dict[int, Part]] = {}
+        self._pools: dict[Slot, Part] = {}
 
-    for key in board.cohorts:
-        if key.maturity <= limit:
-            wanted.setdefault(place(key.model, key.version, key.arm, key.day, key.group), []).append(key)
-    predicted: dict[tuple[str, int, str, int, str], Predicted] = {}
-    days: dict[tuple[str, int, str, int, str], int] = {}
-    if board.protocol == "delayed":
-        for seen, count in board.predicted.items():
-            at = place(*seen)
-            predicted[at] = predicted.get(at, Predicted(0, 0)).plus(count)
-            days[at] = max(days.get(at, _ALL), seen.day)
-    ripens_ms = maturity_days * DAY_MS if board.protocol == "delayed" else 0
-    found = []
-    for at in sorted({*wanted, *predicted}):
-        keys = wanted.get(at, [])
-        cohort = merged(board.cohorts, keys)
-        known = predicted.get(at)
-        newest = max([key.day for key in keys] + [days.get(at, _ALL)])
-        total = known.called + known.uncalled if known else 0
-        found.append(
-            Reported(
-                *at[:3],
-                at[3] if by_day else None,
-                maturity_days,
-                at[4] if by_group else None,
-                as_of_ms >= (newest + 1) * DAY_MS + ripens_ms,
-                min(1.0, cohort.examples / total) if total else math.nan,
-                cohort.examples,
-                cohort.counts[1],
-                figures(cohort, known, k),
-            )
+    def resume(self, as_of_ms: int) -> None:
+        """Take what the board holds for reported, as of then."""
+        for slots in self._parts(list(dict.fromkeys((key.series, key.day) for key in self._board.cohorts))):
+            for (slot, day), part in slots.items():
+                if mature(slot, day, as_of_ms):
+                    self._pool(slot, day, part)
+        self.as_of_ms = as_of_ms
+
+    def report(self, as_of_ms: int) -> list[Reported]:
+        """Report what changed, or turned mature, or is so no more.
+
+        Parameters
+        ----------
+        as_of_ms : int
+            How far the label stream has come. A delayed cohort is mature once that is its maturity after the end of
+            its day, a prequential one once its day is over.
+        """
+        board = self._board
+        board.settle()
+        due = {(key.series, key.day): None for key in board.changed}
+        told = {day for _, day in board.changed_told}
+        for series, day in dict.fromkeys((key.series, key.day) for key in board.cohorts):
+            if series.protocol == "delayed" and day in told:
+                due[series, day] = None
+            turning = [Slot(series, days, "") for days in board.maturities_days]
+            if any(mature(slot, day, as_of_ms) != mature(slot, day, self.as_of_ms) for slot in turning):
+                due[series, day] = None
+        moved: dict[Slot, None] = {}
+        for slot, pooled in self._mature.items():
+            for day in [day for day in pooled if day < board.first_day]:
+                self._pool(slot, day, None)
+                moved[slot] = None
+        found = []
+        for slots in self._parts(sorted(due)):
+            for (slot, day), part in slots.items():
+                ripe = mature(slot, day, as_of_ms)
+                if ripe or day in self._mature.get(slot, {}):
+                    self._pool(slot, day, part if ripe else None)
+                    moved[slot] = None
+                found.append(self._reported(slot, day, ripe, part))
+        found += [self._reported(slot, None, True, self._pools[slot]) for slot in sorted(moved)]
+        self.as_of_ms = as_of_ms
+        return found
+
+    def _parts(self, wanted: Sequence[tuple[Series, int]]) -> Iterable[dict[tuple[Slot, int], Part]]:
+        """Yield the parts of each wanted series and day, of every maturity and group."""
+        board = self._board
+        keys: dict[tuple[Series, int], list[Key]] = {place: [] for place in wanted}
+        for key in {**board.cohorts, **board.changed}:
+            if (key.series, key.day) in keys:
+                keys[key.series, key.day].append(key)
+        predicted = self._predicted()
+        for (series, day), mine in keys.items():
+            maturities = board.maturities_days
+            if series.protocol == "prequential":
+                maturities = maturities[-1:]
+            groups = sorted({"", *(key.group for key in mine)})
+            parts = {}
+            for days in maturities:
+                limit = board.maturities_days.index(days)
+                for group in groups:
+                    members = [key for key in mine if key.maturity <= limit and group in {"", key.group}]
+                    cohort = Cohort.total([board.cohorts[key] for key in members if key in board.cohorts])
+                    seen = predicted.get(Seen(*series[1:], day, group)) if series.protocol == "delayed" else None
+                    parts[Slot(series, days, group), day] = Part.of_day(cohort, seen, self._k)
+            yield parts
+
+    def _predicted(self) -> dict[Seen, Predicted]:
+        """Return what was predicted by group, and under the group "" of everybody."""
+        found: dict[Seen, list[Predicted]] = {}
+        for counts in self._board.told.values():
+            for seen, count in counts.items():
+                for place in {seen, seen._replace(group="")}:
+                    found.setdefault(place, []).append(count)
+        return {seen: Predicted.total(counts) for seen, counts in found.items()}
+
+    def _pool(self, slot: Slot, day: int, part: Part | None) -> None:
+        """Let a day count for all mature days with this part, in place of what it counted with; None: no more."""
+        days = self._mature.setdefault(slot, {})
+        pooled = [self._pools[slot]] if slot in self._pools else []
+        if day in days:
+            pooled.append(days.pop(day).negative())
+        if part is not None:
+            days[day] = part
+            pooled.append(part)
+        self._pools[slot] = Part.total(pooled)
+
+    def _reported(self, slot: Slot, day: int | None, ripe: bool, part: Part) -> Reported:
+        total = part.predicted.all if part.predicted is not None else 0
+        examples = part.cohort.examples
+        return Reported(
+            slot,
+            day,
+            ripe,
+            min(1.0, examples / total) if total else math.nan,
+            examples,
+            part.cohort.counts[1],
+            figures(part, self._k),
         )
-    return found
+
+
+def mature(slot: Slot, day: int, as_of_ms: int) -> bool:
+    """Tell whether every label that counts has had time to arrive."""
+    ripens_ms = slot.maturity_days * DAY_MS if slot.series.protocol == "delayed" else 0
+    return as_of_ms >= (day + 1) * DAY_MS + ripens_ms
 
 
 def gaps(reported: Iterable[Reported]) -> dict[str, float]:
     """Return, per metric, the difference between the best and the worst group that has it: how unequal groups fare.
 
-    ``reported`` are the groups of one model, version, arm and day. Of ``recall`` it is the equal-opportunity
-    difference, of ``selection_rate`` the demographic-parity difference.
+    ``reported`` are the groups of one series, maturity and day. Of ``recall`` it is the equal-opportunity difference,
+    of ``selection_rate`` the demographic-parity difference.
     """
     values: dict[str, list[float]] = {}
     for each in reported:
         for name, figure in each.figures.items():
-            values.setdefault(name, []).append(figure.value)
+            if not math.isnan(figure.value):
+                values.setdefault(name, []).append(figure.value)
     return {name: max(found) - min(found) for name, found in values.items() if len(found) > 1}
-
-
-_ALL = -(1 << 62)

@@ -2,11 +2,12 @@
 
 A cell is the first ten bits after the leading one of min(p, 1 - p): a relative precision of 2**-10 towards 0 and
 towards 1, where fraud scores are. Ranking figures computed from cells are exact for scores so rounded: scores in one
-cell are ties. `services.core.quality.figures.Figures` says how much that can matter.
+cell are ties. ``auc_resolution`` among the figures says how much that can matter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,12 +68,15 @@ class Counts:
         """Return counts of nothing."""
         return Counts(np.zeros((0, k), dtype=np.int64), np.zeros((0, c), dtype=np.int64))
 
-    def plus(self, other: Counts) -> Counts:
-        """Return the sum; as both are canonical, so is it: equal sums are equal arrays."""
-        keys = np.concatenate([self.keys, other.keys])
-        counts = np.concatenate([self.counts, other.counts])
+    @staticmethod
+    def total(parts: Sequence[Counts]) -> Counts:
+        """Return the sum of at least one; as all are canonical, so is it: equal sums are equal arrays."""
+        if len(parts) == 1:
+            return parts[0]
+        keys = np.concatenate([part.keys for part in parts])
+        counts = np.concatenate([part.counts for part in parts])
         if not len(keys):
-            return self
+            return parts[0]
         order = np.lexsort(keys.T[::-1])
         keys = keys[order]
         first = np.ones(len(keys), dtype=np.bool_)
@@ -80,3 +84,7 @@ class Counts:
         totals = np.add.reduceat(counts[order], np.flatnonzero(first), axis=0)
         kept = (totals != 0).any(axis=1)
         return Counts(keys[first][kept], totals[kept])
+
+    def negative(self) -> Counts:
+        """Return what takes these counts away."""
+        return Counts(self.keys, -self.counts)

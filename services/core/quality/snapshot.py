@@ -1,81 +1,147 @@
-"""A board as bytes and back; equal boards give equal bytes."""
+"""A board as rows and back, so that only what changed is stored; equal boards give equal rows.
+
+::
+
+    c + cohort      sums, and the arrays they measure
+    e + day         what is remembered of the day's events
+    p + who, day    predictions counted
+
+Values are deflated: most of their bytes are small numbers.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.quality.board import Board, Key, Seen
+from services.core.metrics import DAY_MS
+from services.core.quality.board import Board, Key, Seen, Series
 from services.core.quality.cohort import Cohort
-from services.core.quality.figures import Predicted
+from services.core.quality.part import Predicted
 from services.core.quality.score_cells import Counts
 
-LAYOUT: Final = 1
-_HEAD_BYTES: Final = 8
+LAYOUT: Final = 2
+"""Raised when rows change their meaning."""
+
+_COHORT, _EVENTS, _PREDICTED = b"c", b"e", b"p"
+_LEVEL: Final = 1
+_HEAD_BYTES: Final = 4
 
 
-def snapshot(board: Board) -> bytes:
-    """Return the board: the length of a JSON head, the head, and after it the arrays it measures, little-endian."""
-    arrays: list[NDArray[np.int64]] = []
+def rows(board: Board) -> dict[bytes, bytes]:
+    """Return every row of a settled board."""
+    event_days = np.unique(board.remembered.days()).tolist()
+    return _rows(board, board.cohorts, event_days, board.told)
 
-    def keep(counts: Counts) -> int:
-        arrays.extend([counts.keys, counts.counts])
-        return len(counts.keys)
 
-    cohorts = [
-        [list(key), each.counts, [str(total) for total in each.sums], each.bins, keep(each.ranking), keep(each.cards)]
-        for key, each in sorted(board.cohorts.items())
-    ]
-    event_ids, rows = board.remembered.snapshot()
-    arrays += [event_ids[:, None], rows]
-    head = {
-        "layout": LAYOUT,
-        "protocol": board.protocol,
-        "maturities_days": board.maturities_days,
-        "cohorts": cohorts,
-        "predicted": [[*seen, count.called, count.uncalled] for seen, count in sorted(board.predicted.items())],
-        "remembered": len(event_ids),
-    }
-    text = json.dumps(head, ensure_ascii=False).encode()
-    return b"".join(
-        [len(text).to_bytes(_HEAD_BYTES, "little"), text, *(each.astype("<i8").tobytes() for each in arrays)]
+def changed_rows(board: Board) -> dict[bytes, bytes | None]:
+    """Return what changed of a settled board since `Board.mark_clean`; None where there is nothing any more."""
+    gone: dict[bytes, bytes | None] = dict.fromkeys(
+        _cohort_key(key) for key in board.changed if key not in board.cohorts
     )
+    kept = [key for key in board.changed if key in board.cohorts]
+    return gone | _rows(board, kept, board.changed_days, board.changed_told)
 
 
-def restore(data: bytes) -> Board:
-    """Return the board that `snapshot` wrote.
+def is_forgotten(key: bytes, first_day: int) -> bool:
+    """Tell whether a row is of a day before the first that is kept."""
+    kind, text = key[:1], json.loads(key[1:])
+    day = text if kind == _EVENTS else text[1]
+    return bool(day < first_day)
+
+
+def load(board: Board, stored: Mapping[bytes, bytes]) -> None:
+    """Put stored rows into an empty board.
 
     Raises
     ------
-    ValueError
-        If the bytes are of another layout or cut short.
+    ValueError, zlib.error
+        If a row is none.
     """
-    end = _HEAD_BYTES + int.from_bytes(data[:_HEAD_BYTES], "little")
-    head: dict[str, Any] = json.loads(data[_HEAD_BYTES:end])
-    if head["layout"] != LAYOUT:
-        raise ValueError(f"the snapshot has layout {head['layout']}, this release reads {LAYOUT}: rebuild the board")
-    board = Board(tuple(head["maturities_days"]), head["protocol"])
-    at = end
+    ids, remembered = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 4), dtype=np.int64)]
+    for key, value in stored.items():
+        text = json.loads(key[1:])
+        if key[:1] == _COHORT:
+            series, *rest = text
+            board.cohorts[Key(Series(*series), *rest)] = _cohort(value)
+        elif key[:1] == _EVENTS:
+            flat = np.frombuffer(zlib.decompress(value), dtype="<i8").astype(np.int64).reshape(5, -1)
+            ids.append(flat[0])
+            remembered.append(flat[1:].T)
+        else:
+            source, day = text
+            board.told[source, day] = decode_predicted(value, day)
+    board.remembered.restore(np.concatenate(ids), np.concatenate(remembered))
+
+
+def encode_predicted(counts: Mapping[Seen, Predicted]) -> bytes:
+    """Return one day's counts of predictions as JSON; equal counts give equal bytes."""
+    told = [[*seen[:3], seen.group, count.called, count.uncalled] for seen, count in sorted(counts.items())]
+    return json.dumps(told, ensure_ascii=False).encode()
+
+
+def decode_predicted(value: bytes, day: int) -> dict[Seen, Predicted]:
+    """Return what `encode_predicted` wrote of that day.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is none.
+    """
+    told = json.loads(value)
+    return {
+        Seen(str(model), int(version), str(arm), day, str(group)): Predicted(int(called), int(uncalled))
+        for model, version, arm, group, called, uncalled in told
+    }
+
+
+def _rows(
+    board: Board, keys: Iterable[Key], event_days: Iterable[int], told: Iterable[tuple[int, int]]
+) -> dict[bytes, bytes]:
+    made = {_cohort_key(key): _encoded(board.cohorts[key]) for key in keys}
+    for day in event_days:
+        ids, remembered = board.remembered.between(day * DAY_MS, (day + 1) * DAY_MS)
+        # By column, so that likes are neighbours.
+        flat = np.concatenate([ids[:, None], remembered], axis=1).T
+        made[_EVENTS + b"%d" % day] = zlib.compress(np.ascontiguousarray(flat, dtype="<i8").tobytes(), _LEVEL)
+    for place in told:
+        made[_PREDICTED + json.dumps(place).encode()] = encode_predicted(board.told[place])
+    return made
+
+
+def _cohort_key(key: Key) -> bytes:
+    return _COHORT + json.dumps(key, ensure_ascii=False).encode()
+
+
+def _encoded(cohort: Cohort) -> bytes:
+    lengths = [len(cohort.ranking.keys), len(cohort.cards.keys)]
+    # Text, as JSON readers may take large integers for reals.
+    head = json.dumps([cohort.counts, [str(total) for total in cohort.sums], cohort.bins, lengths]).encode()
+    arrays = (cohort.ranking.keys, cohort.ranking.counts, cohort.cards.keys, cohort.cards.counts)
+    body = b"".join(np.ascontiguousarray(each.T, dtype="<i8").tobytes() for each in arrays)
+    return zlib.compress(len(head).to_bytes(_HEAD_BYTES, "little") + head + body, _LEVEL)
+
+
+def _cohort(value: bytes) -> Cohort:
+    data = zlib.decompress(value)
+    at = _HEAD_BYTES + int.from_bytes(data[:_HEAD_BYTES], "little")
+    counts, sums, bins, (ranked, cards) = json.loads(data[_HEAD_BYTES:at])
 
     def take(length: int, width: int) -> NDArray[np.int64]:
         nonlocal at
-        found = np.frombuffer(data, dtype="<i8", count=length * width, offset=at).reshape(length, width)
+        found = np.frombuffer(data, dtype="<i8", count=length * width, offset=at).reshape(width, length).T
         at += found.nbytes
         return found.astype(np.int64)
 
-    for key, counts, sums, bins, ranking, cards in head["cohorts"]:
-        board.cohorts[Key(*key)] = Cohort(
-            tuple(counts),
-            tuple(int(total) for total in sums),
-            tuple((n, positives, scores) for n, positives, scores in bins),
-            Counts(take(ranking, 1), take(ranking, 2)),
-            Counts(take(cards, 3), take(cards, 2)),
-        )
-    for *seen, called, uncalled in head["predicted"]:
-        board.predicted[Seen(*seen)] = Predicted(called, uncalled)
-    length = head["remembered"]
-    board.remembered.restore(take(length, 1)[:, 0], take(length, 4))
-    return board
+    return Cohort(
+        tuple(counts),
+        tuple(int(total) for total in sums),
+        tuple((n, positives, scores) for n, positives, scores in bins),
+        Counts(take(ranked, 1), take(ranked, 2)),
+        Counts(take(cards, 2), take(cards, 2)),
+    )

@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from services.core.batch import Array, Batch, Mask
 from services.core.metrics import DAY_MS
-from services.core.quality.board import Protocol
 from services.core.quality.figures import Figure
-from services.core.quality.report import Reported
+from services.core.quality.report import Reported, gaps
+
+GAP = "_gap"
 
 
-def as_batch(reported: Sequence[Reported], protocol: Protocol, group_column: str, as_of_ms: int) -> Batch:
-    """Return one row per figure, as ``schemas/quality.avsc`` has them.
+def with_gaps(reported: Sequence[Reported]) -> list[Reported]:
+    """Return what was reported and, where there are groups, how far apart they are.
+
+    A gap is a metric of its own, e.g. ``recall_gap``, of the group ``*``.
+    """
+    groups: dict[tuple[object, ...], list[Reported]] = {}
+    for each in reported:
+        if each.slot.group:
+            groups.setdefault((each.slot._replace(group=""), each.day), []).append(each)
+    found = list(reported)
+    for members in groups.values():
+        first, apart = members[0], gaps(members)
+        named = {f"{name}{GAP}": Figure(apart.get(name, math.nan)) for name in first.figures}
+        column = first.slot.group.partition("=")[0]
+        everybody = replace(
+            first,
+            slot=first.slot._replace(group=f"{column}=*"),
+            coverage=math.nan,
+            examples=sum(each.examples for each in members),
+            positives=sum(each.positives for each in members),
+            figures=named,
+        )
+        found.append(everybody)
+    return found
+
+
+def as_batch(reported: Sequence[Reported], as_of_ms: int) -> Batch:
+    """Return one row per figure, as ``schemas/quality.avsc`` has them; a figure that is not defined is null.
 
     Keys do not depend on ``as_of_ms``: on a compacted topic the newest figure of each kind remains.
-
-    Parameters
-    ----------
-    group_column : str
-        What the groups are values of; "" where `Reported.group` is None.
     """
     rows = [(each, metric, figure) for each in reported for metric, figure in each.figures.items()]
 
@@ -37,20 +61,19 @@ def as_batch(reported: Sequence[Reported], protocol: Protocol, group_column: str
         return np.array([of(each, figure) for each, _, figure in rows], dtype=np.float64)
 
     def key(each: Reported, metric: str) -> str:
-        day = "" if each.day is None else each.day
-        group = "" if each.group is None else f"{group_column}={each.group}"
-        return f"{protocol}|{each.model}|{each.version}|{each.arm}|{day}|{each.maturity_days}|{group}|{metric}"
+        slot, day = each.slot, "" if each.day is None else each.day
+        return "|".join(map(str, (*slot.series, day, slot.maturity_days, slot.group, metric)))
 
     columns: dict[str, Array] = {
         "key": texts(key),
-        "protocol": texts(lambda each, metric: protocol),
-        "model": texts(lambda each, metric: each.model),
-        "model_version": integers(lambda each: each.version),
-        "arm": texts(lambda each, metric: each.arm),
+        "protocol": texts(lambda each, metric: each.slot.series.protocol),
+        "model": texts(lambda each, metric: each.slot.series.model),
+        "model_version": integers(lambda each: each.slot.series.version),
+        "arm": texts(lambda each, metric: each.slot.series.arm),
         "day_start_ms": integers(lambda each: (each.day or 0) * DAY_MS),
-        "maturity_days": integers(lambda each: each.maturity_days),
-        "group_column": texts(lambda each, metric: "" if each.group is None else group_column),
-        "group": texts(lambda each, metric: each.group or ""),
+        "maturity_days": integers(lambda each: each.slot.maturity_days),
+        "group_column": texts(lambda each, metric: each.slot.group.partition("=")[0]),
+        "group": texts(lambda each, metric: each.slot.group.partition("=")[2]),
         "metric": texts(lambda each, metric: metric),
         "value": reals(lambda each, figure: figure.value),
         "lower": reals(lambda each, figure: figure.lower),
