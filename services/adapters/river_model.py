@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel
 from services.adapters.river_snapshot import Header, unseal
-from services.core.batch import Batch
+from services.core.batch import Batch, Rows
 from services.core.linear import Linear, logits
 from services.core.text import as_text
 from services.errors import Refused
@@ -21,6 +21,9 @@ Row = dict[str, float]
 
 SHARED: Final = ""
 """The segment of every event whose own segment has no model: nulls, and what came after the bound was reached."""
+
+
+_BLOCK_ROWS: Final = 64  # rows made at once, so that none are made in vain when time is short
 
 
 def floats(batch: Batch, features: Sequence[str]) -> dict[str, Floats]:
@@ -118,6 +121,8 @@ class OnlineScorer:
 
     Attributes
     ----------
+    name : str
+        Of the online model.
     version : int
         Examples the snapshot has learnt.
     vectorised : bool
@@ -125,12 +130,14 @@ class OnlineScorer:
     """
 
     def __init__(self, declared: OnlineModel, models: Models, version: int) -> None:
+        self.name = declared.name
         self.version = version
         self._declared = declared
         self._models = models
         self._compiled = {name: linear(model, declared.features) for name, model in models.by_segment.items()}
         self._fresh = linear(models.fresh, declared.features)
         self.vectorised = None not in self._compiled.values()
+        self._order = np.random.default_rng(0)
 
     @staticmethod
     def load(snapshot: bytes, declared: OnlineModel, key: bytes) -> OnlineScorer:
@@ -150,26 +157,64 @@ class OnlineScorer:
         Raises
         ------
         Refused
-            If a feature is not among the columns or not a number.
+            If a feature is not among the columns or not a number, or River fails on a row.
+        """
+        return self.score_within(batch, None)[0]
+
+    def score_within(self, batch: Batch, spare: Callable[[], bool] | None) -> tuple[Floats, int]:
+        """Return scores as `score`, and how many rows got none because there was no time.
+
+        Parameters
+        ----------
+        spare : callable or None
+            Asked before each row that is scored by itself whether there is time for it; rows are then taken in random
+            order, so that those left out are a fair sample. Models that are scored as columns are not held up.
         """
         columns = floats(batch, self._declared.features)
-        segments = segments_of(batch, self._declared.segment)
-        by_model: dict[str, list[int]] = {}
-        for row, segment in enumerate(segments):
-            by_model.setdefault(self._models.answering(segment), []).append(row)
         scores = np.full(batch.length, np.nan)
-        for name, places in by_model.items():
-            taken = np.array(places, dtype=np.int64)
-            part = columns if len(places) == batch.length else {key: each[taken] for key, each in columns.items()}
-            scores[taken] = self._answer(name, part)
-        return scores
+        slow: dict[int, Any] = {}
+        for name, places in self._by_model(batch).items():
+            compiled = self._compiled.get(name, self._fresh)
+            if compiled is None:
+                slow |= dict.fromkeys(places.tolist(), self._models.to_ask(name).predict_proba_one)
+                continue
+            part = columns if len(places) == batch.length else {key: each[places] for key, each in columns.items()}
+            scores[places] = compiled.predict(part)
+        if not slow:
+            return scores, 0
+        order = np.array(sorted(slow) if spare is None else self._order.permutation(list(slow)), dtype=np.int64)
+        return scores, self._by_row(columns, order, slow, scores, spare)
 
-    def _answer(self, segment: str, columns: Mapping[str, Floats]) -> Floats:
-        compiled = self._compiled.get(segment, self._fresh)
-        if compiled is not None:
-            return compiled.predict(columns)
-        predict = self._models.to_ask(segment).predict_proba_one
-        return np.array([positive(predict(row)) for row in rows(columns)])
+    def _by_row(
+        self,
+        columns: Mapping[str, Floats],
+        order: Rows,
+        predict: Mapping[int, Any],
+        scores: Floats,
+        spare: Callable[[], bool] | None,
+    ) -> int:
+        """Fill in the scores of these places; return how many were left out."""
+        done = 0
+        try:
+            for start in range(0, len(order), _BLOCK_ROWS):
+                places = order[start : start + _BLOCK_ROWS]
+                taken = {name: values[places] for name, values in columns.items()}
+                for place, row in zip(places.tolist(), rows(taken), strict=True):
+                    if spare is not None and not spare():
+                        return len(order) - done
+                    scores[place] = positive(predict[place](row))
+                    done += 1
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise Refused(f"the declared pipeline fails on an event ({type(error).__name__}: {error})") from error
+        return 0
+
+    def _by_model(self, batch: Batch) -> dict[str, Rows]:
+        if self._declared.segment is None:
+            return {SHARED: np.arange(batch.length)}
+        by_model: dict[str, list[int]] = {}
+        for row, segment in enumerate(segments_of(batch, self._declared.segment)):
+            by_model.setdefault(self._models.answering(segment), []).append(row)
+        return {name: np.array(places, dtype=np.int64) for name, places in by_model.items()}
 
 
 def open_snapshot(snapshot: bytes, declared: OnlineModel, key: bytes) -> tuple[Header, dict[str, Any]]:

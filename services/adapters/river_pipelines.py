@@ -2,7 +2,7 @@
 
 ``online_model.py`` defines ``model``, a fresh River classifier or a pipeline ending in one. It may define ``features``,
 the names of what the model reads (default: the numbers that the feature service serves, and ``champion__logit``,
-the log-odds of the champion's score; ``champion__score`` is there too), and ``state_classes``, should its state hold
+the log-odds of the champion's score; ``champion_score`` is there too), and ``state_classes``, should its state hold
 classes that a rehearsal of 300 rows does not meet.
 """
 
@@ -25,8 +25,8 @@ from services.core.declaration import Service
 from services.errors import Misconfigured
 
 FILE: Final = "online_model.py"
-CHAMPION_SCORE: Final = "champion__score"
-"""Column with the champion's score as the event was served; null where the baseline answered."""
+CHAMPION_SCORE: Final = "champion_score"
+"""The scored record's column with what the champion said, whoever answered; null while there is none."""
 
 CHAMPION_LOGIT: Final = "champion__logit"
 """The log-odds of that column, made by the engine. A linear model that may only weight the score itself spoils it."""

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from services.adapters.river_pipelines import CHAMPION_SCORE, OnlineModel
-from services.core.batch import Batch
+from services.adapters.river_pipelines import OnlineModel
 from services.errors import Refused
 from services.learn.learner import Learner
 from services.ports import ViewRows
@@ -105,11 +104,10 @@ class LearnStage:
 
     def _learn(self, flow: Flow) -> None:
         assert self.learner is not None
-        batch = with_champion(flow.batch)
         for partition in np.unique(flow.partitions).tolist():
             mine = np.flatnonzero(flow.partitions == partition)
             offsets = flow.records.offsets[flow.rows[mine]]
-            self.learner.learn(batch.take(mine), "label", _source(partition), offsets)
+            self.learner.learn(flow.batch.take(mine), "label", _source(partition), offsets)
 
     def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
         """See `Work.written`; all state is in Kafka."""
@@ -133,12 +131,6 @@ class LearnStage:
         """See `Work.state_size`: segments and examples learnt."""
         learner = self.learner
         return None if learner is None else StateSize(0, len(learner.segments), learner.examples, 0)
-
-
-def with_champion(batch: Batch) -> Batch:
-    """Return the rows with the champion's score as an input: null where another arm answered."""
-    others = np.asarray(batch.columns["arm"] != "champion", dtype=np.bool_)
-    return batch.with_columns({CHAMPION_SCORE: batch.columns["score"]}, {CHAMPION_SCORE: others})
 
 
 def _source(partition: int) -> str:

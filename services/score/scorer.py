@@ -1,4 +1,4 @@
-"""The champion model, and the answer to a micro-batch with it or without."""
+"""The champion model, and the answer to a micro-batch with it, beside it or without it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.adapters.lightgbm_model import TextModel
-from services.core.batch import Array, Batch
+from services.adapters.river_pipelines import CHAMPION_SCORE
+from services.core.batch import Array, Batch, Mask
 from services.core.declaration import Service
 from services.core.manifest import Manifest, ManifestError, mismatches, sha256
 from services.errors import Refused
 from services.ports import ModelVersion
 from services.score.baseline import Baseline
+from services.score.online import Online
+from services.score.policy import BASELINE, CHAMPION, ONLINE, SHADOW, Policy
 
 logger = logging.getLogger(__name__)
 
@@ -95,18 +98,45 @@ class Champion:
         return scores
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is said of each row of a micro-batch.
+
+    Parameters
+    ----------
+    columns : dict
+        Each of shape (n,). The answer: ``score`` float64 in [0, 1]; ``arm`` ("champion", "online", "blend" or
+        "baseline"), ``model`` (name; "baseline") and ``decision``, objects of str; ``model_version`` int64, 0 for the
+        baseline. What each model said: ``champion_score`` and ``online_score`` float64, ``champion_version`` and
+        ``online_version`` int64.
+    nulls : dict
+        Where what a model said, or its version, is null.
+    counts : mapping of str to int
+        As `Opinion.counts`.
+    """
+
+    columns: dict[str, Array]
+    nulls: dict[str, Mask]
+    counts: Mapping[str, int]
+
+
 class Scorer:
-    """Answers micro-batches: with the champion, or with the declared rule while there is none or when it fails.
+    """Answers micro-batches by a policy, and with the declared rule while there is no champion or when it fails.
 
     Parameters
     ----------
     service : Service
         Its baseline, threshold, and tags ``decision_above`` and ``decision_below`` (default "positive", "negative").
+    online : Online, optional
+        The online model; default: there is none.
+    policy : Policy
+        Whose score is the answer.
 
     Attributes
     ----------
     champion : Champion or None
         Replace it between two micro-batches to swap models.
+    online : Online
     failures : int
         Micro-batches on which the champion failed and the rule answered.
 
@@ -116,52 +146,70 @@ class Scorer:
         If the baseline is not a valid expression.
     """
 
-    def __init__(self, service: Service, champion: Champion | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        champion: Champion | None = None,
+        online: Online | None = None,
+        policy: Policy = SHADOW,
+    ) -> None:
         self.champion = champion
+        self.online = Online() if online is None else online
         self.failures = 0
         self.baseline = Baseline(service)
+        self._policy = policy
         self._threshold = service.threshold
         self._decisions = np.array(
             [service.tags.get("decision_below", "negative"), service.tags.get("decision_above", "positive")],
             dtype=object,
         )
 
-    def score(self, batch: Batch) -> dict[str, Array]:
-        """Return the answer to each row as columns, each of shape (batch.length,).
-
-        Returns
-        -------
-        dict
-            ``score`` float64 in [0, 1]; ``arm`` ("champion" or "baseline"), ``model`` (name; "baseline") and
-            ``decision``, objects of str; ``model_version`` int64, 0 for the baseline.
-        """
-        champion = self.champion
-        if champion is not None:
-            try:
-                scores = champion.predict(batch)
-            except Refused as error:
-                self.failures += 1
-                logger.error(
-                    "model %r version %s failed, the baseline answers for %s events: %s",
-                    champion.name,
-                    champion.version,
-                    batch.length,
-                    error,
-                )
-            else:
-                threshold = champion.manifest.threshold
-                threshold = self._threshold if threshold is None else threshold
-                return self._answer(scores, threshold, "champion", champion.name, champion.version)
-        return self._answer(self.baseline.score(batch), self._threshold, "baseline", "baseline", 0)
-
-    def _answer(
-        self, scores: NDArray[np.float64], threshold: float, arm: str, model: str, version: int
-    ) -> dict[str, Array]:
-        count = len(scores)
-        return {
+    def score(self, batch: Batch) -> Answer:
+        """Return the answer to each row, and what each contender said."""
+        champion, said = self.champion, self._ask_champion(batch)
+        present = np.full(batch.length, said is not None)
+        champions = np.full(batch.length, np.nan) if said is None else said
+        opinion = self.online.score(batch.with_columns({CHAMPION_SCORE: champions}, {CHAMPION_SCORE: ~present}))
+        threshold, model, version = self._threshold, BASELINE, 0
+        if champion is not None and said is not None:
+            threshold = champion.manifest.threshold if champion.manifest.threshold is not None else threshold
+            model, version = champion.name, champion.version
+        given, arm = (self.baseline.score(batch), BASELINE) if said is None else (said, CHAMPION)
+        scores, arms = self._policy.choose(given, arm, opinion.scores)
+        by_online = np.asarray(arms == ONLINE, dtype=np.bool_)
+        columns: dict[str, Array] = {
             "score": scores,
-            "arm": np.full(count, arm, dtype=object),
-            "model": np.full(count, model, dtype=object),
-            "model_version": np.full(count, version, dtype=np.int64),
+            "arm": arms,
+            "model": np.where(by_online, self.online.name, model).astype(object),
+            "model_version": np.where(by_online, opinion.version or 0, version),
             "decision": self._decisions[(scores >= threshold).astype(np.intp)],
+            CHAMPION_SCORE: champions,
+            "champion_version": np.full(batch.length, 0 if champion is None else champion.version),
+            "online_score": opinion.scores,
+            "online_version": np.full(batch.length, opinion.version or 0),
         }
+        nulls = {
+            CHAMPION_SCORE: ~present,
+            "champion_version": np.full(batch.length, champion is None),
+            "online_score": np.isnan(opinion.scores),
+            "online_version": np.full(batch.length, opinion.version is None),
+        }
+        return Answer(columns, nulls, opinion.counts)
+
+    def _ask_champion(self, batch: Batch) -> NDArray[np.float64] | None:
+        """Return the champion's scores, None while there is no champion and when it fails."""
+        champion = self.champion
+        if champion is None:
+            return None
+        try:
+            return champion.predict(batch)
+        except Refused as error:
+            self.failures += 1
+            logger.error(
+                "model %r version %s failed on %s events, which are answered without it: %s",
+                champion.name,
+                champion.version,
+                batch.length,
+                error,
+            )
+            return None

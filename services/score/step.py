@@ -1,4 +1,4 @@
-"""Complete the features, then answer with the champion or, without one, with the declared rule."""
+"""Complete the features, then answer with the champion, the online model or both; without any, with the rule."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from services.adapters.river_model import OnlineScorer
 from services.core.batch import Array, Batch, Mask
 from services.core.declaration import OnDemandView, Service
 from services.score.on_demand import compute
+from services.score.online import Online
+from services.score.policy import SHADOW, Policy
 from services.score.scorer import Champion, Scorer
 from services.transport.flow import Flow
 
@@ -28,12 +31,23 @@ class Score:
         Row-level transforms, in declared order; a later one may read an earlier one's output.
     carried : callable or None
         Reader of batch views.
+    online : Online, optional
+        The online model; default: there is none.
+    policy : Policy
+        Whose score is the answer.
     """
 
-    def __init__(self, service: Service, on_demand: Sequence[OnDemandView], carried: Carried | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        on_demand: Sequence[OnDemandView],
+        carried: Carried | None = None,
+        online: Online | None = None,
+        policy: Policy = SHADOW,
+    ) -> None:
         self._on_demand = tuple(on_demand)
         self._carried = carried
-        self._scorer = Scorer(service)
+        self._scorer = Scorer(service, online=online, policy=policy)
 
     @property
     def champion(self) -> Champion | None:
@@ -44,8 +58,17 @@ class Score:
         """Answer with this model from the next micro-batch on."""
         self._scorer.champion = champion
 
+    @property
+    def online(self) -> OnlineScorer | None:
+        """The snapshot of the online model that is asked at present."""
+        return self._scorer.online.scorer
+
+    def swap_online(self, scorer: OnlineScorer) -> None:
+        """Ask this snapshot from the next micro-batch on."""
+        self._scorer.online.scorer = scorer
+
     def __call__(self, flow: Flow, now_ms: int) -> Flow:
-        """Return the flow with every feature, the score, the decision and ``scored_at_ms``."""
+        """Return the flow with every feature, all that `Answer` has, and ``scored_at_ms``."""
         for view in self._on_demand:
             columns, nulls, rejections = compute(view, flow.batch)
             flow = replace(flow, batch=flow.batch.with_columns(columns, nulls))
@@ -56,6 +79,7 @@ class Score:
         if self._carried is not None:
             flow = replace(flow, batch=flow.batch.with_columns(*self._carried(flow.batch)))
         batch = flow.batch
-        scores = self._scorer.score(batch)
+        answer = self._scorer.score(batch)
         stamped = {"scored_at_ms": np.full(batch.length, now_ms, dtype=np.int64)}
-        return replace(flow, batch=batch.with_columns({**scores, **stamped}))
+        scored = batch.with_columns({**answer.columns, **stamped}, answer.nulls)
+        return replace(flow, batch=scored, counts={**flow.counts, **answer.counts})

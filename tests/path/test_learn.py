@@ -22,7 +22,6 @@ from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
 from services.learn.learner import Learner
-from services.learn.stage import with_champion
 from services.settings import Settings, load_settings
 from services.topology import EXAMPLES, SNAPSHOTS
 from services.transport.kafka_log import KafkaLog
@@ -95,13 +94,12 @@ def test_a_killed_learner_ends_as_the_uninterrupted_one(settings: Settings) -> N
     messages = committed(kafka, EXAMPLES)
     read = RecordReader(assembly.examples_schema, assembly.resolver()).decode([m.value() for m in messages], 1 << 30)
     offsets = np.array([m.offset() for m in messages])
-    uninterrupted.learn(with_champion(read.batch), "label", "examples[0]", offsets)
+    uninterrupted.learn(read.batch, "label", "examples[0]", offsets)
     restored = Learner(declared)
     restored.restore(_newest(kafka), signing_key(None, settings.state_dir))
     assert restored.examples == uninterrupted.examples == int((~batch.is_null("label")).sum())
     assert restored.figures() == uninterrupted.figures()
-    probe = with_champion(read.batch)
-    assert restored.scorer().score(probe).tobytes() == uninterrupted.scorer().score(probe).tobytes()
+    assert restored.scorer().score(read.batch).tobytes() == uninterrupted.scorer().score(read.batch).tobytes()
 
 
 def _newest(kafka: dict[str, str]) -> bytes:

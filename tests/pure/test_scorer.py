@@ -44,7 +44,7 @@ def test_scores_are_lightgbms_bit_for_bit(count):
 
 def test_no_rows_no_scores():
     assert Champion.load(a_version(), SERVICE).predict(a_batch(0)).shape == (0,)
-    assert Scorer(SERVICE).score(a_batch(0))["decision"].shape == (0,)
+    assert Scorer(SERVICE).score(a_batch(0)).columns["decision"].shape == (0,)
 
 
 def test_nulls_and_nan_are_both_missing():
@@ -108,7 +108,7 @@ def test_a_matrix_the_library_would_misread_never_reaches_it(columns):
 
 
 def test_champion_answers_with_its_own_threshold():
-    answer = Scorer(SERVICE, Champion.load(a_version(threshold=0.3), SERVICE)).score(a_batch(200))
+    answer = Scorer(SERVICE, Champion.load(a_version(threshold=0.3), SERVICE)).score(a_batch(200)).columns
     assert set(answer["arm"]) == {"champion"}
     assert set(answer["model"]) == {"meter-faults"}
     assert answer["model_version"].tolist() == [1] * 200
@@ -117,13 +117,13 @@ def test_champion_answers_with_its_own_threshold():
 
 
 def test_without_a_threshold_in_the_manifest_the_services_holds():
-    answer = Scorer(SERVICE, Champion.load(a_version(threshold=None), SERVICE)).score(a_batch(200))
+    answer = Scorer(SERVICE, Champion.load(a_version(threshold=None), SERVICE)).score(a_batch(200)).columns
     assert (answer["decision"] == np.where(answer["score"] >= 0.5, "inspect", "leave")).all()
 
 
 def test_the_rule_answers_without_a_model():
     batch = a_batch(50)
-    answer = Scorer(replace(SERVICE, tags={})).score(batch)
+    answer = Scorer(replace(SERVICE, tags={})).score(batch).columns
     high = batch.columns["load__mean_1h"] > 5
     assert answer["score"].tolist() == np.where(high, 0.9, 0.1).tolist()
     assert set(answer["arm"]) == set(answer["model"]) == {"baseline"}
@@ -134,10 +134,10 @@ def test_the_rule_answers_without_a_model():
 def test_the_rule_answers_for_a_batch_the_model_fails_on_and_only_for_that(caplog):
     scorer = Scorer(SERVICE, Champion.load(a_version(), SERVICE))
     broken = a_batch(3).with_columns({"load__count_1h": np.array(["a", "b", "c"], dtype=object)})
-    assert set(scorer.score(broken)["arm"]) == {"baseline"}
+    assert set(scorer.score(broken).columns["arm"]) == {"baseline"}
     assert scorer.failures == 1
     assert "load__count_1h" in caplog.text
-    assert set(scorer.score(a_batch(3))["arm"]) == {"champion"}
+    assert set(scorer.score(a_batch(3)).columns["arm"]) == {"champion"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from services.cli.chaos.oracle import ANSWER, Undisturbed
 from services.core.batch import Array, Batch, Mask
 from services.topology import PREDICTIONS, SCORED, StagePlan
 
-_STAMPS = frozenset({"scored_at_ms", *ANSWER})
+_CONTENDERS = ("champion_score", "champion_version", "online_score", "online_version")
+_STAMPS = frozenset({"scored_at_ms", *ANSWER, *_CONTENDERS})
 _SHOWN = 5
 NOTHING = "there was nothing to look at"
 

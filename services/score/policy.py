@@ -1,0 +1,61 @@
+"""Who answers where there are several contenders: the champion, the online model, or a declared mix of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core.batch import Array
+
+Floats = NDArray[np.float64]
+Answering = Literal["champion", "online", "blend"]
+
+CHAMPION: Final = "champion"
+ONLINE: Final = "online"
+BLEND: Final = "blend"
+BASELINE: Final = "baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Whose score is the answer; the other contenders' scores are only recorded.
+
+    Parameters
+    ----------
+    answer : "champion", "online" or "blend"
+        With ``champion``, the online model is a shadow.
+    online_share : float
+        Weight of the online model's probability in a blend, in [0, 1].
+    """
+
+    answer: Answering = CHAMPION
+    online_share: float = 0.5
+
+    def choose(self, given: Floats, arm: str, online: Floats) -> tuple[Floats, Array]:
+        """Return the answers and which arm gave each.
+
+        A blend is of the champion and the online model; where one of the two is missing, what would answer without an
+        online model does.
+
+        Parameters
+        ----------
+        given : float64 ndarray of shape (n,), in [0, 1]
+            The champion's scores, or the declared rule's while there is no champion.
+        arm : str
+            Which of the two, `CHAMPION` or `BASELINE`.
+        online : float64 ndarray of shape (n,), in [0, 1]
+            NaN where the online model has no opinion.
+        """
+        spoken = ~np.isnan(online)
+        if self.answer == CHAMPION or (self.answer == BLEND and arm == BASELINE) or not spoken.any():
+            return given, np.full(len(given), arm, dtype=object)
+        share = self.online_share if self.answer == BLEND else 1.0
+        mixed = (1.0 - share) * given + share * online
+        return np.where(spoken, mixed, given), np.where(spoken, self.answer, arm).astype(object)
+
+
+SHADOW: Final = Policy()
+"""The champion answers, the online model is only recorded."""
