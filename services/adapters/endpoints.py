@@ -16,6 +16,7 @@ from pathlib import Path
 
 from services.adapters.embedded_kafka import EmbeddedKafka
 from services.adapters.embedded_valkey import EmbeddedValkey
+from services.adapters.kafka_client import check_settings
 from services.adapters.server_process import PortTaken
 from services.errors import Misconfigured
 from services.settings import Settings
@@ -113,9 +114,10 @@ def resolve(settings: Settings) -> Endpoints:
     Raises
     ------
     Misconfigured
-        An endpoint is neither set nor running; says to run ``millstream up``.
+        An endpoint is neither set nor running; says to run ``millstream up``. Or a Kafka setting is none.
     """
     use_kafka, use_valkey = _embedded(settings)
+    check_settings(settings.kafka)
     directory = settings.state_dir.resolve()
     ports = _read_ports(directory)
     down = [

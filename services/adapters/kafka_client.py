@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from services.errors import Fenced, Rebalanced, Retry, Stop
+from services.errors import Fenced, Misconfigured, Rebalanced, Retry, Stop
 
 client_logger = logging.getLogger("librdkafka")
 """Where clients' own log lines go, instead of to standard error."""
@@ -55,6 +56,32 @@ def raise_for(error: KafkaError, doing: str) -> NoReturn:
     if (error.retriable() or error.code() in PASSING) and not error.fatal():
         raise Retry(f"{doing}: {error.str()}")
     raise Stop(f"{doing}: {error.str()}")
+
+
+def check_settings(kafka: Mapping[str, str]) -> None:
+    """Refuse settings that no client can be made with, before one is made somewhere deep inside.
+
+    Raises
+    ------
+    Misconfigured
+        Naming the setting.
+    """
+    said = _refused(kafka)
+    if said is not None:
+        # Alone, because what is said may call a setting by another of its names.
+        names = [
+            f"MILLSTREAM_KAFKA_{k.upper().replace('.', '_')}" for k, value in kafka.items() if _refused({k: value})
+        ]
+        raise Misconfigured(f"{', '.join(names) or 'MILLSTREAM_KAFKA_*'}: {said}")
+
+
+def _refused(kafka: Mapping[str, str]) -> str | None:
+    settings: dict[str, Any] = {**kafka, "logger": client_logger}
+    try:
+        AdminClient(settings)
+    except KafkaException as failure:
+        return str(failure.args[0].str())
+    return None
 
 
 def first_offset(consumer: Consumer, topic: str, partition: int) -> int:

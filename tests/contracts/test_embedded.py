@@ -181,11 +181,22 @@ def test_a_failure_shows_the_end_of_the_log_and_recognises_a_taken_port(tmp_path
     assert type(process.failure("ended while starting")) is PortTaken
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("SECURITY_PROTOCOL", "nonsense"), ("LINGER_MS", "soon"), ("NO_SUCH", "1")]
+)
+def test_a_kafka_setting_that_is_none_is_named(tmp_path: Path, name: str, value: str) -> None:
+    environ = {"MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS": "broker.example:9093", f"MILLSTREAM_KAFKA_{name}": value}
+    settings = load_settings(environ, state_dir=tmp_path / "never", redis_url="redis://cache.example:6380/0")
+    with pytest.raises(Misconfigured, match=f"MILLSTREAM_KAFKA_{name}: "):
+        endpoints.resolve(settings)
+
+
 def test_endpoints_of_the_settings_are_used_and_nothing_is_started(tmp_path: Path) -> None:
     environ = {
         "MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS": "broker.example:9093",
         "MILLSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "MILLSTREAM_KAFKA_SASL_MECHANISMS": "PLAIN",
+        "MILLSTREAM_KAFKA_SASL_USERNAME": "alice",
         "MILLSTREAM_KAFKA_SASL_PASSWORD": "secret",
     }
     url = "rediss://user:secret@cache.example:6380/0"
@@ -196,6 +207,7 @@ def test_endpoints_of_the_settings_are_used_and_nothing_is_started(tmp_path: Pat
             "bootstrap.servers": "broker.example:9093",
             "security.protocol": "SASL_SSL",
             "sasl.mechanisms": "PLAIN",
+            "sasl.username": "alice",
             "sasl.password": "secret",
         },
         url,

@@ -59,8 +59,9 @@ def run(
         console.print("[yellow]no mount namespace to be had here: disks are not filled[/]")
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     others = {**FAULTS, **(DISK_FAULTS if small_disk.available() else {})}
-    # All but one kind of kill take two: one to arm the worker and one at the moment wanted.
+    # All but one kind of kill take two: one to arm the worker and one at the moment wanted, which may not come.
     deeds = -(-kills * len(KILLS) // (2 * len(KILLS) - 1))
+    deeds += deeds // 20
     counts = {name: deeds // len(KILLS) + (at < deeds % len(KILLS)) for at, name in enumerate(KILLS)}
     counts |= dict.fromkeys(others, times)
     wanted = {name: count for name, count in counts.items() if not only or any(part in name for part in only)}
