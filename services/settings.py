@@ -11,14 +11,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.errors import Misconfigured
 
 PREFIX = "MILLSTREAM_"
 _KAFKA = PREFIX + "KAFKA_"
+_SCHEMES = {"redis_url": ("redis", "rediss", "unix"), "schema_registry_url": ("http", "https")}
 
 
 class Settings(BaseSettings):
@@ -74,6 +76,16 @@ class Settings(BaseSettings):
     score_threads: int = Field(default=1, ge=1, description="LightGBM threads per worker")
 
     kafka: Mapping[str, str] = Field(default_factory=dict, description="librdkafka settings from MILLSTREAM_KAFKA_*")
+
+    @field_validator("redis_url", "schema_registry_url")
+    @classmethod
+    def _url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
+        schemes = _SCHEMES[str(info.field_name)]
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        # What was found is not said: it may hold a password.
+        if text is not None and urlsplit(text).scheme not in schemes:
+            raise ValueError("should be a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes))
+        return value
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:

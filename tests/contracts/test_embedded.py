@@ -191,6 +191,14 @@ def test_a_kafka_setting_that_is_none_is_named(tmp_path: Path, name: str, value:
         endpoints.resolve(settings)
 
 
+@pytest.mark.parametrize("name", ["REDIS_URL", "SCHEMA_REGISTRY_URL"])
+def test_an_address_that_is_none_is_named_and_not_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"MILLSTREAM_{name}", "ftp://alice:secret@example")
+    with pytest.raises(Misconfigured, match=f"MILLSTREAM_{name}: .*://") as refused:
+        load_settings()
+    assert "secret" not in str(refused.value)
+
+
 def test_endpoints_of_the_settings_are_used_and_nothing_is_started(tmp_path: Path) -> None:
     environ = {
         "MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS": "broker.example:9093",

@@ -34,6 +34,8 @@ class Deed:
         Worker processes that ended meanwhile.
     harmed : bool
         Whether there is evidence that it did what its name says.
+    wrong : str
+        What the fault saw go wrong by itself; empty if nothing.
     """
 
     fault: str
@@ -43,6 +45,7 @@ class Deed:
     healed_s: float
     exits: int
     harmed: bool = True
+    wrong: str = ""
 
 
 def idle(deeds: Sequence[Deed]) -> list[str]:
@@ -70,17 +73,17 @@ def torment(
     Raises
     ------
     Stop
-        A fault showed something wrong by itself, or the cluster did not get well within three minutes.
+        The cluster did not get well within three minutes.
     """
     deeds: list[Deed] = []
     started_s = time.monotonic()
     for name in names:
-        at_s, known = time.monotonic(), len(arena.cluster.exits)
+        at_s, known, wrong = time.monotonic(), len(arena.cluster.exits), ""
         arena.harmed = True
         try:
             note = faults[name](arena)
         except MillstreamError as error:
-            raise Stop(f"{name}: {error}") from error
+            note, wrong = "went wrong", f"{name}: {error}"
         over_s = time.monotonic()
         hasty = name in KILLS and arena.random.random() < HASTE
         while not hasty and not healthy(over_s):
@@ -89,7 +92,7 @@ def torment(
             time.sleep(0.25)
         healed_s = math.nan if hasty else time.monotonic() - over_s
         exits = len(arena.cluster.exits) - known
-        deed = Deed(name, note, at_s - started_s, over_s - at_s, healed_s, exits, arena.harmed)
+        deed = Deed(name, note, at_s - started_s, over_s - at_s, healed_s, exits, arena.harmed, wrong)
         deeds.append(deed)
         done(deed)
     return deeds

@@ -200,6 +200,7 @@ class ChaosRun:
             self._say("the nemesis is done; waiting until everything published is answered")
             self.publisher.finish()
         self.verdict.find("every fault did harm", idle(self.verdict.deeds))
+        self.verdict.find("faults went as they should", [deed.wrong for deed in self.verdict.deeds if deed.wrong])
         self._until(self._caught_up, "not everything was answered")
         self._until(lambda: all(map(self.cluster.ready, names)), "no worker became ready")
         for name in names:
