@@ -28,6 +28,7 @@ MODULES: tuple[str, ...] = (
     "replay",
     "train",
     "models",
+    "evaluate",
     "consume",
     "features",
     "parity",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,10 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far training has come: trees grown, most trees, validation average precision of the last and the best."""
+    """How far training has come: trees grown, most trees, validation average precision of the last and the best.
+
+    Without a validation part the last two are NaN.
+    """
 
     trees: int
     rounds: int
@@ -97,7 +101,7 @@ def fit(
     matrix: NDArray[np.float64],
     labels: Mask,
     train: Mask,
-    validation: Mask,
+    validation: Mask | None,
     growth: Growth,
     progress: Callable[[Progress], None] | None = None,
 ) -> Fitted:
@@ -109,7 +113,9 @@ def fit(
         Feature names.
     matrix : float64 ndarray of shape (n, f)
         NaN is missing.
-    labels, train, validation : bool ndarray of shape (n,)
+    labels, train : bool ndarray of shape (n,)
+    validation : bool ndarray of shape (n,), or None
+        None: nothing stops them, all ``growth.rounds`` trees are grown, and the curve is empty.
     progress : callable, optional
         Called after each tree.
     """
@@ -118,22 +124,21 @@ def fit(
     params: Mapping[str, Param] = growth.params()
     targets = labels.astype(np.float64)
     data = lightgbm.Dataset(matrix[train], targets[train], feature_name=list(names), params=dict(params))
-    watched = lightgbm.Dataset(matrix[validation], targets[validation], reference=data)
     curve: list[float] = []
 
     def note(env: Any) -> None:
-        curve.append(float(env.evaluation_result_list[0][2]))
+        if validation is not None:
+            curve.append(float(env.evaluation_result_list[0][2]))
         if progress is not None:
-            progress(Progress(len(curve), growth.rounds, curve[-1], max(curve)))
+            value, best = (curve[-1], max(curve)) if curve else (math.nan, math.nan)
+            progress(Progress(env.iteration + 1, growth.rounds, value, best))
 
-    booster = lightgbm.train(
-        dict(params),
-        data,
-        growth.rounds,
-        valid_sets=[watched],
-        valid_names=["validation"],
-        callbacks=[note, lightgbm.early_stopping(growth.patience, verbose=False)],
-    )
+    watch: dict[str, Any] = {"callbacks": [note]}
+    if validation is not None:
+        watched = lightgbm.Dataset(matrix[validation], targets[validation], reference=data)
+        stop = lightgbm.early_stopping(growth.patience, verbose=False)
+        watch = {"valid_sets": [watched], "valid_names": ["validation"], "callbacks": [note, stop]}
+    booster = lightgbm.train(dict(params), data, growth.rounds, **watch)
     trees = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
     body = booster.model_to_string(num_iteration=trees, importance_type="gain")
     return Fitted(str(body), int(trees), tuple(curve))
