@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from services.adapters.contracts import load_contract
 from services.cli import bench
-from services.cli.bench import audit, staleness, view
+from services.cli.bench import audit, labels, learning, staleness, view
 from services.cli.bench.measure import Latency, Throughput
 from services.cli.bench.memory import MemoryWatch
 from services.cli.bench.model import train_model
@@ -27,7 +28,10 @@ from services.cli.bench.run import PARTS, machine_facts, run_part
 from services.cli.bench.sides import FEATURE_REPO, own_environ
 from services.cli.bench.stack import Stack, as_it_is, own_stack, set_up
 from services.cli.bench.workload import DAY_MS, Workload, generate
+from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
+from services.core.batch import Batch
+from services.learn.compare import Pace
 from services.settings import load_settings
 
 
@@ -97,6 +101,11 @@ TINY = BenchPlan(
     path_events=3_000,
     recovery_events=3_000,
     recovery_cases=("checkpointed",),
+    join_events=3_000,
+    ledger_pending=20_000,
+    ledger_joins=5_000,
+    learner_examples=1_000,
+    learner_rounds=2,
 )
 
 
@@ -231,7 +240,7 @@ def test_scaling_and_keys_show_every_row() -> None:
 def test_the_long_form_is_longer_in_everything() -> None:
     plan = BenchPlan()
     longer = long_form(plan)
-    for name in ("paced_s", "limit_s", "path_events", "view_rows", "scaling_events", "keys_events"):
+    for name in ("paced_s", "limit_s", "path_events", "view_rows", "scaling_events", "keys_events", "ledger_pending"):
         assert getattr(longer, name) > getattr(plan, name)
     assert max(longer.keys) == 2_000_000
 
@@ -292,3 +301,58 @@ def test_both_writers_leave_the_same_rows(bench_stack: Stack) -> None:
     (declared,) = job.assembly.declaration.views
     assert view.wrong_reads(job, declared, view.made_up_rows(declared, 300, plan.seed)) == []
     assert view.wrong_reads(job, declared, view.made_up_rows(declared, 300, plan.seed + 1)) != []
+
+
+def test_a_learner_that_falls_behind_river_is_told_by_how_much() -> None:
+    assert learning.complaints(Pace(100.0, 110.0, 120.0, 85.0)) == []
+    (told,) = learning.complaints(Pace(100.0, 110.0, 120.0, 80.0))
+    assert "20% slower than River's own loop" in told
+    measured = Measured({**asdict(Pace(100.0, 110.0, 120.0, 85.0)), "features": 19, "model": "Scaler | Logistic"})
+    text = printed({"parts": {"learner": section("learner", measured)}})
+    for part in ("Scaler | Logistic", "+15.0%", "+22.7%", "+29.2%"):
+        assert part in text
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_labels_are_joined_and_learnt(bench_stack: Stack) -> None:
+    parts = {
+        name: run_part(name, TINY, bench_stack, lambda _step, _total: lambda _done: None)
+        for name in ("join", "ledger", "learner")
+    }
+    assert parts["join"]["wrong"] == parts["ledger"]["wrong"] == []
+    joined, ledger, learner = (parts[name]["figures"] for name in ("join", "ledger", "learner"))
+    assert (joined["events"], joined["doubled"], joined["complete"]) == (3_000, 0, True)
+    assert len(ledger["fill_rss_bytes"]) == 4 - 1
+    assert ledger["disk_bytes"] > 1_000_000
+    assert min(learner[name] for name in learning.BASELINES) > 100
+    assert "StandardScaler | LogisticRegression" in printed({"parts": parts})
+
+
+def test_a_wrong_example_is_told(bench_stack: Stack) -> None:
+    job = set_up(bench_stack, REPO, TINY.partitions)
+    scored, said = labels.scored_and_labels(job, 50, 1, lambda _step, _total: lambda _done: None)
+    made = scored.with_columns(
+        {
+            "event_id": np.array([str(each) for each in scored.columns["transaction_id"].tolist()], dtype=object),
+            "label": np.full(50, 0.0),
+            "label_known_at_ms": scored.columns["event_time_ms"],
+            "label_source": np.full(50, "bank", dtype=object),
+            "label_delay_s": np.full(50, 7),
+            "revision": np.full(50, 1),
+            "previous_label": np.zeros(50),
+            "previous_known_at_ms": np.zeros(50, dtype=np.int64),
+            "joined_at_ms": scored.columns["event_time_ms"],
+        }
+    )
+    values = RecordWriter(job.assembly.examples_schema).encode(made)
+    kept = dict(enumerate(values))
+    right = Batch(50, {**said.columns, "label": np.zeros(50)})
+    assert labels.wrong_examples(job, scored, right, kept) == []
+    (told,) = labels.wrong_examples(job, scored, Batch(50, {**said.columns, "label": np.ones(50)}), kept)
+    assert told.startswith("50 of 50 examples")
+    amounts = scored.columns["amount"].copy()
+    amounts[7] += 1
+    (told,) = labels.wrong_examples(job, scored.with_columns({"amount": amounts}), right, kept)
+    assert told.startswith("1 of 50 examples")
+    assert labels.wrong_examples(job, scored, right, {}) != []

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-_PARTS = ("one-stage", "path", "latency", "recovery", "view", "scaling", "keys")
+_PARTS = ("one-stage", "path", "latency", "recovery", "view", "scaling", "keys", "learner", "join", "ledger")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,9 @@ def bench(
     part: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(_PARTS)}; repeatable. Default: all of them.")
     ] = None,
-    long: Annotated[bool, typer.Option("--long", help="Larger backlogs, longer pacing, keys to two millions.")] = False,
+    long: Annotated[
+        bool, typer.Option("--long", help="Larger backlogs, longer pacing, 2 M keys, 10 M pending.")
+    ] = False,
     events: Annotated[int, typer.Option(min=10_000, help="one-stage: events of Millstream's backlog.")] = 400_000,
     faust_events: Annotated[int, typer.Option(min=1_000, help="one-stage: how many stock Faust gets.")] = 40_000,
     rate: Annotated[list[int] | None, typer.Option(help="Events/s of the paced parts; default: 1000, 5000.")] = None,
@@ -46,7 +48,7 @@ def bench(
         float, typer.Option(help="one-stage: exit 1 unless Faust takes this many times our CPU time per event.")
     ] = 0.0,
 ) -> None:
-    """Measure throughput, latency, recovery, memory, the online view and scaling, on a broker and Valkey of its own.
+    """Measure throughput, latency, recovery, memory, the online view, scaling and labels, on servers of its own.
 
     All parts take about eight minutes, --part one-stage (the regression guard, with --at-least-cpu) about two.
 

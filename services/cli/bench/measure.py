@@ -264,23 +264,29 @@ def publish_backlog(
     at_once : bool
         In one transaction: a ``read_committed`` reader sees nothing of them, then all.
     """
+    publish_topics(kafka, {topic: (workload.keys[start:end], workload.values[start:end])}, progress, at_once)
+
+
+def publish_topics(
+    kafka: Mapping[str, str],
+    topics: Mapping[str, tuple[list[bytes], list[bytes]]],
+    progress: Progress,
+    at_once: bool = False,
+) -> None:
+    """Publish keys and values of several topics, one after the other; ``at_once`` as of `publish_backlog`."""
     transaction = {"transactional.id": "bench-backlog", "transaction.timeout.ms": "600000"} if at_once else {}
     producer = open_producer({**kafka, **_PLAIN, **transaction})
     if at_once:
         producer.init_transactions(_TRANSACTION_S)
         producer.begin_transaction()
-    deliveries = Deliveries()
-    for at in range(start, end, _CHUNK):
-        upto = min(at + _CHUNK, end)
-        publish(
-            producer,
-            topic,
-            workload.keys[at:upto],
-            workload.values[at:upto],
-            deliveries=deliveries,
-            tags=range(at, upto),
-        )
-        progress(upto - start)
+    deliveries, sent = Deliveries(), 0
+    for topic, (keys, values) in topics.items():
+        for at in range(0, len(keys), _CHUNK):
+            some = keys[at : at + _CHUNK]
+            tags = range(sent, sent + len(some))
+            publish(producer, topic, some, values[at : at + _CHUNK], deliveries=deliveries, tags=tags)
+            sent += len(some)
+            progress(sent)
     drain(producer, deliveries)
     if at_once:
         producer.commit_transaction(_TRANSACTION_S)

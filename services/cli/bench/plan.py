@@ -46,6 +46,12 @@ class BenchPlan:
         scaling: how many share ``scaling_partitions``.
     keys : sequence of int
         keys: how many customers.
+    join_events : int
+        join: predictions, each with a label.
+    ledger_pending, ledger_joins : int
+        ledger: predictions held, and labels of random ones that come while they are.
+    learner_examples, learner_rounds : int
+        learner: examples each side learns, and how often.
     """
 
     events: int = 400_000
@@ -70,10 +76,15 @@ class BenchPlan:
     workers: Sequence[int] = (1, 2, 4)
     keys_events: int = 200_000
     keys: Sequence[int] = (10_000, 100_000)
+    join_events: int = 200_000
+    ledger_pending: int = 1_000_000
+    ledger_joins: int = 200_000
+    learner_examples: int = 20_000
+    learner_rounds: int = 7
 
 
 def long_form(plan: BenchPlan) -> BenchPlan:
-    """Return the plan with larger backlogs, longer paced parts and keys up to two millions."""
+    """Return the plan with larger backlogs, longer paced parts, more keys and more pending predictions."""
     return replace(
         plan,
         paced_s=max(plan.paced_s, 30.0),
@@ -84,6 +95,7 @@ def long_form(plan: BenchPlan) -> BenchPlan:
         scaling_events=600_000,
         keys_events=600_000,
         keys=(10_000, 100_000, 500_000, 2_000_000),
+        ledger_pending=10_000_000,
     )
 
 

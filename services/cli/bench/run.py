@@ -11,6 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from services.cli.bench.labels import (
+    join_method,
+    join_tables,
+    ledger_method,
+    ledger_tables,
+    measure_join,
+    measure_ledger,
+)
+from services.cli.bench.learning import learner_method, learner_tables, measure_learner
 from services.cli.bench.one_stage import measure_one_stage, one_stage_method, one_stage_tables
 from services.cli.bench.path import (
     latency_method,
@@ -35,7 +44,18 @@ from services.cli.bench.stack import Stack, own_stack
 from services.cli.bench.view import measure_view, view_method, view_tables
 from services.settings import PREFIX
 
-LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "feast", "lightgbm", "numba", "numpy", "redis")
+LIBRARIES = (
+    "faust-streaming",
+    "aiokafka",
+    "confluent-kafka",
+    "feast",
+    "lightgbm",
+    "numba",
+    "numpy",
+    "redis",
+    "river",
+    "rocksdict",
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,9 @@ PARTS: Mapping[str, Part] = {
     "view": Part("The online view in Redis", measure_view, view_method, view_tables),
     "scaling": Part("More workers", measure_scaling, scaling_method, scaling_tables),
     "keys": Part("More keys", measure_keys, keys_method, keys_tables),
+    "learner": Part("The learner against River", measure_learner, learner_method, learner_tables),
+    "join": Part("Labels meet predictions", measure_join, join_method, join_tables),
+    "ledger": Part("Predictions pending", measure_ledger, ledger_method, ledger_tables),
 }
 
 
