@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from river import datasets, ensemble, evaluate, forest, linear_model, metrics, naive_bayes, optim, preprocessing, stream
 from river import tree as trees
+from river.datasets import synth
 
 from services.adapters.river_pipelines import declare
 from services.core.batch import Batch
@@ -30,6 +31,12 @@ class SkyOrNot:
 
     def __iter__(self) -> Any:
         return ((x, y == "sky") for x, y in datasets.ImageSegments())
+
+
+def drifting(before: Any, after: Any, seed: int, width: int) -> Any:
+    """Return a thousand events of River's generator of concept drift."""
+    generator = synth.ConceptDriftStream(stream=before, drift_stream=after, seed=seed, position=500, width=width)
+    return list(generator.take(1000))
 
 
 def columns(dataset: Any) -> tuple[Batch, tuple[str, ...]]:
@@ -92,6 +99,57 @@ def named(dataset: Any) -> Any:
             datasets.Bananas,
             metrics.Accuracy,
             "Accuracy: 84.05%",
+        ),
+        (
+            lambda: preprocessing.StandardScaler() | linear_model.ALMAClassifier(),
+            datasets.Phishing,
+            metrics.Accuracy,
+            "Accuracy: 82.56%",
+        ),
+        (
+            lambda: ensemble.ADWINBoostingClassifier(logistic(), n_models=3, seed=42),
+            datasets.Phishing,
+            metrics.F1,
+            "F1: 87.61%",
+        ),
+        (
+            lambda: ensemble.ADWINBaggingClassifier(logistic(), n_models=3, seed=42),
+            datasets.Phishing,
+            metrics.F1,
+            "F1: 87.65%",
+        ),
+        (
+            lambda: trees.HoeffdingAdaptiveTreeClassifier(
+                grace_period=100, delta=1e-5, leaf_prediction="nb", nb_threshold=10, seed=0
+            ),
+            lambda: drifting(synth.SEA(seed=42, variant=0), synth.SEA(seed=42, variant=1), 1, 50),
+            metrics.Accuracy,
+            "Accuracy: 91.49%",
+        ),
+        (
+            lambda: trees.HoeffdingTreeClassifier(
+                grace_period=100, delta=1e-5, nominal_attributes=["elevel", "car", "zipcode"]
+            ),
+            lambda: list(synth.Agrawal(classification_function=0, seed=42).take(1000)),
+            metrics.Accuracy,
+            "Accuracy: 84.58%",
+        ),
+        (
+            lambda: trees.ExtremelyFastDecisionTreeClassifier(
+                grace_period=100,
+                delta=1e-5,
+                nominal_attributes=["elevel", "car", "zipcode"],
+                min_samples_reevaluate=100,
+            ),
+            lambda: list(synth.Agrawal(classification_function=0, seed=42).take(1000)),
+            metrics.Accuracy,
+            "Accuracy: 87.29%",
+        ),
+        (
+            lambda: forest.ARFClassifier(seed=8, leaf_prediction="mc"),
+            lambda: drifting(None, None, 42, 40),
+            metrics.Accuracy,
+            "Accuracy: 67.97%",
         ),
         (lambda: forest.ARFClassifier(n_models=3, seed=8), datasets.Phishing, metrics.ROCAUC, None),
         (lambda: trees.HoeffdingAdaptiveTreeClassifier(seed=1), datasets.Bananas, metrics.LogLoss, None),
