@@ -104,7 +104,9 @@ class Cluster:
             for name, megabytes in (("kafka", 6_000), ("valkey", 512), ("state/workers", 256)):
                 small_disk.mount(self.directory / name, megabytes)
         command = [sys.executable, "-m", "services.cli.chaos.link", str(self.ports[0]), str(self.ports[2])]
-        self._link = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._link = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         assert self._link.stdout is not None
         links = json.loads(self._link.stdout.readline())
         (self.directory / "links.json").write_text(json.dumps(links))

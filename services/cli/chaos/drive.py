@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +19,34 @@ from services.cli.bench.sides import own_environ
 from services.cli.chaos.nemesis import Deed
 from services.cli.chaos.report import deed_line, print_verdict
 from services.cli.chaos.run import ChaosPlan, ChaosRun, Verdict
+
+
+class Interrupt:
+    """Turns the first Ctrl-C into an end of faults, so that an hour's work is still checked; the second one ends all.
+
+    Between faults only: one that is cut short would leave behind what it broke.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._asked = False
+        main = threading.current_thread() is threading.main_thread()
+        self._before = signal.signal(signal.SIGINT, self._ask) if main else None
+
+    def _ask(self, _number: int, _frame: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._console.print("no more faults after this one, then the checks; Ctrl-C again leaves at once")
+
+    def until(self, names: Iterable[str]) -> Iterable[str]:
+        """Yield names until somebody interrupts."""
+        return itertools.takewhile(lambda _name: not self._asked, names)
+
+    def close(self) -> None:
+        """Let Ctrl-C do what it did before."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
 
 def drive(
@@ -53,12 +85,15 @@ def drive(
     kept, own = dict(os.environ), own_environ()
     os.environ.clear()
     os.environ.update(own)
+    interrupted = Interrupt(console)
     try:
+        plan = replace(plan, names=interrupted.until(plan.names))
         verdict = ChaosRun(plan, directory, partial(console.print, highlight=False), watch, after).execute(done)
     except BaseException:
         console.print(f"logs and data are in {directory}", highlight=False)
         raise
     finally:
+        interrupted.close()
         os.environ.clear()
         os.environ.update(kept)
     print_verdict(verdict, console)

@@ -230,7 +230,8 @@ class ChaosRun:
             if time.monotonic() > deadline:
                 ended = self.cluster.exits[-3:]
                 tails = "\n".join(f"--- {each.worker} left with {each.code}\n{each.tail}" for each in ended)
-                raise Stop(f"{failed} within {_SETTLE_S:.0f} s\n{tails}")
+                lags = self._lags(time.monotonic() - 3)
+                raise Stop(f"{failed} within {_SETTLE_S:.0f} s; lags {lags}, inf if not to be had for 3 s\n{tails}")
             time.sleep(0.2)
 
     def _check(self) -> None:
