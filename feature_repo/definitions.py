@@ -64,8 +64,41 @@ def activity(view: str, entity: Entity) -> StreamFeatureView:
     )
 
 
+def risk(view: str, entity: Entity) -> StreamFeatureView:
+    """Return how many labels became known of an entity's payments, and what share is fraud, over a day, week and month.
+
+    The topic `examples` is what the engine makes of labels: an event, and the label that became known of it. Windows
+    go by when it did, so with labels 7 days late they reach over payments that are 7 to 37 days old.
+    """
+    aggregations, schema = [], []
+    for days in (1, 7, 30):
+        for function, what, dtype in (("count", "count_labels", Int64), ("mean", "fraud_share", Float64)):
+            name = f"{entity.name}_{what}_{days}d"
+            window = timedelta(days=days)
+            aggregations.append(Aggregation(column="label", function=function, time_window=window, name=name))
+            schema.append(Field(name=name, dtype=dtype))
+    return StreamFeatureView(
+        name=view,
+        entities=[entity],
+        ttl=timedelta(days=60),
+        source=KafkaSource(
+            name=f"{view}_labels",
+            topic="examples",
+            timestamp_field="label_known_at_ms",
+            message_format=AvroFormat(""),
+            batch_source=served(view),
+        ),
+        aggregations=aggregations,
+        timestamp_field="label_known_at_ms",
+        schema=schema,
+        online=True,
+        owner=OWNER,
+    )
+
+
 customer_activity = activity("customer_activity", customer)
 terminal_activity = activity("terminal_activity", terminal)
+terminal_risk = risk("terminal_risk", terminal)
 
 transaction = RequestSource(
     name="transaction",
@@ -96,7 +129,7 @@ def transaction_context(inputs: dict) -> dict:
 
 fraud = FeatureService(
     name="fraud",
-    features=[transaction_context, customer_activity, terminal_activity],
+    features=[transaction_context, customer_activity, terminal_activity, terminal_risk],
     tags={
         # Answers until the first model is promoted, and whenever a model fails.
         "baseline": "CASE WHEN amount > 220 THEN 1.0 ELSE 0.0 END",
@@ -107,4 +140,4 @@ fraud = FeatureService(
     owner=OWNER,
 )
 
-__all__ = ["customer_activity", "fraud", "terminal_activity", "transaction_context"]
+__all__ = ["customer_activity", "fraud", "terminal_activity", "terminal_risk", "transaction_context"]

@@ -7,6 +7,7 @@ next hop, so the score sees every entity's features, the current event included,
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,9 @@ MODELS = "models"
 SCHEMAS = "schemas"
 LABELS = "labels"
 EXAMPLES = "examples"
+LABEL = "label"
+LABEL_TIME = "label_known_at_ms"
+REVISION = "revision"
 JOIN = "join"
 JOIN_CHANGELOG = "join.changelog"
 LEARN = "learn"
@@ -47,6 +51,31 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelPlan:
+    """The second input of a stage whose entity has label-derived features.
+
+    Only what the windows need is re-keyed, not the whole example: it is a small part of it, and this way what a stage
+    reads does not follow from the features that it, or a later one, writes.
+
+    Parameters
+    ----------
+    input : str
+        Topic of the examples, keyed by the entity.
+    key_column : str
+        The entity's column, whose text is the key.
+    schema : Schema
+        Of its records: event id, entity key, event columns, `LABEL`, `LABEL_TIME`, `REVISION`.
+    views : tuple of View
+        The entity's views over labels.
+    """
+
+    input: str
+    key_column: str
+    schema: Schema
+    views: tuple[View, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StagePlan:
     """One stage: what it reads, the entity whose windows it keeps, and what it writes.
 
@@ -61,9 +90,11 @@ class StagePlan:
     join_key, key_column, source_key : str
         The entity's column; the column whose text keys the output; the one that keys the event topic.
     views : tuple of View
-        All views of the entity.
+        All views of the entity over events.
     first, last : bool
         The first validates against the contract, the last scores.
+    labels : LabelPlan or None
+        What label-derived features need; None where there are none.
     """
 
     name: str
@@ -77,6 +108,12 @@ class StagePlan:
     views: tuple[View, ...]
     first: bool
     last: bool
+    labels: LabelPlan | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All topics the stage reads; the first one's partitions are shared out, the others' follow."""
+        return (self.input,) if self.labels is None else (self.input, self.labels.input)
 
     @property
     def changelog(self) -> str:
@@ -96,6 +133,11 @@ class Topology:
     project: str
     stages: tuple[StagePlan, ...]
     topics: tuple[Topic, ...]
+
+    @property
+    def label_derived(self) -> bool:
+        """Whether any feature is made of labels."""
+        return any(stage.labels is not None for stage in self.stages)
 
     @property
     def joins(self) -> bool:
@@ -135,7 +177,7 @@ def feature_field(column: str, dtype: FeatureType) -> Field:
     return Field(column, kinds[dtype], nullable=True, default=None)
 
 
-def derive(declaration: Declaration, contract: Contract, envelope: Contract) -> Topology:
+def derive(declaration: Declaration, contract: Contract, envelope: Contract, examples: Contract) -> Topology:
     """Derive stages and topics.
 
     Parameters
@@ -146,15 +188,20 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract) -> 
         Of ``declaration.topic``.
     envelope : Contract
         ``schemas/scored.avsc``: the fields of `SCORED` besides the event's and the features'.
+    examples : Contract
+        ``schemas/examples.avsc``: the fields of `EXAMPLES` besides those of `SCORED`.
 
     Raises
     ------
     Misconfigured
-        If no entity is keyed like the event topic, so that the first stage would see a key in several partitions.
+        If no entity is keyed like the event topic, so that the first stage would see a key in several partitions; or
+        an entity has views of labels and none of events.
     """
     entities: dict[str, list[View]] = {}
     for view in declaration.views:
-        entities.setdefault(view.entity, []).append(view)
+        if not view.of_labels:
+            entities.setdefault(view.entity, []).append(view)
+    labels = _label_plans(declaration, contract, examples, entities)
     ordered = sorted(entities.items(), key=lambda item: item[1][0].join_key != contract.key)
     if not ordered or ordered[0][1][0].join_key != contract.key:
         joined = ", ".join(sorted({view.join_key for view in declaration.views})) or "none"
@@ -174,9 +221,10 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract) -> 
     for position, (entity, views) in enumerate(ordered):
         last = position == len(ordered) - 1
         carried.append(Field(f"{entity}__feature_time_us", "long", nullable=True, default=None))
+        label_plan = labels.get(entity)
         carried += [
             feature_field(column, aggregate.dtype)
-            for view in views
+            for view in (*views, *(label_plan.views if label_plan else ()))
             for column, aggregate in zip(view.columns, view.aggregates, strict=True)
         ]
         if last:
@@ -205,10 +253,39 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract) -> 
                 views=tuple(views),
                 first=position == 0,
                 last=last,
+                labels=label_plan,
             )
         )
         incoming, topic = outgoing, output
     return Topology(declaration.project, tuple(stages), _topics(declaration, contract, stages))
+
+
+def _label_plans(
+    declaration: Declaration, contract: Contract, examples: Contract, entities: Mapping[str, object]
+) -> dict[str, LabelPlan]:
+    """Return what each entity with views of labels needs, by entity."""
+    found: dict[str, list[View]] = {}
+    for view in declaration.views:
+        if view.of_labels:
+            found.setdefault(view.entity, []).append(view)
+    plans = {}
+    for entity, views in found.items():
+        if entity not in entities:
+            raise Misconfigured(
+                f"stream feature view {views[0].name!r} aggregates labels by {entity!r}, which no stream feature view "
+                f"aggregates events by; declare one, such as a count, on {declaration.topic!r}"
+            )
+        if declaration.topic == LABELS:
+            raise Misconfigured(f"stream feature view {views[0].name!r} needs labels joined, but they are the events")
+        wanted = {contract.event_id, views[0].join_key, *(each.column for view in views for each in view.aggregates)}
+        fields = [field for field in contract.schema.fields if field.name in wanted]
+        fields += [examples.schema[name] for name in (LABEL, LABEL_TIME, REVISION)]
+        if len({field.name for field in fields}) < len(fields):
+            raise Misconfigured(f"events have a field of their own called {LABEL!r}; examples need that name")
+        topic = f"{EXAMPLES}.{entity}"
+        schema = Schema(f"{declaration.project}.{topic.replace('.', '_').replace('-', '_')}", tuple(fields))
+        plans[entity] = LabelPlan(topic, views[0].join_key, schema, tuple(views))
+    return plans
 
 
 def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan]) -> tuple[Topic, ...]:
@@ -220,6 +297,9 @@ def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan
     for stage, following in itertools.pairwise(stages):
         topics.append(Topic(stage.output, stage.key_column, stage.name, (following.name,)))
     topics += [Topic(stage.changelog, stage.join_key, stage.name, (stage.name,), "compact") for stage in stages]
+    topics += [
+        Topic(stage.labels.input, stage.labels.key_column, JOIN, (stage.name,)) for stage in stages if stage.labels
+    ]
     last = names[-1]
     if {JOIN, LEARN} & set(names):
         raise Misconfigured(f"no entity may be called {JOIN!r} or {LEARN!r}: the stages of the label loop are")

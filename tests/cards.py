@@ -44,7 +44,7 @@ def declaration(*views: View) -> Declaration:
 
 def topology(*views: View) -> Topology:
     """Return the topology of these views."""
-    return derive(declaration(*views), TRANSACTIONS, CONTRACTS["scored"])
+    return derive(declaration(*views), TRANSACTIONS, CONTRACTS["scored"], CONTRACTS["examples"])
 
 
 def first_stage(*views: View, max_bytes: int = 100_000) -> Stage:

@@ -16,6 +16,7 @@ from services.core.declaration import (
     View,
 )
 from services.errors import Misconfigured
+from services.topology import EXAMPLES, LABEL_TIME
 
 _TYPES: dict[str, FeatureType] = {
     "Int64": "int64",
@@ -66,16 +67,28 @@ def stream_view(view: Any, entities: dict[str, Any]) -> View:
     left = set(fields) - {aggregate.feature for aggregate in aggregates}
     if left:
         raise Misconfigured(f"{owner}: no aggregation gives the feature(s) {', '.join(sorted(left))}")
-    lateness = source.kafka_options.watermark_delay_threshold
+    topic, lateness = source.kafka_options.topic, source.kafka_options.watermark_delay_threshold
+    of_labels = topic == EXAMPLES
+    if of_labels and source.timestamp_field != LABEL_TIME:
+        raise Misconfigured(
+            f"{owner} takes its time from {source.timestamp_field!r}; labels count from when they became known, "
+            f"so its source needs timestamp_field={LABEL_TIME!r}"
+        )
+    if of_labels and lateness:
+        raise Misconfigured(
+            f"{owner} has a watermark_delay_threshold; a label is never too late for its windows, so leave it out "
+            "(MILLSTREAM_LABEL_HORIZON_DAYS says how long after its event a label counts)"
+        )
     return View(
         view.name,
         view.entities[0],
         join_key,
         key_type,
-        source.kafka_options.topic,
+        topic,
         source.timestamp_field,
         round(lateness.total_seconds() * 1000) if lateness is not None else 0,
         aggregates,
+        of_labels,
     )
 
 

@@ -20,6 +20,7 @@ from services.core.contracts import Contract
 from services.core.declaration import Declaration
 from services.errors import Misconfigured
 from services.settings import PREFIX, Settings
+from services.topology import LABEL
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -128,10 +129,10 @@ def load_declaration(settings: Settings) -> Declaration:
             for thing in objects
             if isinstance(thing, FeatureView) and not isinstance(thing, StreamFeatureView) and thing.name in wanted
         ]
-        topics = {view.topic for view in views}
+        topics = {view.topic for view in views if not view.of_labels}
         if len(topics) != 1:
             names = ", ".join(sorted(topics)) or "no StreamFeatureView"
-            raise Misconfigured(f"stream feature views must read one topic; found: {names}")
+            raise Misconfigured(f"stream feature views of events must read one topic; found: {names}")
         service = feature_service(services[0])
     known = {column for view in views for column in view.columns}
     known |= {f"{each.name}__{name}" for each in on_demand for name, _ in each.outputs}
@@ -163,14 +164,17 @@ def check_columns(declaration: Declaration, contract: Contract) -> None:
     for view in declaration.views:
         owner = f"stream feature view {view.name!r}"
         need(owner, view.join_key, ("int", "long") if view.key_type == "int64" else ("string", "enum"))
+        numbers = ("int", "long", "float", "double", "boolean")
+        for aggregate in view.aggregates:
+            if not (view.of_labels and aggregate.column == LABEL):
+                need(owner, aggregate.column, None if aggregate.function in _OVER_ANYTHING else numbers)
+        if view.of_labels:
+            continue
         need(owner, view.timestamp_column, ("long",))
         if view.timestamp_column != contract.event_time:
             raise Misconfigured(
                 f"{owner} takes its time from {view.timestamp_column!r}; the contract says {contract.event_time!r}"
             )
-        for aggregate in view.aggregates:
-            numbers = ("int", "long", "float", "double", "boolean")
-            need(owner, aggregate.column, None if aggregate.function in _OVER_ANYTHING else numbers)
     provided = {column for view in declaration.views for column in view.columns}
     for each in declaration.on_demand:
         for column in each.inputs:

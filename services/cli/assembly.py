@@ -26,7 +26,7 @@ from services.errors import Misconfigured
 from services.featurize.step import Featurize
 from services.join.contract import examples_schema
 from services.join.stage import JoinStage
-from services.join.step import Join
+from services.join.step import Join, Rekeyed
 from services.learn.stage import LearnStage
 from services.ports import LedgerStore
 from services.score.step import Carried, Score
@@ -55,7 +55,8 @@ class Assembly:
     def schemas(self) -> list[Schema]:
         """Every schema known without asking anybody."""
         derived = [stage.output_schema for stage in self.topology.stages]
-        return [*(contract.schema for contract in self.contracts.values()), *derived, self.examples_schema]
+        labels = [stage.labels.schema for stage in self.topology.stages if stage.labels is not None]
+        return [*(contract.schema for contract in self.contracts.values()), *derived, self.examples_schema, *labels]
 
     @property
     def examples_schema(self) -> Schema:
@@ -66,24 +67,12 @@ class Assembly:
         """Return a resolver of the schemas known without asking anybody."""
         return SchemaResolver(self.schemas, None, None)
 
-    def sample(self, plan: StagePlan) -> Records:
-        """Return two made-up records of a stage's input, to compile kernels on before real ones come."""
-        made: dict[str, Array] = {}
-        for field in plan.input_schema.fields:
-            if field.kind in {"int", "long"}:
-                made[field.name] = np.array([1, 2])
-            elif field.kind in {"float", "double"}:
-                made[field.name] = np.array([1.0, 2.0])
-            elif field.kind == "boolean":
-                made[field.name] = np.array([False, True])
-            else:
-                made[field.name] = np.array(
-                    [b"" if field.kind == "bytes" else field.symbols[0] if field.symbols else "a"] * 2, dtype=object
-                )
-        keys = as_text(made[self.contract.key if plan.first else plan.join_key])
-        two = np.array([-1, -1])
-        values = RecordWriter(plan.input_schema).encode(Batch(2, made))
-        return Records(plan.input, two, np.array([0, 1]), np.array([1, 2]), keys, values)
+    def samples(self, plan: StagePlan) -> list[Records]:
+        """Return two made-up records of each of a stage's inputs, to compile kernels on before real ones come."""
+        found = [_sample(plan.input, plan.input_schema, self.contract.key if plan.first else plan.join_key)]
+        if plan.labels is not None:
+            found.append(_sample(plan.labels.input, plan.labels.schema, plan.labels.key_column))
+        return found
 
     def stage(
         self,
@@ -99,8 +88,14 @@ class Assembly:
         most_bytes = settings.max_record_bytes if plan.first else BIG_RECORD_BYTES
         validate = Validate(RecordReader(plan.input_schema, resolve), most_bytes, contract if plan.first else None)
         featurize = Featurize(
-            plan.views, contract.event_id, contract.event_time, plan.feature_time_column, settings.late_policy
+            plan.views,
+            contract.event_id,
+            contract.event_time,
+            plan.feature_time_column,
+            settings.late_policy,
+            plan.labels,
         )
+        labels = Validate(RecordReader(plan.labels.schema, resolve), BIG_RECORD_BYTES) if plan.labels else None
         score = Score(self.declaration.service, self.declaration.on_demand, carried) if plan.last else None
         return Stage(
             plan,
@@ -111,6 +106,7 @@ class Assembly:
             writer(PREDICTIONS, self.contracts[PREDICTIONS].schema) if plan.last else None,
             writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
             largest_letter_bytes,
+            labels,
         )
 
     def join_stage(
@@ -136,6 +132,11 @@ class Assembly:
         labels = self.contracts[LABELS]
         reader = RecordReader(scored, resolve)
         examples = writer(EXAMPLES, self.examples_schema)
+        rekeyed = [
+            Rekeyed(stage.labels.input, stage.labels.key_column, writer(stage.labels.input, stage.labels.schema))
+            for stage in self.topology.stages
+            if stage.labels is not None
+        ]
         event_id, event_time = self.contract.event_id, self.contract.event_time
         return JoinStage(
             {
@@ -143,7 +144,7 @@ class Assembly:
                 LABELS: Validate(RecordReader(labels.schema, resolve), settings.max_record_bytes, labels),
             },
             open_store,
-            lambda store: Join(store, policy, reader, examples, event_id, event_time),
+            lambda store: Join(store, policy, reader, examples, event_id, event_time, rekeyed),
             writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
             largest_letter_bytes,
             event_time,
@@ -183,5 +184,22 @@ def assemble(settings: Settings) -> Assembly:
     contracts = load_all(settings)
     contract = load_contract(settings, declaration.topic)
     check_columns(declaration, contract)
-    topology = derive(declaration, contract, contracts[SCORED])
+    topology = derive(declaration, contract, contracts[SCORED], contracts[EXAMPLES])
     return Assembly(settings, declaration, contract, contracts, topology)
+
+
+def _sample(topic: str, schema: Schema, key: str) -> Records:
+    made: dict[str, Array] = {}
+    for field in schema.fields:
+        if field.kind in {"int", "long"}:
+            made[field.name] = np.array([1, 2])
+        elif field.kind in {"float", "double"}:
+            made[field.name] = np.array([1.0, 2.0])
+        elif field.kind == "boolean":
+            made[field.name] = np.array([False, True])
+        else:
+            made[field.name] = np.array(
+                [b"" if field.kind == "bytes" else field.symbols[0] if field.symbols else "a"] * 2, dtype=object
+            )
+    values = RecordWriter(schema).encode(Batch(2, made))
+    return Records(topic, np.array([-1, -1]), np.array([0, 1]), np.array([1, 2]), as_text(made[key]), values)

@@ -166,7 +166,7 @@ def _online(assembly: Assembly, store: FeatureStore, served: Batch, found: Parit
         rows = _newest_rows(view, served)
         times_us = served.columns[f"{view.entity}__feature_time_us"][rows]
         # A row's time is a little after its event's where another came first; by a millisecond only if that was newer.
-        in_order = times_us // 1000 == served.columns[view.timestamp_column][rows]
+        in_order = times_us // 1000 == served.columns[assembly.contract.event_time][rows]
         found.disordered += int(np.count_nonzero(~in_order))
         latest = served.take(rows[in_order])
         given, given_us = _read_online(store, view, latest)

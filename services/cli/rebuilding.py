@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from services.adapters.endpoints import resolve
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.adapters.topics import require_topics
 from services.adapters.view_writer import open_online_view
 from services.cli.assembly import Assembly
-from services.ports import OnlineView
+from services.ports import OnlineView, ViewRows
 from services.topology import StagePlan
 from services.transport.kafka_reader import KafkaReader
 from services.transport.log import LogReader
@@ -44,9 +44,11 @@ def rebuild_view(assembly: Assembly, on_progress: Callable[[str, int, int], None
         for plan in stages:
             reader = KafkaReader(endpoints.kafka, f"{assembly.topology.project}.{plan.name}")
             try:
-                for partition, committed in reader.committed(plan.input, range(partitions)).items():
+                found = {topic: reader.committed(topic, range(partitions)) for topic in plan.inputs}
+                for partition in range(partitions):
+                    committed = {topic: offsets[partition] for topic, offsets in found.items()}
                     # A group that never committed has no state, although events may wait for it.
-                    if committed is not None:
+                    if committed[plan.input] is not None:
                         applied += rebuild_partition(assembly, plan, resolver, reader, partition, committed, view)
                     done += 1
                     on_progress(f"{plan.name}[{partition}]", done, partitions * len(stages))
@@ -63,15 +65,18 @@ def rebuild_partition(
     resolver: SchemaResolver,
     reader: LogReader,
     partition: int,
-    committed: int,
+    committed: Mapping[str, int | None],
     view: OnlineView,
 ) -> int:
     """Recover one partition of one stage and write its rows; return how many were newer than what was stored."""
     stage = assembly.stage(plan, resolver)
     recover(stage, reader, partition, committed, lambda _words: None)
-    store = stage.featurize.stores[partition]
-    slots = store.all_slots()
     return sum(
-        view.write(list(stage.featurize.online(store, slots[first : first + _ROWS_PER_WRITE])))
-        for first in range(0, len(slots), _ROWS_PER_WRITE)
+        view.write([_taken(rows, slice(first, first + _ROWS_PER_WRITE))])
+        for rows in stage.online(partition)
+        for first in range(0, len(rows.feature_time_us), _ROWS_PER_WRITE)
     )
+
+
+def _taken(rows: ViewRows, which: slice) -> ViewRows:
+    return ViewRows(rows.view, rows.keys[which], rows.features[which], rows.feature_time_us[which])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from services.cli.screen import progress
+from services.errors import Misconfigured
 from services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
     from services.cli.assembly import Assembly
+    from services.cli.late_labels import Labels
     from services.core.batch import Batch
     from services.score.scorer import Champion
 
@@ -48,22 +55,34 @@ def day_ms(text: str) -> int:
 
 
 def events_of(
-    assembly: Assembly, path: Path, mapping: dict[str, str], start_ms: int | None = None, end_ms: int | None = None
-) -> Iterator[tuple[Batch, int]]:
-    """Yield the file's events in file order, with how many rows could not be read as events.
+    assembly: Assembly,
+    path: Path,
+    mapping: dict[str, str],
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    late: Late | None = None,
+) -> Iterator[tuple[Batch, Labels | None, int]]:
+    """Yield the file's events in file order, their labels, and how many rows could not be read as events.
 
     Rows outside [start_ms, end_ms) of event time are passed over.
+
+    Raises
+    ------
+    Misconfigured
+        The file has no such label column, or it holds something else than 0, 1, true, false and null.
     """
     import numpy as np
 
     from services.adapters.ingest import columns_for
     from services.adapters.tabular import open_table
+    from services.cli.late_labels import Labels
     from services.core.avro.convert import to_batch
 
     table = open_table(path)
     contract = assembly.contract
     columns = columns_for(table, contract, mapping)
-    for chunk in table.chunks(list(columns.values())):
+    wanted = list(columns.values()) + ([late.column] if late is not None else [])
+    for chunk in table.chunks(list(dict.fromkeys(wanted))):
         batch, rejections = to_batch(contract.schema.fields, columns, chunk.frame)
         times_ms = batch.columns[contract.event_time]
         good = np.ones(batch.length, dtype=np.bool_)
@@ -73,7 +92,67 @@ def events_of(
             good &= times_ms >= start_ms
         if end_ms is not None:
             good &= times_ms < end_ms
-        yield (batch if good.all() else batch.take(good)), len(bad)
+        labels = None
+        if late is not None:
+            label = label_values(chunk.frame, late.column)
+            labels = Labels.after(label, times_ms, late.delay_ms).take(np.flatnonzero(good))
+        yield (batch if good.all() else batch.take(good)), labels, len(bad)
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Where the labels of a file of events are, and how long after its event each became known."""
+
+    column: str
+    delay_ms: int
+
+
+def label_values(frame: pl.DataFrame, column: str) -> NDArray[np.float64]:
+    """Return a column of labels as 0, 1 and NaN, shape (rows,).
+
+    Raises
+    ------
+    Misconfigured
+        It holds something else.
+    """
+    import polars as pl
+
+    labels = frame[column].cast(pl.Float64, strict=False)
+    if labels.null_count() > frame[column].null_count() or not labels.drop_nulls().is_in([0.0, 1.0]).all():
+        raise Misconfigured(f"column {column!r} holds other things than 0, 1, true, false and null, so it is no label")
+    return labels.fill_null(float("nan")).to_numpy()
+
+
+def late_labels(assembly: Assembly, path: Path, column: str | None, delay: str) -> Late | None:
+    """Return where a replay finds labels; None where no feature is made of labels or none are wanted.
+
+    Parameters
+    ----------
+    column : str or None
+        None stands for the service's tag ``label``; ``none`` for no labels.
+    delay : str
+        As ``7d``.
+
+    Raises
+    ------
+    Misconfigured
+        Features are made of labels and the file has none.
+    """
+    from services.adapters.tabular import open_table
+    from services.cli.train import DEFAULT_LABEL, duration_ms
+
+    if not assembly.topology.label_derived or column == "none":
+        return None
+    wanted = column or assembly.declaration.service.tags.get("label", DEFAULT_LABEL)
+    present = open_table(path).columns
+    if wanted not in present:
+        views = ", ".join(view.name for view in assembly.declaration.views if view.of_labels)
+        raise Misconfigured(
+            f"{path} has no column {wanted!r}, and features of {views} are made of labels. Name the column with "
+            f"--label-column (there are: {', '.join(present)}), or replay as if nothing became known with "
+            "--label-column none"
+        )
+    return Late(wanted, duration_ms(delay))
 
 
 def replay(
@@ -83,6 +162,10 @@ def replay(
     end: Annotated[str | None, typer.Option("--to", help="Event time to stop before (ISO, UTC).")] = None,
     model: Annotated[str, typer.Option(help="champion, a version number, or none (the declared rule).")] = "champion",
     mapping: Annotated[list[str] | None, typer.Option("--map", help="COLUMN=FIELD, if names differ.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label-column", help="For features made of labels; none: as if nothing was known.")
+    ] = None,
+    label_delay: Annotated[str, typer.Option(help="How long after an event its label is known.")] = "7d",
 ) -> None:
     """Replay history through the very stages that run live; write features, scores and dead letters."""
     from services.cli.assembly import assemble
@@ -100,6 +183,7 @@ def replay(
         end_ms=day_ms(end) if end else None,
         champion=model,
         mapping=pairs,
+        late=late_labels(assembly, source, label, label_delay),
     )
     console.print(
         f"[bold]{counts['read']:,}[/] events replayed in {counts['seconds']:.1f} s "
@@ -122,8 +206,15 @@ def run_replay(
     end_ms: int | None = None,
     champion: str = "none",
     mapping: dict[str, str] | None = None,
+    late: Late | None = None,
 ) -> dict[str, float]:
-    """Replay a file into a directory with a progress bar; return counts and seconds."""
+    """Replay a file into a directory with a progress bar; return counts and seconds.
+
+    Parameters
+    ----------
+    late : Late, optional
+        For label-derived features; without it they are as if nothing ever became known.
+    """
     import time
 
     from services.adapters.parquet_out import ParquetOut
@@ -143,14 +234,14 @@ def run_replay(
     ):
         task = bar.add_task(f"replay {source.name}", total=total, note="")
         read = 0
-        for events, unreadable in events_of(assembly, source, mapping or {}, start_ms, end_ms):
+        for events, labels, unreadable in events_of(assembly, source, mapping or {}, start_ms, end_ms, late):
             bad += unreadable
-            for replayed in history.run(iter([events])):
-                scored.write(replayed.scored)
-                dead.write(replayed.dead_letters)
-                read = replayed.read
-                speed = read / (time.perf_counter() - started_s)
-                bar.update(task, completed=read + bad, note=f"{speed:,.0f} events/s")
+            replayed = history.feed(events, labels)
+            scored.write(replayed.scored)
+            dead.write(replayed.dead_letters)
+            read = replayed.read
+            speed = read / (time.perf_counter() - started_s)
+            bar.update(task, completed=read + bad, note=f"{speed:,.0f} events/s")
         bar.update(task, total=read + bad, completed=read + bad)
     return {
         "read": read,
@@ -165,7 +256,6 @@ def run_replay(
 def load_champion(settings: Settings, assembly: Assembly, which: str) -> Champion | None:
     """Return the model a command names: ``none``, ``champion`` or a version number."""
     from services.core.manifest import define
-    from services.errors import Misconfigured
     from services.score.scorer import Champion
 
     if which == "none":

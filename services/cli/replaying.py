@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from services.cli.assembly import Assembly
+from services.cli.late_labels import Labels, LateLabels, pieces
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
+from services.core.batch import Batch, joined
 from services.core.text import as_text
 from services.score.scorer import Champion
 from services.score.step import Score
@@ -44,7 +42,8 @@ class History:
     """A replay of an assembly's stages, fed with columns of the event topic.
 
     Events pass as encoded bytes, so that a replay does all that the stages do in earnest: decode, validate, window,
-    score, encode. The records' timestamps are the events' own times.
+    score, encode. The records' timestamps are the events' own times. Labels become known while it goes on: with them,
+    label-derived features are what they would have been live with every label there on time.
     """
 
     def __init__(self, assembly: Assembly, champion: Champion | None = None) -> None:
@@ -54,29 +53,53 @@ class History:
         if champion is not None and isinstance(score, Score):
             score.swap(champion)
         self._assembly = assembly
-        self.replay = Replay(stages, CHUNK_RECORDS)
+        self.replay = Replay(stages)
         self._writer = RecordWriter(assembly.contract.schema)
         self._scored = RecordReader(assembly.topology.stages[-1].output_schema, resolve)
         self._dead = RecordReader(assembly.contracts[DEAD_LETTERS].schema, resolve)
+        plans = [plan.labels for plan in assembly.topology.stages if plan.labels is not None]
+        self._late = LateLabels(plans, assembly.contract.event_id)
         self._read = 0
 
-    def feed(self, events: Batch) -> Replayed:
-        """Take events, in order, through all stages."""
+    def feed(self, events: Batch, labels: Labels | None = None) -> Replayed:
+        """Take events, in order, through all stages.
+
+        Parameters
+        ----------
+        labels : Labels, optional
+            Of these events; they become known to later ones.
+        """
+        times_ms = events.columns[self._assembly.contract.event_time]
+        parts = [
+            self._feed(events.take(rows), labels.take(rows) if labels is not None else None)
+            for rows in pieces(times_ms, labels if self._assembly.topology.label_derived else None, CHUNK_RECORDS)
+        ]
+        if not parts:
+            return self._feed(events, labels)
+        return Replayed(
+            joined([each.scored for each in parts]), joined([each.dead_letters for each in parts]), self._read
+        )
+
+    def _feed(self, events: Batch, labels: Labels | None) -> Replayed:
         contract = self._assembly.contract
         stamps: list[int] = events.columns[contract.event_time].tolist()
         keys = as_text(events.columns[contract.key])
         output = Output(self._assembly.declaration.topic, keys, self._writer.encode(events), timestamps_ms=stamps)
-        scored, dead_letters = self.replay.feed(output)
+        scored, dead_letters = self.replay.feed(output, self._late.due(max(stamps)) if stamps else ())
         self._read += events.length
         limit = 1 << 40
-        return Replayed(
+        replayed = Replayed(
             self._scored.decode(scored.values, limit).batch,
             self._dead.decode(dead_letters.values, limit).batch,
             self._read,
         )
+        if labels is not None and self._assembly.topology.label_derived:
+            self._late.wait(replayed.scored, events.columns[contract.event_id], labels)
+        return replayed
 
-    def run(self, events: Iterator[Batch]) -> Iterator[Replayed]:
-        """Feed batch after batch."""
-        for batch in events:
-            for start in range(0, batch.length, CHUNK_RECORDS):
-                yield self.feed(batch.take(np.arange(start, min(start + CHUNK_RECORDS, batch.length))))
+    def tell_all(self) -> None:
+        """Tell the stages all labels that are still to become known.
+
+        Windows hold them from when they do: whoever goes on from this state needs not be told.
+        """
+        self.replay.feed(Output(self._assembly.declaration.topic, [], []), self._late.due())

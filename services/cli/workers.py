@@ -78,7 +78,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     for plan in plans:
         carried = _carried(assembly, endpoints, stack) if plan.last else None
         stage = assembly.stage(plan, resolver, carried, writer, letter_bytes)
-        stage.warm_up(assembly.sample(plan))
+        stage.warm_up(assembly.samples(plan))
         if isinstance(stage.score, Score):
             loops.append(loop(stage, _promotions(assembly, endpoints, stage.score, stack)))
         else:

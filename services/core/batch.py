@@ -91,3 +91,15 @@ class Batch:
         values = self.columns[name].astype(np.float64, copy=False)
         mask = self.nulls.get(name)
         return values if mask is None or not mask.any() else np.where(mask, np.nan, values)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Return the rows of batches of the same columns one after another; at least one batch."""
+    if len(batches) == 1:
+        return batches[0]
+    nulls = dict.fromkeys(name for each in batches for name in each.nulls)
+    return Batch(
+        sum(each.length for each in batches),
+        {name: np.concatenate([each.columns[name] for each in batches]) for name in batches[0].columns},
+        {name: np.concatenate([each.is_null(name) for each in batches]) for name in nulls},
+    )

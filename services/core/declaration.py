@@ -31,7 +31,8 @@ class View:
     """A stream feature view: aggregates of one topic, per value of one entity.
 
     ``lateness_ms`` is the source's ``watermark_delay_threshold``: an event older than its key's newest by more than
-    this is late.
+    this is late. With ``of_labels`` the topic is that of examples: what became known of events, as of the time when it
+    did; an event asks and is not counted.
     """
 
     name: str
@@ -42,6 +43,7 @@ class View:
     timestamp_column: str
     lateness_ms: int
     aggregates: tuple[Aggregate, ...]
+    of_labels: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,7 +103,8 @@ class Service:
 class Declaration:
     """Everything the engine needs from a feature repo.
 
-    ``topic`` is the one event topic that all stream views read; its contract is ``schemas/{topic}.avsc``.
+    ``topic`` is the one event topic that all stream views but those of labels read; its contract is
+    ``schemas/{topic}.avsc``.
     """
 
     project: str

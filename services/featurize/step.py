@@ -1,4 +1,4 @@
-"""Fold a micro-batch into one entity's windows, partition by partition."""
+"""Fold a micro-batch into one entity's windows, partition by partition: of events, and of labels if it has any."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from services.core.batch import Batch, Rejection
+from services.core.batch import Batch, Rejection, Rows
 from services.core.declaration import View
 from services.core.identity import as_values, id_hashes
 from services.core.windows.store import DUPLICATE, LATE, OK, WindowStore, representable
+from services.featurize.labels import Asking, LabelFeatures, counted
 from services.ports import ViewRows
+from services.topology import LabelPlan
 from services.transport.flow import Flow
 
 
@@ -30,10 +33,18 @@ class Featurize:
         Column to add: the entity's feature timestamp, microseconds.
     late_policy : str
         ``dead_letter`` rejects late events, ``count`` only counts them.
+    labels : LabelPlan, optional
+        The entity's views over labels.
     """
 
     def __init__(
-        self, views: Sequence[View], event_id: str, time_column: str, feature_time_column: str, late_policy: str
+        self,
+        views: Sequence[View],
+        event_id: str,
+        time_column: str,
+        feature_time_column: str,
+        late_policy: str,
+        labels: LabelPlan | None = None,
     ) -> None:
         self._views = tuple(views)
         self._join_key = views[0].join_key
@@ -42,9 +53,10 @@ class Featurize:
         self._feature_time_column = feature_time_column
         self._late_policy = late_policy
         self.stores: dict[int, WindowStore] = {}
+        self.labels = LabelFeatures(labels, event_id, self.new_store()) if labels is not None else None
         self._columns = [
             (column, aggregate.dtype in {"int64", "int32"})
-            for view in views
+            for view in (*views, *(labels.views if labels is not None else ()))
             for column, aggregate in zip(view.columns, view.aggregates, strict=True)
         ]
 
@@ -52,8 +64,45 @@ class Featurize:
         """Return an empty store for one partition."""
         return WindowStore(self._views)
 
+    def drop(self, partition: int) -> None:
+        """Forget a partition; it may not be here."""
+        self.stores.pop(partition, None)
+        if self.labels is not None:
+            self.labels.stores.pop(partition, None)
+
+    def merge(self, flow: Flow, said: Flow) -> tuple[Flow, Flow, list[ViewRows]]:
+        """Fold events and labels, merged in order of time.
+
+        Parameters
+        ----------
+        flow : Flow
+            Events.
+        said : Flow
+            Rows of the label plan's schema.
+
+        Returns
+        -------
+        flow : Flow
+            With features added.
+        said : Flow
+            Without rows: labels end here.
+        view_rows : list of ViewRows
+            The newest rows of the keys that either touched.
+        """
+        if self.labels is None:
+            raise ValueError("labels cannot be merged where no view is declared over them")
+        said = self.labels.storable(said)
+        flow, told, view_rows = self._fold(flow, said.batch, said.partitions)
+        return flow, counted(said, told), view_rows
+
     def __call__(self, flow: Flow) -> tuple[Flow, list[ViewRows]]:
         """Return the flow with features added, and the newest rows of the keys it touched."""
+        flow, _, view_rows = self._fold(flow, None, np.zeros(0, dtype=np.int64))
+        return flow, view_rows
+
+    def _fold(
+        self, flow: Flow, said: Batch | None, said_partitions: Rows
+    ) -> tuple[Flow, NDArray[np.int8], list[ViewRows]]:
         flow = self._storable(flow)
         batch = flow.batch
         n = batch.length
@@ -61,21 +110,33 @@ class Featurize:
         features = np.full((n, len(self._columns)), np.nan)
         feature_time_us = np.zeros(n, dtype=np.int64)
         view_rows: list[ViewRows] = []
-        if n:
-            keys = batch.columns[self._join_key]
-            times_ms = batch.columns[self._time_column]
-            ids = id_hashes(batch.columns[self._event_id])
-            partitions = flow.partitions
-            for partition in np.unique(partitions).tolist():
-                store = self.stores[partition]
-                rows = np.flatnonzero(partitions == partition)
-                values = self._values(batch, store.columns, rows)
-                updated = store.update(keys[rows], times_ms[rows], ids[rows], values)
-                status[rows] = updated.status
-                features[rows] = updated.features
-                feature_time_us[rows] = updated.feature_time_us
-                view_rows += self.online(store, store.touched())
-        return self._turn_away(flow, status, features, feature_time_us), view_rows
+        keys, times_ms = batch.columns[self._join_key], batch.columns[self._time_column]
+        ids = id_hashes(batch.columns[self._event_id])
+        partitions = flow.partitions
+        told = np.zeros(len(said_partitions), dtype=np.int8)
+        for partition in np.unique(np.concatenate([partitions, said_partitions])).tolist():
+            store = self.stores[partition]
+            rows = np.flatnonzero(partitions == partition)
+            values = self._values(batch, store.columns, rows)
+            updated = store.update(keys[rows], times_ms[rows], ids[rows], values)
+            status[rows] = updated.status
+            features[rows, : updated.features.shape[1]] = updated.features
+            feature_time_us[rows] = updated.feature_time_us
+            slots = store.touched()
+            view_rows += self.online(store, slots)
+            if self.labels is not None:
+                asking = rows[updated.status == OK]
+                about = np.flatnonzero(said_partitions == partition)
+                told[about], answers, changed = self.labels.fold(
+                    partition,
+                    store,
+                    Asking(keys[asking], times_ms[asking]),
+                    said.take(about) if said is not None else self.labels.nothing,
+                )
+                features[asking, updated.features.shape[1] :] = answers
+                touched = np.union1d(store.keys_of(slots), changed)
+                view_rows += self.labels.online(partition, store, touched)
+        return self._turn_away(flow, status, features, feature_time_us), told, view_rows
 
     def online(self, store: WindowStore, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterable[ViewRows]:
         """Return the newest rows of these slots, one `ViewRows` per view."""

@@ -116,6 +116,7 @@ class JoinStage:
         labels: list[Flow] = []
         keys: list[bytes] = []
         examples: list[bytes] = []
+        rekeyed: list[Output] = []
         for partition in sorted({int(p) for records in batches for p in np.unique(records.partitions)}):
             mine = {topic: _of_partition(flow, partition) for topic, flow in flows.items()}
             joined = self._joins[partition].process(mine[SCORED], mine[LABELS], now_ms)
@@ -124,7 +125,8 @@ class JoinStage:
             labels.append(joined.labels)
             keys += joined.keys
             examples += joined.examples
-        outputs = [Output(EXAMPLES, keys, examples, partition=0)] if examples else []
+            rekeyed += joined.rekeyed
+        outputs = [Output(EXAMPLES, keys, examples, partition=0), *rekeyed] if examples else []
         for flow in (*flows.values(), *labels):
             if flow.rejections:
                 outputs.append(

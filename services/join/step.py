@@ -29,6 +29,7 @@ from services.core.text import as_text
 from services.errors import Stop
 from services.ports import LedgerStore
 from services.transport.flow import Flow
+from services.transport.records import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Joined:
     ----------
     keys, examples : list of bytes, of one length
         Messages for the transaction.
+    rekeyed : list of Output
+        The same, cut down and keyed by an entity, for the stage that keeps its label windows.
     labels : Flow
         The labels, with what was turned away; for dead letters.
     puts : list of (bytes, bytes)
@@ -55,12 +58,22 @@ class Joined:
 
     keys: list[bytes]
     examples: list[bytes]
+    rekeyed: list[Output]
     labels: Flow
     puts: list[tuple[bytes, bytes]]
     deleted: list[bytes]
     oldest_ms: int
     tally: Array
     sources: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """Where examples go once more, by the key of an entity that has label-derived features."""
+
+    topic: str
+    key_column: str
+    writer: RecordWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,8 @@ class Join:
         Of `services.join.contract.examples_schema`.
     event_id, event_time : str
         Columns of the scored record.
+    rekeyed : sequence of Rekeyed
+        Other topics of the examples.
     """
 
     def __init__(
@@ -108,6 +123,7 @@ class Join:
         examples: RecordWriter,
         event_id: str,
         event_time: str,
+        rekeyed: Sequence[Rekeyed] = (),
     ) -> None:
         self._store = store
         self._policy = policy
@@ -115,6 +131,7 @@ class Join:
         self._examples = examples
         self._event_id = event_id
         self._event_time = event_time
+        self._rekeyed = tuple(rekeyed)
         self._swept_ms = 0
         self._load()
 
@@ -230,16 +247,20 @@ class Join:
         puts, deleted, oldest_ms = _changes(event_ids, folded, arrived.tolist(), new_rows)
         puts += [(rows.source_key(source), name.encode()) for source, name in fresh.items()]
         examples: list[bytes] = []
+        rekeyed: list[Output] = []
         if publish and len(folded.publish):
             records = [rows.scored_record(predictions[event] or b"") for event in folded.publish.tolist()]
-            examples = self._encode(records, event_ids, folded, {**self._names, **fresh}, now_ms)
+            made = self._made(records, event_ids, folded, {**self._names, **fresh}, now_ms)
+            examples = self._examples.encode(made)
+            rekeyed = [_output(each, made) for each in self._rekeyed]
         keys = [event_ids[event] for event in folded.publish.tolist()] if publish else []
         tally = of_batch(folded, len(about[0]), len(about[1]))
-        return Joined(keys, examples, labels, puts, deleted, oldest_ms, tally, fresh)
+        return Joined(keys, examples, rekeyed, labels, puts, deleted, oldest_ms, tally, fresh)
 
-    def _encode(
+    def _made(
         self, records: list[bytes], event_ids: list[bytes], folded: Folded, names: Mapping[int, str], now_ms: int
-    ) -> list[bytes]:
+    ) -> Batch:
+        """Return the examples to publish: scored records and what became known."""
         decoded = self._scored.decode(records, max(map(len, records)))
         if decoded.rejections:
             problem = decoded.rejections[0]
@@ -268,7 +289,14 @@ class Join:
             "previous_label": none_before,
             "previous_known_at_ms": none_before,
         }
-        return self._examples.encode(decoded.batch.with_columns(columns, nulls))
+        return decoded.batch.with_columns(columns, nulls)
+
+
+def _output(where: Rekeyed, made: Batch) -> Output:
+    """Return examples keyed by an entity; one without that entity concerns nobody there."""
+    missing = made.nulls.get(where.key_column)
+    concerned = made if missing is None else made.take(~missing)
+    return Output(where.topic, as_text(concerned.columns[where.key_column]), where.writer.encode(concerned))
 
 
 def _objects(values: Sequence[str]) -> Array:

@@ -6,26 +6,27 @@ from collections.abc import Mapping, Sequence
 
 from services.core.partitioner import partition_of
 from services.core.windows.rows import key_text
-from services.core.windows.store import WindowStore
 from services.errors import Misconfigured
-from services.topology import StagePlan
 from services.transport.log import StageLog
 from services.transport.records import Output
-from services.transport.recovery import MARKER_KEY, ROW_PREFIX, Marker
+from services.transport.recovery import MARKER_KEY, marker_of, parts_of
+from services.transport.stage import Stage
 
 _ROWS_PER_TRANSACTION = 5_000
 
 
-def seed(log: StageLog, plan: StagePlan, store: WindowStore, partitions: int, ends: Mapping[int, int]) -> int:
-    """Write a replayed store to the stage's changelog, spread over its partitions as the keys are.
+def seed(log: StageLog, stage: Stage, partitions: int, ends: Mapping[int, Mapping[str, int]]) -> int:
+    """Write a replayed stage's stores to its changelog, spread over its partitions as the keys are.
 
     Markers go last: until a partition has one, its rows are not looked at, so a crash half-way leaves nothing behind
     that counts.
 
     Parameters
     ----------
-    ends : mapping of partition to offset
-        From where on the live stage is to read its input: the present end.
+    stage : Stage
+        Its state is in partition 0.
+    ends : mapping of partition to offsets by topic
+        From where on the live stage is to read its inputs: the present ends.
 
     Returns
     -------
@@ -37,24 +38,26 @@ def seed(log: StageLog, plan: StagePlan, store: WindowStore, partitions: int, en
     Misconfigured
         The stage has state already.
     """
+    plan = stage.plan
     for partition in range(partitions):
         if any(len(records) for records in log.read(plan.changelog, partition, 0, None)):
             raise Misconfigured(
                 f"stage {plan.name} has state already; seeding is for a fresh cluster. "
                 "Start over with `millstream down --wipe`, or let the stages go on from where they are"
             )
-    rows = [(key, value) for key, value in store.dirty_rows() if value is not None]
-    places = partition_of([key_text(key) for key, _ in rows], partitions).tolist()
+    parts = parts_of(stage, 0)
+    rows = [(key, value) for part in parts for key, value in part.rows() if value is not None]
+    places = partition_of([key_text(key[1:]) for key, _ in rows], partitions).tolist()
     shares: list[list[tuple[bytes, bytes]]] = [[] for _ in range(partitions)]
     for place, row in zip(places, rows, strict=True):
         shares[place].append(row)
     for partition, share in enumerate(shares):
         for start in range(0, len(share), _ROWS_PER_TRANSACTION):
             log.transact([_rows(plan.changelog, partition, share[start : start + _ROWS_PER_TRANSACTION])], {})
-        marker = Marker(ends[partition], store.fingerprint, store.stream_time_ms)
+        marker = marker_of(parts, ends[partition], stage.featurize.stores[0].stream_time_ms)
         log.transact([Output(plan.changelog, [MARKER_KEY], [marker.encode()], partition)], {})
     return len(rows)
 
 
 def _rows(changelog: str, partition: int, rows: Sequence[tuple[bytes, bytes]]) -> Output:
-    return Output(changelog, [ROW_PREFIX + key for key, _ in rows], [value for _, value in rows], partition)
+    return Output(changelog, [key for key, _ in rows], [value for _, value in rows], partition)

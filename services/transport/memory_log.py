@@ -109,17 +109,25 @@ class MemoryLog:
     def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """See `StageLog.poll`; partitions take turns, and nothing is waited for."""
         self._assign()
-        places = list(self._positions)
-        for step in range(len(places)):
-            turn = (self._turn + step) % len(places)
-            topic, partition = places[turn]
+        partitions = sorted({partition for _, partition in self._positions})
+        for step in range(len(partitions)):
+            turn = (self._turn + step) % len(partitions)
+            found = self._take(partitions[turn], max_records)
+            if found:
+                self._turn = turn + 1
+                return found
+        return []
+
+    def _take(self, partition: int, max_records: int) -> list[Records]:
+        found = []
+        for topic in self._topics:
             start = self._positions[topic, partition]
             records = self._broker.records(topic, partition, start, start + max_records)
             if len(records):
                 self._positions[topic, partition] = start + len(records)
-                self._turn = turn + 1
-                return [records]
-        return []
+                max_records -= len(records)
+                found.append(records)
+        return found
 
     def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         """See `StageLog.transact`."""

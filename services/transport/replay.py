@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.core.windows.store import WindowStore
 from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.loop import LoopLimits, StageLoop, Unobserved
@@ -12,7 +11,7 @@ from services.transport.memory_log import MemoryBroker, MemoryLog
 from services.transport.records import Output, Records
 from services.transport.stage import Stage
 
-_NEVER_MS = 1 << 62
+_NO_LIMIT = 1 << 62
 
 
 class Replay:
@@ -22,10 +21,11 @@ class Replay:
     spread.
     """
 
-    def __init__(self, stages: Sequence[Stage], batch_records: int) -> None:
+    def __init__(self, stages: Sequence[Stage]) -> None:
         self.broker = MemoryBroker(partitions=1)
         self._stages = tuple(stages)
-        limits = LoopLimits(batch_records, _NEVER_MS)
+        # All that is fed at once is one micro-batch, within which inputs are merged.
+        limits = LoopLimits(_NO_LIMIT, _NO_LIMIT)
         self._loops = [
             StageLoop(
                 stage,
@@ -42,12 +42,20 @@ class Replay:
             loop.start()
 
     @property
-    def stores(self) -> dict[str, WindowStore]:
-        """The window store of each stage, by stage name."""
-        return {stage.name: stage.featurize.stores[0] for stage in self._stages}
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, in path order; their state is in partition 0."""
+        return self._stages
 
-    def feed(self, output: Output) -> tuple[Records, Records]:
+    def feed(self, output: Output, said: Sequence[Output] = ()) -> tuple[Records, Records]:
         """Append input and run every stage until nothing is left to read.
+
+        Parameters
+        ----------
+        output : Output
+            Events.
+        said : sequence of Output
+            What became known, re-keyed for the stages that have label-derived features. What is known by the time of
+            the last of the events must have been said by now: stages merge their inputs in order of time.
 
         Returns
         -------
@@ -57,7 +65,8 @@ class Replay:
         stamps = output.timestamps_ms
         if stamps:
             self.broker.now_ms = max(self.broker.now_ms, *stamps)
-        self.broker.append(output)
+        for each in (*said, output):
+            self.broker.append(each)
         for loop in self._loops:
             while batches := loop.poll(0.0):
                 loop.handle(batches)

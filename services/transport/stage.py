@@ -12,13 +12,15 @@ import numpy as np
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Array, Batch, Rows
 from services.core.text import as_text
+from services.core.windows.entries import KeyedEntries
+from services.core.windows.label_store import LabelStore
 from services.core.windows.store import WindowStore
 from services.ports import ViewRows
 from services.topology import PREDICTIONS, StagePlan
 from services.transport.dead_letters import dead_letter_output
 from services.transport.flow import Flow
 from services.transport.log import LogReader
-from services.transport.records import Output, Records
+from services.transport.records import Output, Records, empty_records
 from services.transport.recovery import checkpoint, recover
 from services.transport.work import Processed, Progress, Recovered, StateSize
 
@@ -29,12 +31,33 @@ class ValidateStep(Protocol):
     def __call__(self, records: Records) -> Flow: ...
 
 
+class LabelFeatures(Protocol):
+    """Windows over labels; keeps one store per partition."""
+
+    stores: dict[int, LabelStore]
+
+    def new_store(self) -> LabelStore: ...
+
+    def store(self, partition: int) -> LabelStore: ...
+
+    def expire(self, partition: int, events: WindowStore) -> None: ...
+
+    def online(self, partition: int, events: WindowStore, keys: Array) -> Iterable[ViewRows]: ...
+
+
 class FeaturizeStep(Protocol):
     """Rows to rows with features; keeps one window store per partition."""
 
     stores: dict[int, WindowStore]
 
+    @property
+    def labels(self) -> LabelFeatures | None: ...
+
     def new_store(self) -> WindowStore: ...
+
+    def drop(self, partition: int) -> None: ...
+
+    def merge(self, flow: Flow, said: Flow) -> tuple[Flow, Flow, list[ViewRows]]: ...
 
     def online(self, store: WindowStore, slots: Rows) -> Iterable[ViewRows]: ...
 
@@ -50,12 +73,17 @@ class ScoreStep(Protocol):
 class Stage:
     """`Work` of the event path: validate, featurize, perhaps score; its state are window stores with a changelog.
 
+    Where the entity has label-derived features, what became known is a second input: within a micro-batch the two are
+    merged in order of time, and none is waited for. A replay sees to it that both are there.
+
     Parameters
     ----------
     plan : StagePlan
         What is read and written.
     validate, featurize, score : steps
         ``score`` is None for all stages but the last.
+    validate_labels : step or None
+        Of the second input; None where there is none.
     output, predictions, dead_letters : RecordWriter
         Of the respective topics; ``predictions`` is None where ``score`` is.
     largest_letter_bytes : int
@@ -72,14 +100,16 @@ class Stage:
         predictions: RecordWriter | None,
         dead_letters: RecordWriter,
         largest_letter_bytes: int = 1_048_576,
+        validate_labels: ValidateStep | None = None,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.plan = plan
         self.name = plan.name
-        self.inputs: tuple[str, ...] = (plan.input,)
+        self.inputs: tuple[str, ...] = plan.inputs
         self.featurize = featurize
         self.score = score
         self._validate = validate
+        self._validate_labels = validate_labels
         self._output = output
         self._predictions = predictions
         self._dead_letters = dead_letters
@@ -87,28 +117,47 @@ class Stage:
         self._clock_s = clock_s
         self._stale: dict[int, tuple[bytes, ...]] = {}
 
-    def warm_up(self, records: Records) -> None:
+    def warm_up(self, batches: Sequence[Records]) -> None:
         """Compile every kernel on a made-up micro-batch of partition -1, and forget what came of it."""
         self.featurize.stores[-1] = self.featurize.new_store()
-        self.process([records], 0)
-        del self.featurize.stores[-1]
+        self.process(batches, 0)
+        self.featurize.drop(-1)
 
     def apply(self, records: Records) -> tuple[Flow, list[ViewRows]]:
-        """Fold records into the state and write nothing: how recovery catches up."""
-        return self.featurize(self._validate(records))
+        """Fold records of either input into the state and write nothing: how recovery catches up."""
+        flow, _, view_rows = self._folded([records], [])
+        return flow, view_rows
+
+    def _folded(self, batches: Sequence[Records], marks: list[float]) -> tuple[Flow, tuple[Flow, ...], list[ViewRows]]:
+        """Return the events with features, the labels if there were any, and rows that changed; note when."""
+        events, said = empty_records(self.plan.input), None
+        for records in batches:
+            if self.plan.labels is not None and records.topic == self.plan.labels.input:
+                said = records
+            else:
+                events = records
+        flow = self._validate(events)
+        if said is None or self._validate_labels is None:
+            marks.append(self._clock_s())
+            flow, view_rows = self.featurize(flow)
+            return flow, (), view_rows
+        labels = self._validate_labels(said)
+        marks.append(self._clock_s())
+        flow, labels, view_rows = self.featurize.merge(flow, labels)
+        return flow, (labels,), view_rows
 
     def open(
         self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """See `Work.open`."""
-        restored = recover(self, log, partition, committed[self.plan.input], on_progress)
+        restored = recover(self, log, partition, committed, on_progress)
         self._stale[partition] = restored.stale
         changed = bool(restored.replayed or restored.stale)
-        return Recovered({self.plan.input: restored.next_offset}, restored.rows, restored.replayed, changed)
+        return Recovered(restored.next_offsets, restored.rows, restored.replayed, changed)
 
     def drop(self, partition: int) -> None:
         """See `Work.drop`."""
-        self.featurize.stores.pop(partition, None)
+        self.featurize.drop(partition)
         self._stale.pop(partition, None)
 
     def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
@@ -116,44 +165,58 @@ class Stage:
 
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`."""
-        store = self.featurize.stores[partition]
+        store, labels = self.featurize.stores[partition], self.featurize.labels
         store.expire()
-        stale = self._stale.get(partition, ())
-        return [checkpoint(store, self.plan.changelog, partition, next_offsets[self.plan.input], stale)]
+        if labels is not None:
+            labels.expire(partition, store)
+        return [checkpoint(self, partition, next_offsets, self._stale.get(partition, ()))]
 
     def checkpointed(self, partition: int) -> None:
         """See `Work.checkpointed`."""
         self.featurize.stores[partition].mark_clean()
+        if self.featurize.labels is not None:
+            self.featurize.labels.store(partition).mark_clean()
         self._stale.pop(partition, None)
 
     def online(self, partition: int) -> list[ViewRows]:
         """See `Work.online`."""
-        store = self.featurize.stores[partition]
-        return list(self.featurize.online(store, store.all_slots()))
+        store, labels = self.featurize.stores[partition], self.featurize.labels
+        rows = list(self.featurize.online(store, store.all_slots()))
+        if labels is not None:
+            known = labels.store(partition)
+            keys = np.union1d(store.keys_of(store.all_slots()), known.keys_of(known.all_slots()))
+            rows += labels.online(partition, store, keys)
+        return rows
 
     def state_size(self, partition: int) -> StateSize | None:
         """See `Work.state_size`."""
         store = self.featurize.stores.get(partition)
         if store is None:
             return None
-        return StateSize(store.stream_time_ms, len(store.all_slots()), store.entries, store.memory_bytes)
+        stores: list[KeyedEntries] = [store]
+        if self.featurize.labels is not None:
+            stores.append(self.featurize.labels.store(partition))
+        return StateSize(
+            store.stream_time_ms,
+            len(store.all_slots()),
+            sum(each.entries for each in stores),
+            sum(each.memory_bytes for each in stores),
+        )
 
     def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
         """See `Work.process`."""
-        (records,) = batches
         marks = [self._clock_s()]
-        flow = self._validate(records)
-        marks.append(self._clock_s())
-        flow, view_rows = self.featurize(flow)
+        flow, labels, view_rows = self._folded(batches, marks)
         marks.append(self._clock_s())
         if self.score is not None:
             flow = self.score(flow, now_ms)
         marks.append(self._clock_s())
         outputs = self._encode(flow, now_ms)
+        outputs += [self._letters(each, now_ms) for each in labels if each.rejections]
         marks.append(self._clock_s())
         phases = ("validate", "featurize", "score", "encode")
         seconds = {name: end - start for name, start, end in zip(phases, marks, marks[1:], strict=False)}
-        return Processed((flow,), outputs, view_rows, seconds)
+        return Processed((flow, *labels), outputs, view_rows, seconds)
 
     def _encode(self, flow: Flow, now_ms: int) -> list[Output]:
         outputs: list[Output] = []
@@ -164,17 +227,13 @@ class Stage:
             if self._predictions is not None:
                 outputs.append(Output(PREDICTIONS, keys, self._predictions.encode(self._public(flow, keys))))
         if flow.rejections:
-            outputs.append(
-                dead_letter_output(
-                    flow.records,
-                    flow.rejections,
-                    self.plan.name,
-                    now_ms,
-                    self._dead_letters,
-                    self._largest_letter_bytes,
-                )
-            )
+            outputs.append(self._letters(flow, now_ms))
         return outputs
+
+    def _letters(self, flow: Flow, now_ms: int) -> Output:
+        return dead_letter_output(
+            flow.records, flow.rejections, self.plan.name, now_ms, self._dead_letters, self._largest_letter_bytes
+        )
 
     def _public(self, flow: Flow, event_ids: Sequence[bytes]) -> Batch:
         """Return the public prediction: the small, stable part of the scored record."""

@@ -20,7 +20,7 @@ from services.adapters import kafka_jars
 from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import load_declaration
 from services.settings import PREFIX, Settings
-from services.topology import SCORED, derive
+from services.topology import EXAMPLES, SCORED, derive
 
 ROOT = Path(__file__).parent.parent.parent
 INFRA = ROOT / "infra"
@@ -146,7 +146,8 @@ def test_every_command_is_one_of_ours(name: str, commands: dict[str, Any]) -> No
 def test_each_stage_of_the_feature_repo_has_one_service() -> None:
     settings = Settings(feature_repo=ROOT / "feature_repo")
     declaration = load_declaration(settings)
-    topology = derive(declaration, load_contract(settings, declaration.topic), load_all(settings)[SCORED])
+    contracts = load_all(settings)
+    topology = derive(declaration, load_contract(settings, declaration.topic), contracts[SCORED], contracts[EXAMPLES])
     ran = [stage for service in OURS.values() for stage in service["command"][1:] if service["command"][0] == "run"]
     assert sorted(ran) == sorted(stage.name for stage in topology.stages)
 

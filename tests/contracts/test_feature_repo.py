@@ -8,28 +8,32 @@ from pathlib import Path
 import pytest
 from repos import CONTRACT, HEAD, SERVICE, VIEW, repo
 
-from services.adapters.contracts import load_contract
+from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast
 from services.cli.features import described, entity_row
 from services.core.contracts import Contract
 from services.core.declaration import Aggregate, View
 from services.errors import Misconfigured
 from services.settings import Settings, load_settings
+from services.topology import Topology, derive
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
-def test_the_reference_repo_reads_fifteen_features_that_its_contract_provides() -> None:
+def test_the_reference_repo_reads_features_that_its_contract_provides() -> None:
     settings = load_settings({})
     declaration = load_declaration(settings)
     check_columns(declaration, load_contract(settings, declaration.topic))
     assert declaration.project == "millstream_cards"
-    assert len(declaration.service.features) == 15
-    windows = {(a.function, a.column, a.window_ms) for view in declaration.views for a in view.aggregates}
-    assert windows == {(f, "amount", days * DAY_MS) for f in ("count", "mean") for days in (1, 7, 30)}
-    assert [(view.entity, view.join_key) for view in declaration.views] == [
-        ("customer", "customer_id"),
-        ("terminal", "terminal_id"),
+    assert len(declaration.service.features) == 21
+    for view in declaration.views:
+        column = "label" if view.of_labels else "amount"
+        windows = {(a.function, a.column, a.window_ms) for a in view.aggregates}
+        assert windows == {(f, column, days * DAY_MS) for f in ("count", "mean") for days in (1, 7, 30)}
+    assert [(view.entity, view.join_key, view.of_labels) for view in declaration.views] == [
+        ("customer", "customer_id", False),
+        ("terminal", "terminal_id", False),
+        ("terminal", "terminal_id", True),
     ]
 
 
@@ -188,6 +192,77 @@ def test_what_cannot_run_is_refused_by_name(tmp_path: Path, case: str) -> None:
     with pytest.raises(Misconfigured) as refusal:
         load_declaration(repo(tmp_path, **texts))
     assert [word for word in words if word not in str(refusal.value)] == []
+
+
+LABELLED = """
+failures = StreamFeatureView(
+    name="failures",
+    entities=[machine],
+    source=KafkaSource(
+        name="failures", topic="examples", timestamp_field="label_known_at_ms", message_format=AvroFormat(""),
+        batch_source=log,
+    ),
+    timestamp_field="label_known_at_ms",
+    aggregations=[
+        Aggregation(column="label", function="mean", time_window=timedelta(days=1), name="share"),
+        Aggregation(column="state", function="count_distinct", time_window=timedelta(days=1), name="states"),
+    ],
+    schema=[Field(name="share", dtype=Float64), Field(name="states", dtype=Int64)],
+)
+"""
+
+
+def _derived(settings: Settings) -> Topology:
+    declaration, contracts = load_declaration(settings), load_all(load_settings({}))
+    contract = Contract.parse(CONTRACT)
+    check_columns(declaration, contract)
+    return derive(declaration, contract, contracts["scored"], contracts["examples"])
+
+
+def test_labels_of_any_entity_and_column_of_its_events_are_aggregated(tmp_path: Path) -> None:
+    (stage,) = _derived(repo(tmp_path, view=VIEW + LABELLED)).stages
+    assert stage.labels is not None
+    assert stage.inputs == ("readings", "examples.machine")
+    assert stage.labels.key_column == "machine_id"
+    # Only what is aggregated goes along.
+    names = {"reading_id", "machine_id", "state", "label", "label_known_at_ms", "revision"}
+    assert set(stage.labels.schema.names) == names
+    assert {"failures__share", "failures__states"} < set(stage.output_schema.names)
+    assert (stage.labels.schema["label"].nullable, stage.labels.schema["reading_id"].nullable) == (True, False)
+
+
+def test_a_repo_without_label_views_has_no_second_input(tmp_path: Path) -> None:
+    topology = _derived(repo(tmp_path))
+    assert topology.stages[0].inputs == ("readings",)
+    assert not any(topic.name.startswith("examples.") for topic in topology.topics)
+
+
+UNLABELLED = {
+    "another time": (("label_known_at_ms", "joined_at_ms"), ["'failures'", "joined_at_ms", "label_known_at_ms"]),
+    "lateness": (
+        ("batch_source=log,", "batch_source=log, watermark_delay_threshold=timedelta(days=1),"),
+        ["'failures'", "watermark_delay_threshold"],
+    ),
+    "unknown column": (('column="label"', 'column="delay"'), ["'failures'", "'delay'", "celsius"]),
+    "text averaged": (('column="label"', 'column="state"'), ["'failures'", "'state'", "string"]),
+    "unknown function": (('function="mean"', 'function="median"'), ["share", "'median'", "count_distinct"]),
+    "no events of the entity": (
+        ("failures = ", 'plant = Entity(name="plant", join_keys=["state"], value_type=ValueType.STRING)\nfailures = '),
+        ["'failures'", "'plant'", "readings"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNLABELLED)
+def test_label_views_that_cannot_be_computed_are_refused(tmp_path: Path, what: str) -> None:
+    (before, after), told = UNLABELLED[what]
+    view = LABELLED.replace(before, after)
+    if "plant" in after:
+        view = view.replace("entities=[machine]", "entities=[plant]")
+    assert view != LABELLED
+    with pytest.raises(Misconfigured) as refused:
+        _derived(repo(tmp_path, view=VIEW + view))
+    assert all(each in str(refused.value) for each in told), str(refused.value)
 
 
 def test_several_topics_and_several_services_are_refused(tmp_path: Path) -> None:

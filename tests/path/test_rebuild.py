@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from cards import events, published
 from fakes_online_view import FakeOnlineView
@@ -60,12 +61,20 @@ def rebuilt(assembly: Assembly, broker: MemoryBroker, view: FakeOnlineView) -> i
             assembly.resolver(),
             MemoryLog(broker, "a reader"),
             partition,
-            broker.committed[plan.name, plan.input, partition],
+            {topic: broker.committed.get((plan.name, topic, partition)) for topic in plan.inputs},
             view,
         )
         for plan in assembly.topology.stages
         for partition in range(PARTITIONS)
     )
+
+
+def _told(view: FakeOnlineView) -> dict[object, tuple[int, list[float | None]]]:
+    """Return rows that can be compared, although a null is not equal to itself."""
+    return {
+        at: (stamp, [None if np.isnan(each) else each for each in features])
+        for at, (stamp, features) in view.rows.items()
+    }
 
 
 @pytest.mark.parametrize("checkpointed", [True, False])
@@ -78,7 +87,7 @@ def test_the_rebuilt_view_is_the_one_that_was_written(assembly: Assembly, checkp
     assert len(view.rows) > 40
     again = FakeOnlineView()
     assert rebuilt(assembly, broker, again) == len(view.rows)
-    assert again.rows == view.rows
+    assert _told(again) == _told(view)
     assert rebuilt(assembly, broker, again) == 0
 
 
@@ -89,4 +98,4 @@ def test_what_is_not_committed_is_not_rebuilt(assembly: Assembly) -> None:
     broker.append(published(events(100, seed=2)))
     again = FakeOnlineView()
     rebuilt(assembly, broker, again)
-    assert again.rows == view.rows
+    assert _told(again) == _told(view)

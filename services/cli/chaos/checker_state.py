@@ -32,10 +32,16 @@ def check_state(plan: StagePlan, expected: Undisturbed, fresh: Stage, log: Group
     wrong = []
     compared = 0
     stores = expected.stage.featurize.stores
-    committed = log.committed(plan.input, sorted(stores))
+    committed = {topic: log.committed(topic, sorted(stores)) for topic in plan.inputs}
     for partition, store in stores.items():
         try:
-            recovered = recover(fresh, log, partition, committed[partition], lambda _words: None)
+            recovered = recover(
+                fresh,
+                log,
+                partition,
+                {topic: found[partition] for topic, found in committed.items()},
+                lambda _words: None,
+            )
         except ValueError as damage:
             wrong.append(f"{plan.name}[{partition}]: the state cannot be recovered: {damage}")
         else:

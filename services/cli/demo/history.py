@@ -15,6 +15,7 @@ from services.adapters.endpoints import Endpoints
 from services.adapters.topics import partition_counts
 from services.adapters.write_table import write_table
 from services.cli.assembly import Assembly
+from services.cli.late_labels import Labels
 from services.cli.replay import progress_bar
 from services.cli.replaying import History
 from services.core.batch import Batch
@@ -62,25 +63,38 @@ def replay_past(assembly: Assembly, past: Past, console: Console) -> tuple[Histo
     """Replay everything before August; return the replay, whose stores are full, and the features it computed."""
     history = History(assembly)
     names = [field.name for field in assembly.contract.schema.fields]
-    events = past.stream.head(past.live_row).select(names)
+    events = past.stream.head(past.live_row).select(*names, "is_fraud")
     wanted = [assembly.contract.event_id, assembly.contract.event_time, assembly.contract.key]
     wanted += [column for column, _ in assembly.declaration.service.features]
     frames = []
     with progress_bar(console) as bar:
         task = bar.add_task("replay April to July through the stages", total=events.height, note="")
         for chunk in events.iter_slices(20_000):
-            replayed = history.feed(Batch(chunk.height, {name: chunk[name].to_numpy() for name in names}))
+            batch = Batch(chunk.height, {name: chunk[name].to_numpy() for name in names})
+            times_ms = batch.columns[assembly.contract.event_time]
+            labels = Labels.after(chunk["is_fraud"].to_numpy(), times_ms, LABEL_DELAY_MS)
+            replayed = history.feed(batch, labels)
             scored = replayed.scored
-            frames.append(pl.DataFrame({name: scored.columns[name] for name in wanted}))
+            frames.append(pl.DataFrame({name: _nullable(scored, name) for name in wanted}))
             bar.update(task, completed=replayed.read)
     truth = past.stream.select(assembly.contract.event_id, "is_fraud")
     return history, pl.concat(frames).join(truth, on=assembly.contract.event_id, how="left", maintain_order="left")
 
 
+def _nullable(batch: Batch, column: str) -> pl.Series:
+    values = pl.Series(batch.columns[column])
+    return values if column not in batch.nulls else values.set(pl.Series(batch.nulls[column]), None)
+
+
 def seed_state(assembly: Assembly, endpoints: Endpoints, history: History) -> int:
-    """Write the replayed windows to the changelogs of a fresh cluster; return the number of rows."""
+    """Write the replayed windows to the changelogs of a fresh cluster; return the number of rows.
+
+    Labels that are still to become known go along, as nobody will tell them again.
+    """
     written = 0
-    for plan in assembly.topology.stages:
+    history.tell_all()
+    for stage in history.replay.stages:
+        plan = stage.plan
         log = KafkaLog(
             endpoints.kafka,
             group=f"{assembly.topology.project}.{plan.name}.seed",
@@ -90,8 +104,11 @@ def seed_state(assembly: Assembly, endpoints: Endpoints, history: History) -> in
         )
         try:
             partitions = partition_counts(endpoints.kafka, [plan.input])[plan.input]
-            ends = {partition: log.beginning(plan.input, partition) for partition in range(partitions)}
-            written += seed(log, plan, history.replay.stores[plan.name], partitions, ends)
+            ends = {
+                partition: {topic: log.beginning(topic, partition) for topic in plan.inputs}
+                for partition in range(partitions)
+            }
+            written += seed(log, stage, partitions, ends)
         finally:
             log.close()
     return written

@@ -71,9 +71,9 @@ def fold(
         if t < newest - plan.lateness_ms:
             status[i] = LATE
             continue
-        if not _make_room(state, plan, slot):
+        if not make_room(state, plan, slot):
             return i
-        at = _insert(state, slot, t, ids[i], bits, i)
+        at = insert(state, slot, t, ids[i], bits, i)
         state.counters[IDS] += put(state.ids, ids[i], t)
         state.counters[STREAM_TIME_MS] = max(state.counters[STREAM_TIME_MS], t)
         if t >= newest:
@@ -81,7 +81,7 @@ def fold(
             _evict(state, slot, t - plan.longest_ms - plan.lateness_ms)
             row, end = slot, int(state.narrow[slot, HEAD] + state.narrow[slot, LENGTH])
         else:
-            _admit(state, plan, slot, newest, t, at)
+            admit(state, plan, slot, newest, t, at)
             row, end = SCRATCH, _rewind(state, plan, slot, t)
         answer(state, plan, row, state.wide[slot, BASE], end, features, i)
         stamp = max(t * 1000, state.wide[slot, FEATURE_TIME_US] + 1) if length > 0 else t * 1000
@@ -129,7 +129,7 @@ def size_for(rows: int) -> int:
 
 
 @inline
-def _make_room(state: State, plan: Plan, slot: int) -> bool:
+def make_room(state: State, plan: Plan, slot: int) -> bool:
     """See that a row fits behind a slot's last; return False, having changed nothing, if the slab must grow."""
     base, head = state.wide[slot, BASE], state.narrow[slot, HEAD]
     length, size = state.narrow[slot, LENGTH], state.narrow[slot, SIZE]
@@ -141,7 +141,7 @@ def _make_room(state: State, plan: Plan, slot: int) -> bool:
     if target < 0:
         return False
     for k in range(length):
-        _copy(state.slab, base + head + k, target + k)
+        copy(state.slab, base + head + k, target + k)
     if target != base or size < 0:
         surrender(state, slot)
     state.wide[slot, BASE] = target
@@ -153,19 +153,19 @@ def _make_room(state: State, plan: Plan, slot: int) -> bool:
 
 
 @fused
-def _copy(slab: NDArray[np.int64], source: int, target: int) -> None:
+def copy(slab: NDArray[np.int64], source: int, target: int) -> None:
     for column in range(slab.shape[1]):
         slab[target, column] = slab[source, column]
 
 
 @fused
-def _insert(state: State, slot: int, t: int, event_id: int, bits: NDArray[np.int64], i: int) -> int:
+def insert(state: State, slot: int, t: int, event_id: int, bits: NDArray[np.int64], i: int) -> int:
     """Put an entry in its place by (time, id); return its row in the slab."""
     slab = state.slab
     first = state.wide[slot, BASE] + state.narrow[slot, HEAD]
     at = first + state.narrow[slot, LENGTH]
     while at > first and (slab[at - 1, 0] > t or (slab[at - 1, 0] == t and slab[at - 1, 1] > event_id)):
-        _copy(slab, at - 1, at)
+        copy(slab, at - 1, at)
         at -= 1
     slab[at, 0] = t
     slab[at, 1] = event_id
@@ -201,7 +201,7 @@ def _advance(state: State, plan: Plan, slot: int, t: int, row: int) -> None:
 
 
 @inline
-def _admit(state: State, plan: Plan, slot: int, newest: int, t: int, row: int) -> None:
+def admit(state: State, plan: Plan, slot: int, newest: int, t: int, row: int) -> None:
     """Account for an entry put in behind the newest."""
     for w in range(len(plan.windows_ms)):
         if t > newest - plan.windows_ms[w]:

@@ -25,6 +25,9 @@ class KeyIndex(Protocol):
     def resolve(self, keys: Array) -> tuple[Rows, Rows]:
         """Return the slot of each key, shape (n,), and the distinct slots given out just now."""
 
+    def find(self, keys: Array) -> Rows:
+        """Return the slot of each key, shape (n,), 0 where it has none."""
+
     def release(self, slots: Rows) -> None:
         """Take slots back, each at most once, and forget their keys."""
 
@@ -66,6 +69,12 @@ class IntegerKeys:
         slots, fresh = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
         given = _resolve(self._table, self._keys, self._free, self._counts, keys, slots, fresh)
         return slots, fresh[:given]
+
+    def find(self, keys: Array) -> Rows:
+        """Return the slot of each key, 0 where it has none."""
+        slots = np.empty(len(keys), dtype=np.int64)
+        _find(self._table, keys, slots)
+        return slots
 
     def release(self, slots: Rows) -> None:
         """Take slots back and forget their keys."""
@@ -118,6 +127,11 @@ class TextKeys:
             return slot
         self._texts.append(text)
         return len(self._texts) - 1
+
+    def find(self, keys: Array) -> Rows:
+        """Return the slot of each key, 0 where it has none."""
+        known = self._slots
+        return np.fromiter((known.get(text, 0) for text in keys.tolist()), np.int64, len(keys))
 
     def release(self, slots: Rows) -> None:
         """Take slots back and forget their keys."""
@@ -179,6 +193,13 @@ def _resolve(
         fresh[given] = slot
         given += 1
     return given
+
+
+@kernel
+def _find(table: NDArray[np.int64], wanted: NDArray[np.int64], slots: NDArray[np.int64]) -> None:
+    for i in range(len(wanted)):
+        place = find(table, wanted[i])
+        slots[i] = table[place, 1] if place >= 0 else 0
 
 
 @kernel

@@ -19,33 +19,12 @@ from numpy.typing import NDArray
 
 from services.core.batch import Array, Rows
 from services.core.declaration import View
-from services.core.windows.exact_sum import WORDS, representable
-from services.core.windows.id_table import new_table, roomy
-from services.core.windows.kernel import fold, size_for
-from services.core.windows.key_index import IntegerKeys, KeyIndex, TextKeys, extended
+from services.core.windows.entries import KeyedEntries
+from services.core.windows.exact_sum import representable
+from services.core.windows.kernel import fold
 from services.core.windows.plan import compile_plan, fingerprint, input_columns
-from services.core.windows.rows import decode_keys, encode_key, entries_per_part, row_key
-from services.core.windows.state import (
-    BASE,
-    DIRTY,
-    DUPLICATE,
-    FEATURE_TIME_US,
-    FLAGS,
-    HEAD,
-    IDS,
-    LATE,
-    LENGTH,
-    NO_TIME_MS,
-    OK,
-    PARTS,
-    SIZE,
-    STREAM_TIME_MS,
-    TAILS,
-    TOUCHED,
-    TOUCHES,
-    State,
-)
-from services.core.windows.upkeep import answer_slots, drop, idle, restore, untouch
+from services.core.windows.state import DUPLICATE, FEATURE_TIME_US, LATE, OK, STREAM_TIME_MS
+from services.core.windows.upkeep import answer_slots, idle
 
 __all__ = ["DUPLICATE", "LATE", "OK", "Updated", "WindowStore", "representable"]
 
@@ -69,7 +48,7 @@ class Updated:
     feature_time_us: NDArray[np.int64]
 
 
-class WindowStore:
+class WindowStore(KeyedEntries):
     """The windows of one entity in one input partition.
 
     Parameters
@@ -85,6 +64,8 @@ class WindowStore:
         ``{view}__{feature}`` names, columns of the features returned.
     fingerprint : str
         Stored rows can be loaded by a store of the same fingerprint only.
+    lateness_ms : int
+        Largest of the views.
     horizon_ms : int
         How far back from its key's newest event anything is kept: longest window and lateness.
 
@@ -95,42 +76,18 @@ class WindowStore:
     """
 
     def __init__(self, views: tuple[View, ...]) -> None:
-        self._plan = compile_plan(views)
+        plan = compile_plan(views)
         self.columns = input_columns(views)
         self.features = tuple(name for view in views for name in view.columns)
         self.fingerprint = fingerprint(views)
-        self.horizon_ms = self._plan.longest_ms + self._plan.lateness_ms
-        self._keys: KeyIndex = IntegerKeys() if views[0].key_type == "int64" else TextKeys()
-        self._gone: list[bytes] = []
-        slab = np.zeros((64, 2 + len(self.columns)), dtype=np.int64)
-        self._state = State(
-            wide=np.zeros((0, 2), dtype=np.int64),
-            narrow=np.zeros((0, TAILS + len(self._plan.windows_ms) + len(self._plan.cells)), dtype=np.int32),
-            sums=np.zeros(0, dtype=np.uint64),
-            slab=slab,
-            reals=slab.view(np.float64),
-            free=np.full(64, -1, dtype=np.int64),
-            ids=new_table(64),
-            counters=np.array([NO_TIME_MS, 0, 0, 0], dtype=np.int64),
-            touched=np.zeros(0, dtype=np.int64),
-        )
+        self.lateness_ms = plan.lateness_ms
+        self.horizon_ms = plan.longest_ms + plan.lateness_ms
+        super().__init__(plan, views[0].key_type, len(self.columns), wide=2)
 
     @property
     def stream_time_ms(self) -> int:
         """Newest event time of the partition, milliseconds since the epoch; far below any time when there is none."""
         return int(self._state.counters[STREAM_TIME_MS])
-
-    @property
-    def entries(self) -> int:
-        """Number of entries kept."""
-        return int(self._state.narrow[:, LENGTH].sum(dtype=np.int64))
-
-    @property
-    def memory_bytes(self) -> int:
-        """Memory held by the arrays, bytes."""
-        state = self._state
-        arrays = (state.wide, state.narrow, state.sums, state.slab, state.ids, state.touched)
-        return self._keys.memory_bytes + sum(array.nbytes for array in arrays)
 
     def update(self, keys: Array, times_ms: Rows, ids: Rows, values: NDArray[np.float64]) -> Updated:
         """Fold events in, in order, and return each one's features as of its own time.
@@ -162,7 +119,7 @@ class WindowStore:
         status = np.zeros(n, dtype=np.int8)
         features = np.full((n, len(self.features)), np.nan)
         feature_time_us = np.zeros(n, dtype=np.int64)
-        untouch(self._state, TOUCHED)
+        self._untouch()
         slots, fresh = self._keys.resolve(keys)
         self._make_room(n)
         times_ms, ids, bits = np.ascontiguousarray(times_ms), np.ascontiguousarray(ids), values.view(np.int64)
@@ -172,17 +129,8 @@ class WindowStore:
             if row == n:
                 break
             self._grow_slab(len(self._state.slab) + 1)
-        if len(fresh):
-            self._keys.release(fresh[self._state.narrow[fresh, LENGTH] == 0])
+        self._release_unused(fresh)
         return Updated(status, features, feature_time_us)
-
-    def touched(self) -> Rows:
-        """Return the distinct slots that the last `update` changed; good until the next `update` or `expire`."""
-        return self._state.touched[: self._state.counters[TOUCHES]].copy()
-
-    def all_slots(self) -> Rows:
-        """Return every slot in use."""
-        return np.flatnonzero(self._state.narrow[:, LENGTH])
 
     def online(self, slots: Rows) -> tuple[Array, NDArray[np.float64], NDArray[np.int64]]:
         """Return keys, features as of each key's newest event, and feature times (us) of slots in use."""
@@ -192,38 +140,10 @@ class WindowStore:
 
     def expire(self) -> int:
         """Drop keys that no later result can depend on; return how many."""
-        untouch(self._state, TOUCHED)
+        self._untouch()
         slots = idle(self._state, self._plan, self.all_slots())
-        for text, parts in zip(self._texts(slots), self._state.narrow[slots, PARTS].tolist(), strict=True):
-            self._gone += [row_key(text, part) for part in range(parts)]
-        drop(self._state, self._plan, slots)
-        self._keys.release(slots)
+        self._drop(slots)
         return len(slots)
-
-    def dirty_rows(self) -> list[tuple[bytes, bytes | None]]:
-        """Return changelog rows that bring what was stored at the last `mark_clean` up to date; None deletes a row.
-
-        Rows are to be written in this order: a row that is deleted may be written again after.
-        """
-        state = self._state
-        slots = self._dirty()
-        rows: list[tuple[bytes, bytes | None]] = [(key, None) for key in self._gone]
-        firsts = state.wide[slots, BASE] + state.narrow[slots, HEAD]
-        columns = (firsts, state.narrow[slots, LENGTH], state.narrow[slots, PARTS], state.wide[slots, FEATURE_TIME_US])
-        for text, first, length, parts, stamp in zip(
-            self._texts(slots), *(column.tolist() for column in columns), strict=True
-        ):
-            rows += encode_key(text, stamp, state.slab[first : first + length])
-            rows += [(row_key(text, part), None) for part in range(self._parts(length), parts)]
-        return rows
-
-    def mark_clean(self) -> None:
-        """Note that what `dirty_rows` returned is stored; there must have been no `update` or `expire` in between."""
-        slots = self._dirty()
-        narrow = self._state.narrow
-        narrow[slots, PARTS] = -(-narrow[slots, LENGTH] // entries_per_part(len(self.columns)))
-        narrow[slots, FLAGS] &= ~DIRTY
-        self._gone.clear()
 
     def load_rows(self, rows: list[tuple[bytes, bytes]], stream_time_ms: int) -> None:
         """Restore an empty store from changelog rows in any order; of one row key the last row counts.
@@ -233,51 +153,5 @@ class WindowStore:
         ValueError
             If rows are damaged or do not fit; then the changelog cannot be used and state must be rebuilt by replay.
         """
-        stored = decode_keys(rows, len(self.columns))
         self._state.counters[STREAM_TIME_MS] = stream_time_ms
-        if not stored:
-            return
-        slots, _ = self._keys.resolve(self._keys.parse([key.text for key in stored]))
-        lengths = np.array([key.lengths for key in stored], dtype=np.int64)
-        self._make_room(int(lengths.sum()))
-        self._grow_slab(sum(1 << size_for(length) for length in lengths.tolist()))
-        bad = restore(
-            self._state,
-            self._plan,
-            slots,
-            lengths,
-            np.array([key.feature_time_us for key in stored], dtype=np.int64),
-            np.array([key.parts for key in stored], dtype=np.int64),
-            np.frombuffer(b"".join(body for key in stored for body in key.bodies), dtype=np.int64).reshape(
-                -1, 2 + len(self.columns)
-            ),
-        )
-        if bad >= 0:
-            raise ValueError(f"state of key {stored[bad].text!r} is damaged: its entries are out of order")
-
-    def _texts(self, slots: Rows) -> list[str]:
-        return [str(key) for key in self._keys.keys_of(slots).tolist()]
-
-    def _parts(self, length: int) -> int:
-        return -(-length // entries_per_part(len(self.columns)))
-
-    def _dirty(self) -> Rows:
-        return np.flatnonzero(self._state.narrow[:, FLAGS] & DIRTY)
-
-    def _make_room(self, more_ids: int) -> None:
-        """See that there is a place for every slot given out, and for so many more ids."""
-        state, top = self._state, self._keys.top
-        before = len(state.narrow)
-        narrow = extended(state.narrow, top)
-        narrow[before:, SIZE] = -1
-        self._state = state._replace(
-            narrow=narrow,
-            wide=extended(state.wide, top),
-            sums=extended(state.sums, len(narrow) * len(self._plan.cells) * WORDS),
-            ids=roomy(state.ids, int(state.counters[IDS]), more_ids),
-            touched=extended(state.touched, min(more_ids, top)),
-        )
-
-    def _grow_slab(self, rows: int) -> None:
-        slab = extended(self._state.slab, rows)
-        self._state = self._state._replace(slab=slab, reals=slab.view(np.float64))
+        self._restore(rows)

@@ -1,0 +1,206 @@
+"""Exact windows over what became known: labels, timed by when they became known, asked about at events' own times.
+
+A window is (t - w, t], as `WindowStore`'s, of the times at which labels became known; whoever asks is not counted. An
+entry is one event's newest statement: a correction *replaces* the label, at the time when the correction became known;
+a retraction leaves an entry of nulls, which every function skips. What is newer is told by the revision, so that state
+is a function of the set of statements: repetition and order of arrival do not show in it.
+
+As of a time between a label and its correction the answer depends on what had arrived: who asks before the correction
+arrives is told the label, as it was known then; who asks afterwards, being late, is told neither. So nobody is ever
+told what was not known by then, and inputs that are merged in order of time (a replay, and live whatever is on time)
+are answered exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.core.batch import Array, Rows
+from services.core.declaration import View
+from services.core.windows.entries import KeyedEntries
+from services.core.windows.exact_sum import representable
+from services.core.windows.label_kernel import AT_MS, END, NEWEST_ASKED_MS, WIDE, ask_slots, follow
+from services.core.windows.plan import compile_plan, input_columns
+from services.core.windows.state import BASE, FEATURE_TIME_US, HEAD, LENGTH, NO_TIME_MS
+
+__all__ = ["LabelStore", "Statements", "merged", "representable"]
+
+_ROW_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """What became known of n events, in order of arrival.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (n,), int64 or object of str
+        Entity key of each event.
+    known_at_ms : int64 ndarray of shape (n,)
+        Milliseconds since the epoch. Beyond 2**52 in size counts as late.
+    ids : int64 ndarray of shape (n,)
+        Event ids.
+    revisions : int64 ndarray of shape (n,)
+        Of two statements on one event the one with the greater revision is the newer.
+    values : float64 ndarray of shape (n, len(columns))
+        NaN is null; a retraction is null throughout.
+    least_us : int64 ndarray of shape (n,)
+        The row's feature time must be no less: microseconds.
+    """
+
+    keys: Array
+    known_at_ms: Rows
+    ids: Rows
+    revisions: Rows
+    values: NDArray[np.float64]
+    least_us: Rows
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class LabelStore(KeyedEntries):
+    """The label windows of one entity in one input partition.
+
+    Parameters
+    ----------
+    views : tuple of View
+        All label views of the entity.
+    lateness_ms : int
+        How much older than its key's newest an event may be and still ask.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Columns of the statements' values.
+    features : tuple of str
+        ``{view}__{feature}`` names, columns of the features returned.
+    fingerprint : str
+        Stored rows can be loaded by a store of the same fingerprint only.
+    longest_ms : int
+        Longest window.
+
+    Raises
+    ------
+    ValueError
+        If the views do not belong together, or there is nothing to aggregate.
+    """
+
+    def __init__(self, views: tuple[View, ...], lateness_ms: int) -> None:
+        plan = compile_plan(views)._replace(lateness_ms=lateness_ms)
+        self.columns = input_columns(views)
+        self.features = tuple(name for view in views for name in view.columns)
+        self.longest_ms = plan.longest_ms
+        parts = ["labels", _ROW_VERSION, views[0].key_type, plan.longest_ms, lateness_ms, *self.columns]
+        self.fingerprint = json.dumps(parts, separators=(",", ":"))
+        super().__init__(plan, views[0].key_type, len(self.columns) + 1, WIDE)
+
+    def follow(
+        self, statements: Statements, keys: Array, times_ms: Rows, ahead: Rows, reach_ms: int
+    ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+        """Fold statements and answer events in turn.
+
+        Parameters
+        ----------
+        keys, times_ms : ndarrays of shape (m,)
+            Entity key and event time of each event that asks; none older than its key's newest by more than the
+            lateness.
+        ahead : int64 ndarray of shape (m,)
+            How many of the statements come before each event; ascending.
+        reach_ms : int
+            No event will ask about this time any more, nor what was before: such statements are late.
+
+        Returns
+        -------
+        status : int8 ndarray of shape (n,)
+            Of each statement: ``OK``, ``DUPLICATE`` (known already, or out of date) or ``LATE``.
+        features : float64 ndarray of shape (m, f)
+            As of each event's time; NaN is null.
+
+        Raises
+        ------
+        ValueError
+            If a value is not `representable`, or the shapes do not fit; nothing has changed.
+        """
+        n, m = len(statements), len(times_ms)
+        values = np.ascontiguousarray(statements.values, dtype=np.float64)
+        shapes = [each.shape for each in (statements.keys, statements.known_at_ms, statements.ids, values)]
+        # kernels do not check bounds
+        if shapes != [(n,), (n,), (n,), (n, len(self.columns))] or (keys.shape, ahead.shape) != ((m,), (m,)):
+            raise ValueError(f"expected {n} statements of {len(self.columns)} values and {m} questions, got {shapes}")
+        if not representable(values).all():
+            raise ValueError("values of 2**90 and more in size cannot be summed exactly; reject them before")
+        status = np.zeros(n, dtype=np.int8)
+        features = np.full((m, len(self.features)), np.nan)
+        self._untouch()
+        slots, fresh = self._keys.resolve(statements.keys)
+        self._make_room(n)
+        bits = np.column_stack([values.view(np.int64), statements.revisions]).astype(np.int64, copy=False)
+        asked, done = self._keys.find(keys), np.zeros(2, dtype=np.int64)
+        arrays = [np.ascontiguousarray(each) for each in (statements.known_at_ms, statements.ids, statements.least_us)]
+        known_at_ms, ids, least_us = arrays
+        times_ms, ahead = np.ascontiguousarray(times_ms), np.ascontiguousarray(ahead)
+        while not follow(
+            self._state, self._plan, slots, known_at_ms, ids, bits, least_us, reach_ms, status,
+            asked, times_ms, ahead, features, done,
+        ):  # fmt: skip
+            self._grow_slab(len(self._state.slab) + 1)
+        self._release_unused(fresh)
+        return status, features
+
+    def answer(self, keys: Array, times_ms: Rows) -> NDArray[np.float64]:
+        """Return the features of keys as of these times, not older than the events that asked last."""
+        features = np.empty((len(times_ms), len(self.features)))
+        ask_slots(self._state, self._plan, self._keys.find(keys), times_ms, features)
+        return features
+
+    def expire(self, reach_ms: int) -> int:
+        """Drop keys all of whose entries are of ``reach_ms`` and before; return how many."""
+        self._untouch()
+        state, slots = self._state, self.all_slots()
+        last = state.wide[slots, BASE] + state.narrow[slots, HEAD] + state.narrow[slots, LENGTH] - 1
+        slots = slots[(state.slab[last, 0] <= reach_ms) & (state.wide[slots, FEATURE_TIME_US] <= reach_ms * 1000)]
+        self._drop(slots)
+        return len(slots)
+
+    def load_rows(self, rows: list[tuple[bytes, bytes]]) -> None:
+        """Restore an empty store from changelog rows in any order; of one row key the last row counts.
+
+        Raises
+        ------
+        ValueError
+            If rows are damaged or do not fit; then the changelog cannot be used and state must be rebuilt by replay.
+        """
+        slots = self._restore(rows)
+        state = self._state
+        # As restored, windows stand at the newest entry.
+        lengths = state.narrow[slots, LENGTH]
+        state.wide[slots, END] = lengths
+        state.wide[slots, AT_MS] = state.slab[state.wide[slots, BASE] + lengths - 1, 0]
+        state.wide[slots, NEWEST_ASKED_MS] = NO_TIME_MS
+
+
+def merged(times_ms: Rows, known_at_ms: Rows) -> Rows:
+    """Return how many statements come before each event when two inputs are merged, lowest head first.
+
+    Each input keeps its own order; of equal times the statement comes first, since windows hold what was known *by*
+    then. Whoever has the lowest head so far decides, so what counts of an input is its running maximum.
+
+    Parameters
+    ----------
+    times_ms : int64 ndarray of shape (m,)
+        Of the events, in order of arrival.
+    known_at_ms : int64 ndarray of shape (n,)
+        Of the statements, in order of arrival.
+
+    Examples
+    --------
+    >>> merged(np.array([5, 3, 9]), np.array([2, 6, 4, 9, 10])).tolist()
+    [1, 1, 4]
+    """
+    heads_ms = np.maximum.accumulate(known_at_ms), np.maximum.accumulate(times_ms)
+    return np.searchsorted(*heads_ms, side="right").astype(np.int64, copy=False)
