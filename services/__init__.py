@@ -14,6 +14,7 @@ The data path, in order::
     labels              what events turned out to be: late, repeated, corrected, retracted
       join              predictions wait in a ledger on disk until their labels come
     examples            the scored record, what became known of it, and what that replaces
+      (re-key)          examples.terminal: back to featurize, for features made of labels
       learn             a River model, one example at a time in one total order
     snapshots           the model with its metrics and its offset, signed
     dead-letters        every input that could not go on: reason and original bytes

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from cards import DAY_MS, events, published
 from fakes_ledger_store import FakeLedgerStore
 from fakes_online_view import FakeOnlineView
+from rich.console import Console
 
 from services.adapters.topics import BIG_RECORD_BYTES
 from services.cli.assembly import Assembly, assemble
 from services.cli.late_labels import Labels
+from services.cli.replay import Late, late_labels, run_replay
 from services.cli.replaying import History
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
+from services.errors import Misconfigured
 from services.ports import ViewRows
 from services.settings import load_settings
 from services.topology import LABELS, SCORED
+from services.transport.bootstrap import seed
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.loop import LoopLimits, StageLoop, Unobserved
 from services.transport.memory_log import MemoryBroker, MemoryLog
@@ -286,3 +292,51 @@ def test_state_is_rebuilt_when_label_windows_change(assembly: Assembly, stream: 
     times_ms = stream[0].columns["event_time_ms"][:1200]
     wanted = defined(stream[0].take(np.arange(1200)), label, times_ms + DAY_MS)
     same({event: asked[event] for event in range(600, 1200)}, {event: wanted[event] for event in range(600, 1200)})
+
+
+def test_the_command_replays_a_file_with_its_labels(
+    assembly: Assembly, stream: tuple[Batch, np.ndarray], tmp_path: Path
+) -> None:
+    batch, label = stream[0].take(np.arange(1200)), stream[1][:1200]
+    table = pl.DataFrame(dict(batch.columns)).with_columns(
+        pl.Series("is_fraud", label).fill_nan(None).cast(pl.Int8), pl.lit(2).alias("scenario")
+    )
+    table.write_parquet(tmp_path / "history.parquet")
+    late = late_labels(assembly, tmp_path / "history.parquet", None, "7d")
+    assert late == Late("is_fraud", DELAY_MS)
+    run_replay(assembly, tmp_path / "history.parquet", tmp_path / "out", Console(quiet=True), late=late)
+    written = pl.read_parquet(tmp_path / "out" / "scored.parquet")
+    got = dict(zip(written["transaction_id"], written.select(FEATURES).fill_null(float("nan")).rows(), strict=True))
+    wanted = defined(batch, label, batch.columns["event_time_ms"] + DELAY_MS)
+    same({event: list(map(float, row)) for event, row in got.items()}, wanted)
+    assert late_labels(assembly, tmp_path / "history.parquet", "none", "7d") is None
+    table.drop("is_fraud").write_parquet(tmp_path / "unlabelled.parquet")
+    with pytest.raises(Misconfigured, match=r"'is_fraud'.*terminal_risk.*--label-column"):
+        late_labels(assembly, tmp_path / "unlabelled.parquet", None, "7d")
+    with pytest.raises(Misconfigured, match="'scenario' holds other things"):
+        run_replay(
+            assembly,
+            tmp_path / "history.parquet",
+            tmp_path / "out",
+            Console(quiet=True),
+            late=Late("scenario", DELAY_MS),
+        )
+
+
+def test_a_fresh_cluster_goes_on_from_a_replay(assembly: Assembly, stream: tuple[Batch, np.ndarray]) -> None:
+    """Seeded from a replay, live stages serve as if it had gone on, labels that were still to come included."""
+    batch, label = stream[0].take(np.arange(1200)), stream[1][:1200]
+    labels = Labels.after(label, batch.columns["event_time_ms"], DELAY_MS)
+    first, second = np.arange(900), np.arange(900, 1200)
+    history = History(assembly)
+    history.feed(batch.take(first), labels.take(first))
+    history.tell_all()
+    running = Live(assembly)
+    for stage in history.replay.stages:
+        ends = {partition: dict.fromkeys(stage.inputs, 0) for partition in range(2)}
+        assert seed(MemoryLog(running.broker, "seed"), stage, 2, ends) > 0
+    running.start()
+    for rows in np.array_split(second, 5):
+        running.publish(published(batch.take(rows)))
+    wanted = defined(batch, label, labels.known_at_ms)
+    same(features(running.scored()), {event: wanted[event] for event in second.tolist()})
