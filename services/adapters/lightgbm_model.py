@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.forest import Forest
+from services.core.model_text import fault
 from services.errors import Refused
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class TextModel:
     Raises
     ------
     Refused
-        If the text is not a LightGBM model, or one with several outputs per row.
+        If the text is not a whole LightGBM model, or one with several outputs per row.
     """
 
     def __init__(self, body: str, threads: int = 1) -> None:
@@ -50,6 +51,9 @@ class TextModel:
 
         if not body.startswith("tree\n"):
             raise Refused("the model's body is not LightGBM's text format (it must begin with the line 'tree')")
+        wrong = fault(body)
+        if wrong is not None:
+            raise Refused(f"the model's body is not a whole LightGBM text: {wrong}")
         try:
             self._booster: Any = Booster(model_str=body)
         except LightGBMError as error:
