@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from cards import DAY_MS, events, published
+from cards import DAY_MS, events, published, topology, view
 from fakes_ledger_store import FakeLedgerStore
 from fakes_online_view import FakeOnlineView
 from rich.console import Console
@@ -21,7 +21,10 @@ from services.cli.replaying import History
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
+from services.core.declaration import Aggregate, View
+from services.core.windows.store import WindowStore
 from services.errors import Misconfigured
+from services.featurize.labels import Asking, LabelFeatures
 from services.ports import ViewRows
 from services.settings import load_settings
 from services.topology import LABELS, SCORED
@@ -340,3 +343,27 @@ def test_a_fresh_cluster_goes_on_from_a_replay(assembly: Assembly, stream: tuple
         running.publish(published(batch.take(rows)))
     wanted = defined(batch, label, labels.known_at_ms)
     same(features(running.scored()), {event: wanted[event] for event in second.tolist()})
+
+
+def test_a_retraction_takes_back_the_event_s_own_columns_as_well() -> None:
+    aggregates = tuple(Aggregate(f"{c}_sum", "float64", c, "sum", DAY_MS) for c in ("amount", "label"))
+    risk = View("risk", "terminal", "terminal_id", "int64", "examples", "label_known_at_ms", 0, aggregates, True)
+    plan = topology(view("spent", "customer"), view("taken", "terminal"), risk).stages[1].labels
+    assert plan is not None
+    events_store = WindowStore((view("taken", "terminal"),))
+    windows = LabelFeatures(plan, "transaction_id", events_store)
+    said = Batch(
+        2,
+        {
+            "transaction_id": np.array([1, 2]),
+            "terminal_id": np.array([7, 7]),
+            "amount": np.array([5.0, 6.0]),
+            "label": np.array([1.0, 0.0]),
+            "label_known_at_ms": np.array([10, 11]),
+            "revision": np.array([1, 1]),
+        },
+    )
+    asking = Asking(np.array([7]), np.array([12]))
+    assert windows.fold(0, events_store, asking, said)[1].tolist() == [[11.0, 1.0]]
+    taken_back = Batch(2, {**said.columns, "revision": np.array([2, 2])}, {"label": np.array([True, False])})
+    assert windows.fold(0, events_store, asking, taken_back)[1].tolist() == [[6.0, 0.0]]
