@@ -66,6 +66,16 @@ class Settings(BaseSettings):
         default=180, ge=1, description="a label known later than this after its event does not count"
     )
     ledger_memory_mb: int = Field(default=256, ge=16, description="memory for all label ledgers of a worker")
+    quality_maturities_days: str = Field(
+        default="7, 30, 90", description="ages at which labels are counted, besides the label horizon; comma-separated"
+    )
+    quality_investigated: str = Field(
+        default="", description="column of what card precision counts; default: the event contract's key"
+    )
+    quality_cards: int = Field(default=100, ge=1, description="how many of those can be investigated a day")
+    quality_group: str = Field(
+        default="", description="column with few values whose groups are compared (fairness); default: none"
+    )
     online_model: Path | None = Field(
         default=None, description="file that declares the online model; default: online_model.py of the feature repo"
     )

@@ -31,6 +31,8 @@ JOIN = "join"
 JOIN_CHANGELOG = "join.changelog"
 LEARN = "learn"
 SNAPSHOTS = "snapshots"
+QUALITY = "quality"
+QUALITY_CHANGELOG = "quality.changelog"
 
 Cleanup = Literal["delete", "compact"]
 
@@ -147,7 +149,7 @@ class Topology:
     @property
     def names(self) -> tuple[str, ...]:
         """What ``millstream run`` can be told to run, in path order."""
-        return tuple(stage.name for stage in self.stages) + ((JOIN, LEARN) if self.joins else ())
+        return tuple(stage.name for stage in self.stages) + ((JOIN, LEARN, QUALITY) if self.joins else ())
 
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name.
@@ -301,14 +303,17 @@ def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan
         Topic(stage.labels.input, stage.labels.key_column, JOIN, (stage.name,)) for stage in stages if stage.labels
     ]
     last = names[-1]
-    if {JOIN, LEARN} & set(names):
-        raise Misconfigured(f"no entity may be called {JOIN!r} or {LEARN!r}: the stages of the label loop are")
+    if taken := sorted({JOIN, LEARN, QUALITY} & set(names)):
+        raise Misconfigured(f"no entity may be called {taken[0]!r}: a stage of the label loop is")
     joined = [
         Topic(LABELS, contract.event_id, "producers", (JOIN,)),
         # One partition: whoever learns from examples needs them in one total order.
-        Topic(EXAMPLES, contract.event_id, JOIN, (LEARN,), partitions=1),
+        Topic(EXAMPLES, contract.event_id, JOIN, (LEARN, QUALITY), partitions=1),
         Topic(SNAPSHOTS, "model", LEARN, (last,), "compact", 1),
-        Topic(JOIN_CHANGELOG, "partition", JOIN, ("operators",), "compact"),
+        # One partition too: quality reads it beside the examples.
+        Topic(JOIN_CHANGELOG, "partition", JOIN, (QUALITY, "operators"), "compact", 1),
+        Topic(QUALITY, "key", QUALITY, ("operators",), "compact", 1),
+        Topic(QUALITY_CHANGELOG, "row", QUALITY, (QUALITY,), "compact", 1),
     ]
     return (
         *topics,

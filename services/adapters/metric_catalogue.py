@@ -29,6 +29,10 @@ GaugeName = Literal[
     "millstream_view_staleness_seconds",
     "millstream_model_version",
     "millstream_process_rss_bytes",
+    "millstream_labels",
+    "millstream_quality",
+    "millstream_quality_coverage",
+    "millstream_quality_as_of_seconds",
 ]
 HistogramName = Literal[
     "millstream_batch_records",
@@ -60,6 +64,7 @@ class Metric:
 
 _STAGE = ("stage",)
 _PARTITION = ("stage", "partition")
+_SERIES = ("arm", "model", "version", "maturity_days")
 _PHASE_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 # Dense from 2 to 100 ms, where the promised percentiles lie; coarse to a minute, so that a backlog still shows.
 _LATENCY_S = (
@@ -94,6 +99,12 @@ GAUGES: Final[Mapping[GaugeName, Metric]] = {
     "millstream_view_staleness_seconds": Metric("Age of the oldest row waiting for the online store."),
     "millstream_model_version": Metric("Version of the model that answers; 0 is the rule baseline.", ("model",)),
     "millstream_process_rss_bytes": Metric("Resident memory of this process."),
+    "millstream_labels": Metric("Events by what is known of them: pending, labelled, retracted, ...", ("state",)),
+    "millstream_quality": Metric(
+        "A figure over all mature days, on labels known within maturity_days of their events.", (*_SERIES, "metric")
+    ),
+    "millstream_quality_coverage": Metric("Labelled share of the predictions of those days.", _SERIES),
+    "millstream_quality_as_of_seconds": Metric("How far the label stream has come, seconds since the epoch."),
 }
 
 HISTOGRAMS: Final[Mapping[HistogramName, Metric]] = {

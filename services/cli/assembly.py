@@ -14,6 +14,7 @@ from services.adapters.river_pipelines import FILE, load
 from services.adapters.river_snapshot import signing_key
 from services.adapters.schema_topic import SchemaResolver
 from services.adapters.topics import BIG_RECORD_BYTES
+from services.cli.measuring import counted, declared, measured
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema, SchemaId
@@ -21,6 +22,7 @@ from services.core.batch import Array, Batch
 from services.core.contracts import Contract
 from services.core.declaration import Declaration
 from services.core.ledger.resolution import Policy
+from services.core.quality.contenders import Measured
 from services.core.text import as_text
 from services.errors import Misconfigured
 from services.featurize.step import Featurize
@@ -28,10 +30,11 @@ from services.join.contract import examples_schema
 from services.join.stage import JoinStage
 from services.join.step import Join, Rekeyed
 from services.learn.stage import LearnStage
+from services.monitor.quality_stage import QualityStage, Tell
 from services.ports import LedgerStore
 from services.score.step import Carried, Score
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, EXAMPLES, LABELS, PREDICTIONS, SCORED, StagePlan, Topology, derive
+from services.topology import DEAD_LETTERS, EXAMPLES, LABELS, PREDICTIONS, QUALITY, SCORED, StagePlan, Topology, derive
 from services.transport.records import Records
 from services.transport.stage import Stage
 from services.validate.step import Validate
@@ -138,16 +141,16 @@ class Assembly:
             if stage.labels is not None
         ]
         event_id, event_time = self.contract.event_id, self.contract.event_time
+        counts = counted(self.measured)
         return JoinStage(
             {
                 SCORED: Validate(reader, BIG_RECORD_BYTES),
                 LABELS: Validate(RecordReader(labels.schema, resolve), settings.max_record_bytes, labels),
             },
             open_store,
-            lambda store: Join(store, policy, reader, examples, event_id, event_time, rekeyed),
+            lambda store: Join(store, policy, reader, examples, event_id, event_time, rekeyed, counts),
             writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
             largest_letter_bytes,
-            event_time,
         )
 
     @property
@@ -169,6 +172,40 @@ class Assembly:
             load(self.online_model_file, self.declaration.service),
             Validate(RecordReader(self.examples_schema, resolve), BIG_RECORD_BYTES),
             key,
+        )
+
+    @property
+    def measured(self) -> Measured:
+        """How scored records are read for quality.
+
+        Raises
+        ------
+        Misconfigured
+            Naming the setting that is wrong.
+        """
+        scored = self.topology.stages[-1].output_schema
+        return measured(self.settings, self.declaration.service, self.contract, scored)
+
+    def quality_stage(
+        self,
+        resolve: Resolve,
+        tell: Tell = lambda reported, told, as_of_ms: None,
+        writer: Writer = lambda _topic, schema: RecordWriter(schema),
+    ) -> QualityStage:
+        """Build the stage that says how good the scores were.
+
+        Raises
+        ------
+        Misconfigured
+            A setting is no list of days, or names a column that cannot be counted by.
+        """
+        how = self.measured
+        return QualityStage(
+            declared(self.settings, how),
+            how,
+            Validate(RecordReader(self.examples_schema, resolve), BIG_RECORD_BYTES),
+            writer(QUALITY, self.contracts[QUALITY].schema),
+            tell,
         )
 
 

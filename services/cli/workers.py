@@ -17,11 +17,12 @@ from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
 from services.core.manifest import define
 from services.errors import Refused
+from services.monitor.quality_metrics import QualityMetrics
 from services.ports import LedgerStore, ModelVersion
 from services.score.scorer import Champion
 from services.score.step import Carried, Score
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, JOIN, LEARN, StagePlan
+from services.topology import DEAD_LETTERS, JOIN, LEARN, QUALITY, StagePlan
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop
@@ -47,7 +48,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     telemetry = telemetry_adapter.Telemetry()
     assembly = assemble(settings)
     wanted = list(names) or [name for name in assembly.topology.names if name != LEARN or _declares(assembly)]
-    plans = [assembly.topology.stage(name) for name in wanted if name not in {JOIN, LEARN}]
+    plans = [assembly.topology.stage(name) for name in wanted if name not in {JOIN, LEARN, QUALITY}]
     require_topics(endpoints.kafka, assembly.topology.topics)
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
@@ -87,6 +88,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         loops.append(loop(assembly.join_stage(resolver, _ledgers(settings), writer, letter_bytes)))
     if LEARN in wanted:
         loops.append(loop(assembly.learn_stage(resolver)))
+    if QUALITY in wanted:
+        loops.append(loop(assembly.quality_stage(resolver, QualityMetrics(telemetry), writer)))
     observer.watch(loops)
     stack.enter_context(
         telemetry_adapter.serve(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,8 +41,6 @@ class JoinStage:
     dead_letters : RecordWriter
     largest_letter_bytes : int
         Largest record the dead-letter topic takes.
-    event_time : str
-        Column of the scored record.
     """
 
     name = JOIN
@@ -56,7 +53,6 @@ class JoinStage:
         join: Callable[[LedgerStore], Join],
         dead_letters: RecordWriter,
         largest_letter_bytes: int,
-        event_time: str,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._validate = validate
@@ -64,12 +60,10 @@ class JoinStage:
         self._join = join
         self._dead_letters = dead_letters
         self._largest_letter_bytes = largest_letter_bytes
-        self._times = {SCORED: event_time, LABELS: "known_at_ms"}
         self._clock_s = clock_s
         self._stores: dict[int, LedgerStore] = {}
         self._joins: dict[int, Join] = {}
         self._joined: dict[int, Joined] = {}
-        self._newest_ms: dict[tuple[str, int], int] = {}
 
     def open(
         self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
@@ -88,10 +82,10 @@ class JoinStage:
                 for chunk in records.chunks(_CHUNK_RECORDS):
                     flows = self._flows([chunk])
                     join.apply(flows[SCORED], flows[LABELS], {topic: int(chunk.offsets[-1]) + 1})
-                    self._note(partition, flows)
                     replayed += len(chunk)
                 on_progress(f"{JOIN}[{partition}]: {replayed} records of {topic} replayed")
-        return Recovered(plan.go_on, tally.counters(join.tally)["pending"], replayed, False)
+        # A crash may have come between the ledger and what is published of it: the next checkpoint tells it again.
+        return Recovered(plan.go_on, tally.counters(join.account.told.tally)["pending"], replayed, True)
 
     def _tell(self, partition: int, plan: Recovery) -> None:
         if plan.discard:
@@ -121,7 +115,6 @@ class JoinStage:
             mine = {topic: _of_partition(flow, partition) for topic, flow in flows.items()}
             joined = self._joins[partition].process(mine[SCORED], mine[LABELS], now_ms)
             self._joined[partition] = joined
-            self._note(partition, mine)
             labels.append(joined.labels)
             keys += joined.keys
             examples += joined.examples
@@ -141,13 +134,6 @@ class JoinStage:
         given = {records.topic: records for records in batches}
         return {topic: self._validate[topic](given.get(topic, empty_records(topic))) for topic in self.inputs}
 
-    def _note(self, partition: int, flows: Mapping[str, Flow]) -> None:
-        for topic, flow in flows.items():
-            if flow.batch.length:
-                newest_ms = int(flow.batch.columns[self._times[topic]].max())
-                at = (topic, partition)
-                self._newest_ms[at] = max(newest_ms, self._newest_ms.get(at, newest_ms))
-
     def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
         """See `Work.written`: the ledger is written behind the commit, with the offsets it is then valid for."""
         for partition, joined in self._joined.items():
@@ -158,19 +144,19 @@ class JoinStage:
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`: forgets what is past the horizon, and publishes how complete the labels are."""
         join = self._joins[partition]
-        newest_ms = [self._newest_ms.get((topic, partition)) for topic in self.inputs]
-        if all(each is not None for each in newest_ms):
-            swept = join.sweep(min(each for each in newest_ms if each is not None), _SWEPT_AT_ONCE)
-            if swept.unmatched:
-                shown = ", ".join(each.decode(errors="replace") for each in swept.unmatched[:5])
-                logger.warning(
-                    "%s[%s]: %s labels are of events that never came (%s ...)",
-                    JOIN, partition, len(swept.unmatched), shown,
-                )  # fmt: skip
-        return [Output(JOIN_CHANGELOG, [b"%d" % partition], [json.dumps(join.tally.tolist()).encode()], partition)]
+        told = join.account.told
+        swept = join.sweep(min(told.scored_to_ms, told.labels_to_ms), _SWEPT_AT_ONCE)
+        if swept.unmatched:
+            shown = ", ".join(each.decode(errors="replace") for each in swept.unmatched[:5])
+            logger.warning(
+                "%s[%s]: %s labels are of events that never came (%s ...)",
+                JOIN, partition, len(swept.unmatched), shown,
+            )  # fmt: skip
+        return [Output(JOIN_CHANGELOG, *join.account.messages(partition), 0)]
 
     def checkpointed(self, partition: int) -> None:
         """See `Work.checkpointed`; the ledger is on disk already."""
+        self._joins[partition].account.mark_published()
 
     def online(self, partition: int) -> list[ViewRows]:
         """See `Work.online`: labels have no online view of their own."""
@@ -181,9 +167,10 @@ class JoinStage:
         join = self._joins.get(partition)
         if join is None:
             return None
-        counts = tally.counters(join.tally)
+        told = join.account.told
+        counts = tally.counters(told.tally)
         held = sum(counts[name] for name in ("pending", "labelled", "retracted", "waiting"))
-        return StateSize(self._newest_ms.get((SCORED, partition), 0), held, held, 0)
+        return StateSize(max(0, told.scored_to_ms), held, held, 0)
 
 
 def _of_partition(flow: Flow, partition: int) -> Flow:

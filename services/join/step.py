@@ -11,7 +11,7 @@ Exactly once, with a store that knows nothing of transactions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,13 @@ from services.core.ledger.fold import Folded, Held, fold
 from services.core.ledger.horizon import due
 from services.core.ledger.label_sets import KINDS, LATEST_MS, RETRACTION, LabelSets, source_hashes, stamps
 from services.core.ledger.resolution import Policy, resolve
-from services.core.ledger.tally import SIZE, of_batch, of_forgetting
+from services.core.ledger.tally import of_batch, of_forgetting
+from services.core.metrics import DAY_MS
+from services.core.quality.board import Seen
+from services.core.quality.part import Predicted
 from services.core.text import as_text
 from services.errors import Stop
+from services.join.account import Account, Counted, newest_ms
 from services.ports import LedgerStore
 from services.transport.flow import Flow
 from services.transport.records import Output
@@ -50,8 +54,8 @@ class Joined:
         Keys of rows to delete then, before the puts.
     oldest_ms : int
         Oldest time that the puts add to the index.
-    tally : int64 ndarray
-        What is added to the tally.
+    counted : Counted
+        What is added to the account.
     sources : mapping of int to str
         Names of sources met for the first time.
     """
@@ -63,7 +67,7 @@ class Joined:
     puts: list[tuple[bytes, bytes]]
     deleted: list[bytes]
     oldest_ms: int
-    tally: Array
+    counted: Counted
     sources: Mapping[int, str]
 
 
@@ -113,6 +117,13 @@ class Join:
         Columns of the scored record.
     rekeyed : sequence of Rekeyed
         Other topics of the examples.
+    count : callable
+        Counts predictions by who answered; default: nobody asks.
+
+    Attributes
+    ----------
+    account : Account
+        How complete the labels are.
     """
 
     def __init__(
@@ -124,6 +135,7 @@ class Join:
         event_id: str,
         event_time: str,
         rekeyed: Sequence[Rekeyed] = (),
+        count: Callable[[Batch], Mapping[Seen, Predicted]] = lambda _: {},
     ) -> None:
         self._store = store
         self._policy = policy
@@ -132,13 +144,14 @@ class Join:
         self._event_id = event_id
         self._event_time = event_time
         self._rekeyed = tuple(rekeyed)
+        self._count = count
         self._swept_ms = 0
         self._load()
 
     def _load(self) -> None:
         named = self._store.scan(rows.SOURCE, rows.TIME, 1 << 20)
         self._names = {rows.source_of(key): name.decode() for key, name in named}
-        self.tally = rows.decode_tally(self._store.read([rows.TALLY])[0], SIZE)
+        self.account = Account(self._store)
 
     def clear(self) -> None:
         """Forget everything, to be rebuilt."""
@@ -177,11 +190,8 @@ class Join:
         Stop
             The disk refuses. The transaction stands; after a restart the store catches up.
         """
-        tally = self.tally + joined.tally
-        keys = [key for key, _ in joined.puts]
-        values = [value for _, value in joined.puts]
-        self._store.write([*keys, rows.TALLY], [*values, rows.encode_tally(tally)], joined.deleted, next_offsets)
-        self.tally = tally
+        puts = joined.puts + self.account.add(joined.counted)
+        self._store.write([key for key, _ in puts], [value for _, value in puts], joined.deleted, next_offsets)
         self._names.update(joined.sources)
         self._swept_ms = min(self._swept_ms, joined.oldest_ms)
 
@@ -207,9 +217,10 @@ class Join:
         dropped = [event_ids[i] for i in np.flatnonzero(past.dropped).tolist()]
         # An event that stays has a later index row: a prediction that came after its label, or a newer label.
         deleted = [key for key, _ in found] + rows.prediction_keys(dropped) + rows.label_keys(dropped)
-        tally = self.tally + of_forgetting(held, resolved, past)
-        self._store.write([rows.TALLY], [rows.encode_tally(tally)], deleted, {})
-        self.tally = tally
+        # A day's count outlives its last event by a day: quality may be a little behind.
+        deleted += self.account.forget(bound_ms - DAY_MS)
+        puts = self.account.add(Counted(of_forgetting(held, resolved, past)))
+        self._store.write([key for key, _ in puts], [value for _, value in puts], deleted, {})
         self._swept_ms = rows.time_of(found[-1][0])
         unmatched = [event_ids[i] for i in np.flatnonzero(past.unmatched).tolist()]
         counts = int(past.forgotten.sum()), int(past.retired.sum())
@@ -254,8 +265,14 @@ class Join:
             examples = self._examples.encode(made)
             rekeyed = [_output(each, made) for each in self._rekeyed]
         keys = [event_ids[event] for event in folded.publish.tolist()] if publish else []
-        tally = of_batch(folded, len(about[0]), len(about[1]))
-        return Joined(keys, examples, rekeyed, labels, puts, deleted, oldest_ms, tally, fresh)
+        new = first[folded.arrived[events]]
+        counted = Counted(
+            of_batch(folded, len(about[0]), len(about[1])),
+            newest_ms(scored.batch.columns[self._event_time]),
+            newest_ms(labels.batch.columns["known_at_ms"]),
+            self._count(scored.batch.take(new)) if len(new) else {},
+        )
+        return Joined(keys, examples, rekeyed, labels, puts, deleted, oldest_ms, counted, fresh)
 
     def _made(
         self, records: list[bytes], event_ids: list[bytes], folded: Folded, names: Mapping[int, str], now_ms: int

@@ -183,6 +183,7 @@ class Scorer:
             "model": np.where(by_online, self.online.name, model).astype(object),
             "model_version": np.where(by_online, opinion.version or 0, version),
             "decision": self._decisions[(scores >= threshold).astype(np.intp)],
+            "threshold": np.full(batch.length, threshold, dtype=np.float64),
             CHAMPION_SCORE: champions,
             "champion_version": np.full(batch.length, 0 if champion is None else champion.version),
             "online_score": opinion.scores,

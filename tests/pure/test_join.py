@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ from services.core.batch import Batch
 from services.core.contracts import Contract
 from services.core.ledger.recovery import plan_recovery
 from services.core.ledger.resolution import Policy
-from services.core.ledger.tally import counters
+from services.core.ledger.tally import STATES, counters, decode_told
+from services.core.quality.board import Seen
+from services.core.quality.part import Predicted
+from services.core.quality.snapshot import decode_predicted
 from services.errors import Misconfigured, Stop
 from services.join.contract import examples_schema
 from services.join.step import Join
@@ -96,8 +100,17 @@ class Log:
         self.committed.update(offsets)
 
 
+def counted(batch: Batch) -> dict[Seen, Predicted]:
+    """Count by the parity of the id, as two models."""
+    found: dict[Seen, Predicted] = {}
+    for event, at_ms in zip(batch.columns["id"].tolist(), batch.columns["at_ms"].tolist(), strict=True):
+        seen = Seen(f"model {event % 2}", 1, "answer", at_ms % 3, "")
+        found[seen] = Predicted.total([found.get(seen, Predicted(0, 0)), Predicted(1, event)])
+    return found
+
+
 def start(store: FakeLedgerStore, log: Log) -> Join:
-    join = Join(store, Policy(("bank",), 100), SCORED_READER, RecordWriter(EXAMPLES), "id", "at_ms")
+    join = Join(store, Policy(("bank",), 100), SCORED_READER, RecordWriter(EXAMPLES), "id", "at_ms", (), counted)
     plan = plan_recovery(store.offsets(), log.committed, {"scored": 0, "labels": 0})
     if plan.discard:
         join.clear()
@@ -135,6 +148,8 @@ def test_dying_anywhere_publishes_what_an_undisturbed_run_does(
     undisturbed, crashing = Log(topics), Log(topics)
     store, other = FakeLedgerStore(), FakeLedgerStore()
     calm, join = start(store, undisturbed), start(other, crashing)
+    told: dict[bytes | str, Any] = {}
+    told_again: dict[bytes | str, Any] = {}
     for span in steps:
         offsets = {topic: end for topic, (_, end) in span.items()}
         joined = calm.process(*undisturbed.flows(span), 5)
@@ -154,10 +169,21 @@ def test_dying_anywhere_publishes_what_an_undisturbed_run_does(
             join = start(other, crashing)
         else:
             join.write(joined, offsets)
+        # What was published last, or is yet to be, is what is known.
+        for account, published in ((calm.account, told), (join.account, told_again)):
+            told_now = dict(zip(*account.messages(0), strict=True))
+            # How often something was said again depends on how it was cut into batches.
+            states = decode_told(told_now.pop(b"0") or b"")
+            published.update(told_now, states=[states.tally[: len(STATES)].tolist(), states.labels_to_ms])
+            account.mark_published()
+        assert told_again == told
         assert {topic: other.valid_for.get(topic, 0) for topic in crashing.committed} == crashing.committed
     assert crashing.examples == undisturbed.examples
-    kept = [{key: row for key, row in each.rows.items() if key[:1] in {b"p", b"l", b"s"}} for each in (store, other)]
+    kept = [{key: row for key, row in each.rows.items() if key[:1] not in {b"t", b"m"}} for each in (store, other)]
     assert kept[0] == kept[1]
+    assert told["states"][1] == max((at for _, _, at, _, _ in said), default=-1)
+    days = [decode_predicted(value, int(key[2:])) for key, value in told.items() if isinstance(key, bytes)]
+    assert sum(each.called for counts in days for each in counts.values()) == len(order)
 
 
 def test_an_example_says_what_was_served_what_became_known_and_what_it_replaces() -> None:
@@ -206,7 +232,7 @@ def test_past_the_horizon_nothing_is_kept_and_unmatched_labels_are_told() -> Non
     join = Join(store, Policy(("bank",), 100), SCORED_READER, RecordWriter(EXAMPLES), "id", "at_ms")
     swept = join.sweep(1000)
     assert (swept.forgotten, swept.retired, swept.unmatched, swept.more) == (1, 0, [b"9"], False)
-    told = counters(join.tally)
+    told = counters(join.account.told.tally)
     assert {name: count for name, count in told.items() if count} == {
         "repeated_predictions": 1,
         "forgotten": 2,

@@ -7,6 +7,8 @@
     t + time + event id     nothing; when to look whether the event can be forgotten
     s + source hash         name of the source
     m                       tally
+    c                       how far each input has come
+    d + day                 predictions counted, by who answered
 
 Integers in values are little-endian; the time in a key is big-endian, so that keys are in order of time.
 """
@@ -21,10 +23,10 @@ from numpy.typing import NDArray
 
 from services.core.batch import Mask, Rows
 
-LAYOUT: Final = "1"
+LAYOUT: Final = "2"
 """Raised when rows change their meaning, so that a store of an earlier one is rebuilt."""
 
-PREDICTION, LABELS, TIME, SOURCE, TALLY = b"p", b"l", b"t", b"s", b"m"
+PREDICTION, LABELS, TIME, SOURCE, TALLY, CLOCK, DAY = b"p", b"l", b"t", b"s", b"m", b"c", b"d"
 _TIME_BYTES: Final = 8
 
 
@@ -100,3 +102,24 @@ def decode_tally(row: bytes | None, size: int) -> NDArray[np.int64]:
     places, values = np.frombuffer(row or b"", dtype="<i8").reshape(2, -1)
     tally[places] = values
     return tally
+
+
+def day_key(day: int) -> bytes:
+    """Return where the predictions of a day (since 1970-01-01 UTC, >= 0) are counted."""
+    return DAY + max(day, 0).to_bytes(_TIME_BYTES, "big")
+
+
+def day_of(key: bytes) -> int:
+    """Return the day that is counted there."""
+    return int.from_bytes(key[len(DAY) :], "big")
+
+
+def encode_clock(*times_ms: int) -> bytes:
+    """Return times as bytes."""
+    return np.array(times_ms, dtype="<i8").tobytes()
+
+
+def decode_clock(row: bytes | None, count: int) -> list[int]:
+    """Return the times that `encode_clock` wrote; None is -1 for each."""
+    times_ms: list[int] = np.frombuffer(row, dtype="<i8").tolist() if row else [-1] * count
+    return times_ms

@@ -6,6 +6,8 @@ counted for before, so the tally is the sum over all events held: independent of
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -28,6 +30,44 @@ COUNTERS: Final = (*STATES, *EVENTS)
 _STEPS = 32  # delays are told apart to 1/32 of their size
 _OCTAVES = 32  # of seconds: up to 136 years
 SIZE: Final = len(COUNTERS) + _STEPS * _OCTAVES
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a partition's ledger tells of itself.
+
+    Parameters
+    ----------
+    tally : int64 ndarray of shape (`SIZE`,)
+    scored_to_ms, labels_to_ms : int
+        How far predictions have come in event time, and labels in when they became known; -1 before the first.
+    """
+
+    tally: NDArray[np.int64]
+    scored_to_ms: int = -1
+    labels_to_ms: int = -1
+
+
+def encode_told(told: Told) -> bytes:
+    """Return it as JSON; of the tally, position and value of what is not zero."""
+    places = np.flatnonzero(told.tally).tolist()
+    tally = [[place, int(told.tally[place])] for place in places]
+    return json.dumps({"tally": tally, "scored_to_ms": told.scored_to_ms, "labels_to_ms": told.labels_to_ms}).encode()
+
+
+def decode_told(value: bytes) -> Told:
+    """Return what `encode_told` wrote.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError, IndexError
+        If it is none.
+    """
+    read = json.loads(value)
+    tally = np.zeros(SIZE, dtype=np.int64)
+    for place, count in read["tally"]:
+        tally[place] = count
+    return Told(tally, int(read["scored_to_ms"]), int(read["labels_to_ms"]))
 
 
 def of_batch(folded: Folded, predictions: int, labels: int) -> NDArray[np.int64]:

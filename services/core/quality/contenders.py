@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from services.core.batch import Array, Batch, Mask, Rows
+from services.core.batch import Array, Batch, Mask
 from services.core.identity import id_hashes
 from services.core.quality.board import Examples, Scores
 
@@ -28,10 +27,12 @@ class Measured:
     ----------
     event_time : str
         Column, milliseconds since the epoch.
+    model : str
+        Name of the champion, whatever its version.
     positive : str
         The decision that calls an event positive.
     threshold : float
-        Calls it where a model's score did not decide.
+        Calls positive where the record does not say what was the threshold then.
     investigated : str
         Column of what card precision counts, e.g. the card.
     group : str
@@ -39,6 +40,7 @@ class Measured:
     """
 
     event_time: str
+    model: str
     positive: str
     threshold: float
     investigated: str
@@ -47,35 +49,30 @@ class Measured:
     def contenders(self, scored: Batch) -> list[Scores]:
         """Return everybody's answers.
 
-        Arms: ``answer`` is the answer as served, whoever gave it; ``champion`` and ``online`` are those models' own,
-        served or not; ``blend`` is the answer where a blend gave it. Version 0 is the baseline's, and the online
-        model's, which is another after each example.
+        Arms: ``answer`` is the answer as served, whoever gave it; ``champion`` and ``online`` are those models' own
+        scores, whoever answered; ``blend`` is the answer where a blend gave it. Version 0 is the baseline's, and the
+        online model's, which is another after each example. All are called at the threshold of the answer.
         """
         n, columns = scored.length, scored.columns
-        arm, score = columns["arm"], scored.as_floats("score")
-        decided: Mask = np.asarray(columns["decision"] == self.positive, dtype=np.bool_)
-        nobody = np.full(n, np.nan)
-        zeros = np.zeros(n, dtype=np.int64)
+        none = np.zeros(n, dtype=np.int64)
 
         def named(name: str) -> Array:
             return np.full(n, name, dtype=object)
 
-        def own(name: str) -> tuple[Mask, Array]:
-            """Return where a model's own score was the answer, and its score: recorded beside it, or the answer."""
-            served = np.asarray(arm == name, dtype=np.bool_)
-            recorded = scored.as_floats(f"{name}_score") if f"{name}_score" in columns else nobody
-            return served, np.where(np.isnan(recorded) & served, score, recorded)
-
-        model, version = columns["model"], columns["model_version"]
-        found = [Scores(model, version, named(ANSWER), score, decided)]
-        served, champion = own(CHAMPION)
-        called = np.where(served, decided, champion >= self.threshold)
-        found.append(Scores(model, version, named(CHAMPION), champion, called))
-        served, online = own(ONLINE)
-        called = np.where(served, decided, online >= self.threshold)
-        found.append(Scores(named(ONLINE), zeros, named(ONLINE), online, called))
-        blended = np.where(np.asarray(arm == BLEND, dtype=np.bool_), score, nobody)
-        found.append(Scores(named(BLEND), zeros, named(BLEND), blended, decided))
+        threshold = scored.as_floats("threshold")
+        threshold = np.where(np.isnan(threshold), self.threshold, threshold)
+        score, arm = scored.as_floats("score"), columns["arm"]
+        decided: Mask = np.asarray(columns["decision"] == self.positive, dtype=np.bool_)
+        champion, online = scored.as_floats("champion_score"), scored.as_floats("online_score")
+        blend = np.where(np.asarray(arm == BLEND, dtype=np.bool_), score, np.nan)
+        answering = np.where(np.asarray(arm == ONLINE, dtype=np.bool_), 0, columns["model_version"])
+        versions = np.where(scored.is_null("champion_version"), 0, columns["champion_version"])
+        found = [
+            Scores(columns["model"], answering, named(ANSWER), score, decided),
+            Scores(named(self.model), versions, named(CHAMPION), champion, champion >= threshold),
+            Scores(named(ONLINE), none, named(ONLINE), online, online >= threshold),
+            Scores(named(BLEND), none, named(BLEND), blend, decided),
+        ]
         return [each for each in found if not np.isnan(each.score).all()]
 
     def groups(self, scored: Batch) -> Array:
@@ -98,14 +95,7 @@ class Measured:
             labels,
             batch.columns[self.event_time],
             batch.columns["label_known_at_ms"],
-            self._investigated(batch),
+            id_hashes(batch.columns[self.investigated]),
             self.groups(batch),
             self.contenders(batch),
         )
-
-    def _investigated(self, batch: Batch) -> Rows:
-        return id_hashes(batch.columns[self.investigated])
-
-    def columns(self) -> Sequence[str]:
-        """Return the columns that must be there."""
-        return [name for name in (self.event_time, self.investigated, self.group) if name]

@@ -119,7 +119,13 @@ class Reporter:
                     self._pool(slot, day, part if ripe else None)
                     moved[slot] = None
                 found.append(self._reported(slot, day, ripe, part))
-        found += [self._reported(slot, None, True, self._pools[slot]) for slot in sorted(moved)]
+        # All groups of a pool go together, as a gap is between them.
+        pools = {(slot.series, slot.maturity_days) for slot in moved}
+        found += [
+            self._reported(slot, None, True, pooled)
+            for slot, pooled in sorted(self._pools.items(), key=lambda item: item[0])
+            if (slot.series, slot.maturity_days) in pools
+        ]
         self.as_of_ms = as_of_ms
         return found
 

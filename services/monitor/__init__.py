@@ -1,0 +1,1 @@
+"""Watch what was said against what became known."""

@@ -1,0 +1,184 @@
+"""Quality as a stage: examples in, figures out, again whenever labels come, change or go.
+
+Both inputs have one partition. `examples` says what became known of whom; `join.changelog` how many predictions there
+are in all, per day and per who answered, as absolutes. What is published depends on the newest of both alone, so dying
+anywhere ends with the same figures: state, figures and offsets are one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from services.core.avro.encode import RecordWriter
+from services.core.ledger.tally import Told, decode_told
+from services.core.quality.contenders import Measured
+from services.core.quality.report import Reported
+from services.core.quality.snapshot import decode_predicted
+from services.core.quality.topic import as_batch, with_gaps
+from services.monitor.quality_state import UNREADABLE, Declared, QualityState
+from services.ports import ViewRows
+from services.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
+from services.transport.flow import Flow
+from services.transport.log import LogReader
+from services.transport.records import Output, Records
+from services.transport.work import Processed, Progress, Recovered, StateSize
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_RECORDS = 5_000
+
+Tell = Callable[[Sequence[Reported], Mapping[int, Told], int], None]
+
+
+class QualityStage:
+    """`Work` that keeps quality.
+
+    Parameters
+    ----------
+    declared : Declared
+    measured : Measured
+        How examples are read.
+    validate : callable
+        Examples' records to sound rows.
+    figures : RecordWriter
+        Of the quality topic.
+    tell : callable
+        Given what was published, what the join's partitions told of themselves, and as of when; for metrics.
+    """
+
+    name = QUALITY
+    inputs: tuple[str, ...] = (EXAMPLES, JOIN_CHANGELOG)
+
+    def __init__(
+        self,
+        declared: Declared,
+        measured: Measured,
+        validate: Callable[[Records], Flow],
+        figures: RecordWriter,
+        tell: Tell = lambda reported, told, as_of_ms: None,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._declared = declared
+        self._measured = measured
+        self._validate = validate
+        self._figures = figures
+        self._tell = tell
+        self._clock_s = clock_s
+        self._reported: list[Reported] = []
+        self.state: QualityState | None = None
+
+    def open(
+        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+    ) -> Recovered:
+        """See `Work.open`."""
+        stored: dict[bytes, bytes] = {}
+        for records in log.read(QUALITY_CHANGELOG, 0, 0, None):
+            for key, value in zip(records.keys, records.values, strict=True):
+                if key is not None and value is not None:
+                    stored[key] = value
+                elif key is not None:
+                    stored.pop(key, None)
+            on_progress(f"{QUALITY}: {len(stored)} state rows read")
+        self.state = self._loaded(stored)
+        go_on: dict[str, int] = {}
+        replayed = 0
+        for topic in self.inputs:
+            beginning = log.beginning(topic, partition)
+            start = max(beginning, self.state.offsets.get(topic, beginning))
+            known = committed[topic]
+            go_on[topic] = start if known is None else known
+            for records in log.read(topic, partition, start, go_on[topic]):
+                for chunk in records.chunks(_CHUNK_RECORDS):
+                    self._take(chunk)
+                    replayed += len(chunk)
+                on_progress(f"{QUALITY}: {replayed} records replayed")
+        return Recovered(go_on, len(stored), replayed, replayed > 0)
+
+    def _loaded(self, stored: Mapping[bytes, bytes]) -> QualityState:
+        state = QualityState(self._declared)
+        try:
+            if state.load(stored):
+                return state
+            logger.warning("what quality is kept of has changed; it is taken anew from the retained examples")
+        except UNREADABLE as error:
+            logger.warning("quality's state cannot be read (%s); it is taken anew from the retained examples", error)
+            state = QualityState(self._declared)
+            state.replace(stored)
+        return state
+
+    def drop(self, partition: int) -> None:
+        """See `Work.drop`."""
+        self.state = None
+
+    def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
+        """See `Work.process`; figures are published with the state, at checkpoints."""
+        started_s = self._clock_s()
+        for records in batches:
+            self._take(records)
+        return Processed((), [], seconds={"quality": self._clock_s() - started_s})
+
+    def _take(self, records: Records) -> None:
+        if records.topic == EXAMPLES:
+            self._take_examples(records)
+        else:
+            for key, value in zip(records.keys, records.values, strict=True):
+                # A day that is forgotten there is forgotten here in its own time.
+                if key is not None and value is not None:
+                    self._take_told(key, value)
+
+    def _take_examples(self, records: Records) -> None:
+        assert self.state is not None
+        flow = self._validate(records)
+        for rejection in flow.rejections[:1]:
+            logger.error("%s examples cannot be read, e.g.: %s", len(flow.rejections), rejection.detail)
+        if flow.batch.length:
+            examples = self._measured.examples(flow.batch)
+            self.state.board.update(examples)
+            self.state.newest_label_ms = max(self.state.newest_label_ms, int(examples.known_at_ms.max()))
+
+    def _take_told(self, key: bytes, value: bytes) -> None:
+        assert self.state is not None
+        try:
+            partition, _, day = key.partition(b"|")
+            if day:
+                self.state.board.tell(int(partition), int(day), decode_predicted(value, int(day)))
+            else:
+                self.state.told[int(partition)] = decode_told(value)
+        except UNREADABLE as error:
+            logger.error("a record of %s with key %r cannot be read: %s", JOIN_CHANGELOG, key, error)
+
+    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
+        """See `Work.written`; all state is in Kafka."""
+
+    def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
+        """See `Work.checkpoint`: what changed of figures and state."""
+        state = self.state
+        assert state is not None
+        self._reported = with_gaps(state.report())
+        outputs = []
+        if self._reported:
+            batch = as_batch(self._reported, state.as_of_ms)
+            keys = [key.encode() for key in batch.columns["key"].tolist()]
+            outputs.append(Output(QUALITY, keys, self._figures.encode(batch), 0))
+        changes = state.changes(next_offsets)
+        outputs.append(Output(QUALITY_CHANGELOG, list(changes), list(changes.values()), 0))
+        return outputs
+
+    def checkpointed(self, partition: int) -> None:
+        """See `Work.checkpointed`."""
+        assert self.state is not None
+        self.state.mark_stored()
+        self._tell(self._reported, self.state.told, self.state.as_of_ms)
+
+    def online(self, partition: int) -> list[ViewRows]:
+        """See `Work.online`: quality has no online view."""
+        return []
+
+    def state_size(self, partition: int) -> StateSize | None:
+        """See `Work.state_size`: cohorts, and events remembered."""
+        if self.state is None:
+            return None
+        board = self.state.board
+        return StateSize(self.state.as_of_ms, len(board.cohorts), len(board.remembered), 0)
