@@ -32,6 +32,8 @@ MODULES: tuple[str, ...] = (
     "consume",
     "features",
     "parity",
+    "quality",
+    "labels",
     "bench",
     "chaos",
 )

@@ -46,6 +46,11 @@ class QualityStage:
         Of the quality topic.
     tell : callable
         Given what was published, what the join's partitions told of themselves, and as of when; for metrics.
+
+    Attributes
+    ----------
+    state : QualityState or None
+        None while the one partition of `examples` is somebody else's.
     """
 
     name = QUALITY
@@ -60,7 +65,7 @@ class QualityStage:
         tell: Tell = lambda reported, told, as_of_ms: None,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._declared = declared
+        self.declared = declared
         self._measured = measured
         self._validate = validate
         self._figures = figures
@@ -97,14 +102,14 @@ class QualityStage:
         return Recovered(go_on, len(stored), replayed, replayed > 0)
 
     def _loaded(self, stored: Mapping[bytes, bytes]) -> QualityState:
-        state = QualityState(self._declared)
+        state = QualityState(self.declared)
         try:
             if state.load(stored):
                 return state
             logger.warning("what quality is kept of has changed; it is taken anew from the retained examples")
         except UNREADABLE as error:
             logger.warning("quality's state cannot be read (%s); it is taken anew from the retained examples", error)
-            state = QualityState(self._declared)
+            state = QualityState(self.declared)
             state.replace(stored)
         return state
 

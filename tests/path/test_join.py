@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from cards import events
 from running import Workers, committed, wait_until
+from statements import PRECEDENCE, Said, label_records, statements
 
 from services.adapters import endpoints as servers
 from services.adapters.producer import Deliveries, drain, open_producer, publish
@@ -27,9 +27,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
 SEED = 8
 EVENTS = 2_000
-DAY_MS = 86_400_000
-Said = tuple[int, float | None, int, str, str]
-"""Event, label, when it became known, source, kind."""
 
 
 @pytest.fixture(scope="module")
@@ -41,58 +38,16 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     servers.stop(made)
 
 
-def _statements(batch: Batch, rng: random.Random) -> tuple[list[Said], dict[int, float]]:
-    """Return what is said of the events, shuffled, and the labels that must be believed in the end."""
-    said: list[Said] = []
-    believed: dict[int, float | None] = {}
-    for event, time_ms in zip(
-        batch.columns["transaction_id"].tolist(), batch.columns["event_time_ms"].tolist(), strict=True
-    ):
-        chance = rng.random()
-        if chance < 0.1:
-            continue
-        label = float(rng.random() < 0.3)
-        said.append((event, label, time_ms + 7 * DAY_MS, "bank", "new"))
-        believed[event] = label
-        if chance < 0.2:
-            said.append(said[-1])
-        elif chance < 0.3:
-            said.append((event, 1 - label, time_ms + 9 * DAY_MS, "bank", "correction"))
-            believed[event] = 1 - label
-        elif chance < 0.35:
-            said.append((event, None, time_ms + 10 * DAY_MS, "bank", "retraction"))
-            believed[event] = None
-        elif chance < 0.45:
-            # The investigator has precedence, whatever the bank says later.
-            said.append((event, 1 - label, time_ms + 3 * DAY_MS, "investigator", "new"))
-            believed[event] = 1 - label
-    rng.shuffle(said)
-    # Of one whose only label was taken back before anything was published, nothing is.
-    return said, {event: label for event, label in believed.items() if label is not None}
-
-
-def _label_values(assembly: Assembly, said: list[Said]) -> tuple[list[bytes], list[bytes]]:
-    columns = {
-        "event_id": np.array([str(each[0]) for each in said], dtype=object),
-        "label": np.array([0.0 if each[1] is None else each[1] for each in said]),
-        "known_at_ms": np.array([each[2] for each in said]),
-        "source": np.array([each[3] for each in said], dtype=object),
-        "kind": np.array([each[4] for each in said], dtype=object),
-    }
-    nulls = {"label": np.array([each[1] is None for each in said])}
-    values = RecordWriter(assembly.contracts[LABELS].schema).encode(Batch(len(said), columns, nulls))
-    return [str(each[0]).encode() for each in said], values
-
-
 def test_examples_end_right_although_the_join_is_killed(settings: Settings) -> None:
     rng = random.Random(SEED)
     kafka = servers.resolve(settings).kafka
     assembly = initialise(settings, print)
     batch = events(EVENTS, seed=SEED, step_ms=60_000)
-    said, believed = _statements(batch, rng)
+    said, final = statements(batch, rng)
+    believed = {event: label for event, (label, _) in final.items()}
     stray: Said = (10_000_000, 1.0, int(batch.columns["event_time_ms"].max()), "bank", "new")
     wrong: Said = (int(batch.columns["transaction_id"][0]), 0.5, stray[2], "bank", "new")
-    keys, values = _label_values(assembly, [*said, stray, wrong])
+    keys, values = label_records(assembly.contracts, [*said, stray, wrong])
     producer, deliveries = open_producer(kafka), Deliveries()
 
     def send(topic: str, some_keys: list[bytes], some_values: list[bytes]) -> None:
@@ -112,7 +67,7 @@ def test_examples_end_right_although_the_join_is_killed(settings: Settings) -> N
     event_values = RecordWriter(assembly.contract.schema).encode(batch)
     send("transactions", as_text(batch.columns["customer_id"]), event_values)
     drain(producer, deliveries)
-    environment = {"MILLSTREAM_CHECKPOINT_INTERVAL_MS": "500", "MILLSTREAM_LABEL_PRECEDENCE": "investigator, bank"}
+    environment = {"MILLSTREAM_CHECKPOINT_INTERVAL_MS": "500", "MILLSTREAM_LABEL_PRECEDENCE": PRECEDENCE}
     workers = Workers(Path(settings.state_dir), environment)
     try:
         workers.start("path", ["customer", "terminal"])

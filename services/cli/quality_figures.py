@@ -1,0 +1,120 @@
+"""The quality topic as any subscriber reads it: the newest figure of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from services.adapters.contracts import load_contract
+from services.adapters.endpoints import resolve
+from services.adapters.kafka_client import read_committed
+from services.adapters.schema_registry import connect
+from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.cli.newest import partitions_of
+from services.core.avro.decode import RecordReader
+from services.core.quality.contenders import ANSWER, BLEND, CHAMPION, ONLINE
+from services.settings import Settings
+from services.topology import QUALITY
+
+ARMS = (ANSWER, CHAMPION, ONLINE, BLEND)
+_FIELDS = (
+    *("protocol", "model", "model_version", "arm", "day_start_ms", "maturity_days", "group_column", "group", "metric"),
+    *("value", "lower", "upper", "mature", "coverage", "examples", "positives", "as_of_ms"),
+)
+_MOST_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A record of the quality topic; see ``schemas/quality.avsc`` for each field."""
+
+    protocol: str
+    model: str
+    model_version: int
+    arm: str
+    day_start_ms: int | None
+    maturity_days: int
+    group_column: str
+    group: str
+    metric: str
+    value: float | None
+    lower: float | None
+    upper: float | None
+    mature: bool
+    coverage: float | None
+    examples: int
+    positives: int
+    as_of_ms: int
+
+    @property
+    def who(self) -> tuple[int, str, int]:
+        """Arm in the order of `ARMS`, model and version."""
+        return ARMS.index(self.arm) if self.arm in ARMS else len(ARMS), self.model, self.model_version
+
+    @property
+    def day(self) -> str:
+        """The day as a date, "" for all mature days together."""
+        if self.day_start_ms is None:
+            return ""
+        return datetime.fromtimestamp(self.day_start_ms / 1000, UTC).date().isoformat()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record's fields."""
+        return asdict(self)
+
+
+def read_figures(settings: Settings) -> list[Shown]:
+    """Return the newest figure of each kind that is defined, in order of protocol, day, who, maturity, group.
+
+    Raises
+    ------
+    Misconfigured, Retry, Stop
+        There is no such topic, or it cannot be read.
+    """
+    kafka = resolve(settings).kafka
+    schema = load_contract(settings, QUALITY).schema
+    resolver = SchemaResolver([schema], lambda: read_schemas(kafka), connect(settings))
+    newest: dict[bytes, bytes] = {}
+    partitions_of(kafka, QUALITY)
+    for messages in read_committed(kafka, QUALITY, 0, 0, None):
+        for message in messages:
+            key, value = message.key() or b"", message.value()
+            newest.pop(key, None)
+            if value is not None:
+                newest[key] = value
+    batch = RecordReader(schema, resolver).decode(list(newest.values()), _MOST_BYTES).batch
+    nulls = {name: batch.is_null(name).tolist() for name in _FIELDS}
+    columns = {
+        name: [None if null else value for value, null in zip(batch.columns[name].tolist(), nulls[name], strict=True)]
+        for name in _FIELDS
+    }
+    found = (Shown(*values) for values in zip(*columns.values(), strict=True))
+    return sorted(
+        (each for each in found if each.examples and each.value is not None),
+        key=lambda each: (each.protocol, each.day, each.who, each.maturity_days, each.group_column, each.group),
+    )
+
+
+def select(
+    figures: Iterable[Shown],
+    protocol: str,
+    maturity_days: int,
+    metric: str | None = None,
+    by_day: bool | None = None,
+) -> list[Shown]:
+    """Return the figures of one protocol and maturity; of one metric, by day or of all mature days, if wanted."""
+    return [
+        each
+        for each in figures
+        if each.protocol == protocol
+        and each.maturity_days == maturity_days
+        and metric in {None, each.metric}
+        and by_day in {None, each.day_start_ms is not None}
+    ]
+
+
+def maturities(figures: Sequence[Shown], protocol: str) -> list[int]:
+    """Return the maturities there are, ascending."""
+    return sorted({each.maturity_days for each in figures if each.protocol == protocol})
