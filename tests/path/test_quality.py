@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cards import events
+from quality_oracle import Figures, by_key, recomputed
 from running import Workers, committed, wait_until
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 from statements import PRECEDENCE, Said, label_records, statements
@@ -21,7 +22,6 @@ from statements import PRECEDENCE, Said, label_records, statements
 from services.adapters import endpoints as servers
 from services.adapters.producer import Deliveries, drain, open_producer, publish
 from services.cli.assembly import Assembly
-from services.cli.measuring import counted
 from services.cli.quality_figures import read_figures
 from services.cli.setup import initialise
 from services.core.avro.decode import RecordReader
@@ -29,9 +29,6 @@ from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
 from services.core.metrics import DAY_MS
 from services.core.partitioner import partition_of
-from services.core.quality.board import Board
-from services.core.quality.report import Reporter
-from services.core.quality.topic import as_batch, with_gaps
 from services.core.text import as_text
 from services.settings import Settings, load_settings
 from services.topology import EXAMPLES, LABELS, QUALITY, QUALITY_CHANGELOG, SCORED
@@ -41,8 +38,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 SEED = 11
 EVENTS = 1_500
 GROUP = "transaction_context__is_night"
-VALUES = ("value", "lower", "upper", "mature", "coverage", "examples", "positives")
-Figures = dict[str, tuple[object, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +86,8 @@ def test_quality_ends_as_recomputed_although_workers_are_killed(settings: Settin
             workers.start("all", stages)
             wait_until(lambda: workers.ready("all"), 60, workers)
         wait_until(lambda: len(committed(kafka, SCORED)) == EVENTS, 90, workers)
-        wanted = _recomputed(assembly, kafka, said, believed)
+        wait_until(lambda: _labelled(assembly, kafka) == believed, 60, workers)
+        wanted = recomputed(assembly, _scored(assembly, kafka), believed, _as_of_ms(assembly, kafka, said))
         wait_until(lambda: _published(assembly, kafka) == wanted, 60, workers)
         assert workers.stop("all") == 0
     finally:
@@ -106,52 +102,31 @@ def _scored(assembly: Assembly, kafka: Mapping[str, str]) -> Batch:
     return reader.decode([each.value() for each in committed(kafka, SCORED)], 1 << 30).batch
 
 
-def _recomputed(
-    assembly: Assembly, kafka: Mapping[str, str], said: list[Said], believed: dict[int, tuple[float, int]]
-) -> Figures:
-    """Return the figures by key, from scored records, what is believed of them, and how far labels had come."""
-    scored = _scored(assembly, kafka)
-    ids = scored.columns["transaction_id"].tolist()
-    rows = np.array([i for i, event in enumerate(ids) if event in believed])
-    final = [believed[ids[row]] for row in rows.tolist()]
-    examples = scored.take(rows).with_columns(
-        {
-            "event_id": np.array([str(ids[row]) for row in rows.tolist()], dtype=object),
-            "label": np.array([label for label, _ in final]),
-            "label_known_at_ms": np.array([at_ms for _, at_ms in final]),
-            "revision": np.ones(len(rows), dtype=np.int64),
-        }
-    )
-    stage = assembly.quality_stage(assembly.resolver())
-    board = Board(stage.declared.maturities_days)
-    board.update(assembly.measured.examples(examples))
-    every = counted(assembly.measured)(scored)
-    for day in {seen.day for seen in every}:
-        board.tell(0, day, {seen: count for seen, count in every.items() if seen.day == day})
+def _labelled(assembly: Assembly, kafka: Mapping[str, str]) -> dict[int, tuple[float, int]]:
+    """Return what the newest example of each event says, where it says anything."""
+    reader = RecordReader(assembly.examples_schema, assembly.resolver())
+    batch = reader.decode([each.value() for each in committed(kafka, EXAMPLES)], 1 << 30).batch
+    newest: dict[int, tuple[int, bool, float, int]] = {}
+    columns = (batch.columns[name].tolist() for name in ("event_id", "revision", "label", "label_known_at_ms"))
+    for event, revision, label, at_ms, null in zip(*columns, batch.is_null("label").tolist(), strict=True):
+        newest[int(event)] = max(newest.get(int(event), (-1, True, 0.0, 0)), (revision, null, label, at_ms))
+    return {event: (label, at_ms) for event, (_, null, label, at_ms) in newest.items() if not null}
+
+
+def _as_of_ms(assembly: Assembly, kafka: Mapping[str, str], said: list[Said]) -> int:
+    """Return how far the slowest partition of labels has come, and no further than the examples."""
     reader = RecordReader(assembly.examples_schema, assembly.resolver())
     published = reader.decode([each.value() for each in committed(kafka, EXAMPLES)], 1 << 30).batch
     partitions = partition_of([str(each[0]).encode() for each in said], 4)
     known_ms = np.array([each[2] for each in said])
     slowest_ms = min(int(known_ms[partitions == partition].max()) for partition in range(4))
-    as_of_ms = min(slowest_ms, int(published.columns["label_known_at_ms"].max()))
-    return _by_key(as_batch(with_gaps(Reporter(board).report(as_of_ms)), as_of_ms))
+    return min(slowest_ms, int(published.columns["label_known_at_ms"].max()))
 
 
 def _published(assembly: Assembly, kafka: Mapping[str, str]) -> Figures:
     newest = {each.key(): each.value() for each in committed(kafka, QUALITY)}
     reader = RecordReader(assembly.contracts[QUALITY].schema, assembly.resolver())
-    return _by_key(reader.decode(list(newest.values()), 1 << 30).batch)
-
-
-def _by_key(batch: Batch) -> Figures:
-    """Return what figures say, but for when it was said and what is empty."""
-    nulls = {name: batch.is_null(name) for name in VALUES}
-    rows = zip(*(batch.columns[name].tolist() for name in VALUES), strict=True)
-    return {
-        key: tuple(None if nulls[name][i] else value for name, value in zip(VALUES, row, strict=True))
-        for i, (key, row) in enumerate(zip(batch.columns["key"].tolist(), rows, strict=True))
-        if row[VALUES.index("examples")]
-    }
+    return by_key(reader.decode(list(newest.values()), 1 << 30).batch)
 
 
 def _check_with_sklearn(

@@ -1,0 +1,127 @@
+"""Labels in any order, join and quality dying anywhere: figures as recomputed; on the log in memory, so many times."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from cards import events
+from fakes_ledger_store import FakeLedgerStore
+from quality_oracle import by_key, recomputed
+from statements import PRECEDENCE, label_records, statements
+
+from services.cli.assembly import Assembly, assemble
+from services.cli.replaying import History
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
+from services.core.batch import Batch
+from services.core.ledger.tally import counters, decode_told
+from services.core.partitioner import partition_of
+from services.core.text import as_text
+from services.settings import load_settings
+from services.topology import EXAMPLES, JOIN_CHANGELOG, LABELS, QUALITY, SCORED
+from services.transport.dead_letters import DeadLetterLimit
+from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.records import Output
+
+EVENTS = 120
+GROUP = "transaction_context__is_weekend"
+
+
+@pytest.fixture(scope="module")
+def assembly() -> Assembly:
+    """The reference domain."""
+    return assemble(load_settings({}, label_precedence=PRECEDENCE, quality_group=GROUP))
+
+
+@pytest.fixture(scope="module")
+def scored(assembly: Assembly) -> Batch:
+    """What was answered, and beside it what a champion and an online model might have said."""
+    rng = np.random.default_rng(3)
+    batch = History(assembly).feed(events(EVENTS, seed=3, step_ms=3_600_000)).scored
+    said = {f"{name}_score": rng.random(EVENTS) for name in ("champion", "online")}
+    version = {"champion_version": np.arange(EVENTS) // 50 + 1}
+    nulls = {"champion_score": rng.random(EVENTS) < 0.1, "online_score": rng.random(EVENTS) < 0.5}
+    return batch.with_columns({**said, **version}, {**nulls, "champion_version": np.zeros(EVENTS, dtype=np.bool_)})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_order_of_labels_and_any_deaths_end_with_the_same_figures(
+    assembly: Assembly, scored: Batch, seed: int
+) -> None:
+    rng = random.Random(seed)
+    said, believed = statements(scored, random.Random(1))
+    said += rng.sample(said, 10)
+    rng.shuffle(said)
+    broker = MemoryBroker(2, now_ms=max(each[2] for each in said))
+    for topic in (EXAMPLES, JOIN_CHANGELOG, QUALITY, f"{QUALITY}.changelog"):
+        broker.log(topic)[1:] = []
+    todo = _outputs(assembly, scored, said)
+    rng.shuffle(todo)
+    stores = [FakeLedgerStore(), FakeLedgerStore()]
+
+    def join() -> StageLoop:
+        return _started(assembly.join_stage(assembly.resolver(), lambda partition: stores[partition]), broker)
+
+    def quality() -> StageLoop:
+        return _started(assembly.quality_stage(assembly.resolver()), broker)
+
+    loops = {"join": join(), "quality": quality()}
+    for start in range(0, len(todo), 20):
+        for output in todo[start : start + 20]:
+            broker.append(output)
+        for name, loop in loops.items():
+            loop.handle(loop.poll(0))
+            if rng.random() < 0.4:
+                loop.checkpoint(loop.partitions)
+            fate = rng.choice(["go on", "join dies", "quality dies", "disk lost"])
+            if fate.startswith(name) or (fate == "disk lost" and name == "join"):
+                if fate == "disk lost":
+                    stores[:] = [FakeLedgerStore(), FakeLedgerStore()]
+                loops[name] = join() if name == "join" else quality()
+    for loop in loops.values():
+        while batches := loop.poll(0):
+            loop.handle(batches)
+        loop.checkpoint(loop.partitions)
+    last = loops["quality"]
+    while batches := last.poll(0):
+        last.handle(batches)
+    last.checkpoint(last.partitions)
+
+    newest = {key: value for _, key, value in broker.log(QUALITY)[0].entries}
+    reader = RecordReader(assembly.contracts[QUALITY].schema, assembly.resolver())
+    wanted = recomputed(assembly, scored, believed, _as_of_ms(assembly, broker))
+    assert by_key(reader.decode(list(newest.values()), 1 << 30).batch) == wanted
+    assert {key.split("|")[3] for key in wanted} == {"answer", "champion", "online"}
+    told = [decode_told(v or b"") for _, k, v in broker.log(JOIN_CHANGELOG)[0].entries if k == b"0"][-1]
+    assert counters(told.tally)["labelled"] > 0
+
+
+def _outputs(assembly: Assembly, scored: Batch, said: list[tuple[int, float | None, int, str, str]]) -> list[Output]:
+    keys, values = label_records(assembly.contracts, said)
+    answered = RecordWriter(assembly.topology.stages[-1].output_schema).encode(scored)
+    ids = as_text(scored.columns["transaction_id"])
+    made = [Output(LABELS, [key], [value]) for key, value in zip(keys, values, strict=True)]
+    return made + [Output(SCORED, [key], [value]) for key, value in zip(ids, answered, strict=True)]
+
+
+def _started(work: object, broker: MemoryBroker) -> StageLoop:
+    log = MemoryLog(broker, str(getattr(work, "name")))  # noqa: B009 # any stage
+    limits = LoopLimits(30, 1_000_000)
+    loop = StageLoop(work, log, limits, DeadLetterLimit(1.0, 10), None, Unobserved(), now_ms=lambda: 0)  # type: ignore[arg-type]
+    loop.start()
+    return loop
+
+
+def _as_of_ms(assembly: Assembly, broker: MemoryBroker) -> int:
+    labels = RecordReader(assembly.contracts[LABELS].schema, assembly.resolver())
+    reached = []
+    for held in broker.log(LABELS):
+        batch = labels.decode([value for _, _, value in held.entries], 1 << 30).batch
+        reached.append(int(batch.columns["known_at_ms"].max()))
+        assert set(partition_of([key or b"" for _, key, _ in held.entries], 2).tolist()) == {len(reached) - 1}
+    examples = RecordReader(assembly.examples_schema, assembly.resolver())
+    published = examples.decode([value for _, _, value in broker.log(EXAMPLES)[0].entries], 1 << 30).batch
+    return min(*reached, int(published.columns["label_known_at_ms"].max()))
