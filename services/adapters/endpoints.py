@@ -75,9 +75,9 @@ def start(settings: Settings, on_step: Callable[[str], None]) -> Endpoints:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(directory, on_step):
             if use_valkey:
-                _start_on_free_ports(directory, "valkey", on_step)
+                _start_onfree_ports(directory, "valkey", on_step)
             if use_kafka:
-                _start_on_free_ports(directory, "kafka", on_step)
+                _start_onfree_ports(directory, "kafka", on_step)
     return resolve(settings)
 
 
@@ -187,7 +187,7 @@ def _server(directory: Path, name: str, ports: Mapping[str, list[int]]) -> Embed
     return EmbeddedKafka(directory / "kafka", *_pair(ports)) if name == "kafka" else _valkey(directory, ports)
 
 
-def _start_on_free_ports(directory: Path, name: str, on_step: Callable[[str], None]) -> None:
+def _start_onfree_ports(directory: Path, name: str, on_step: Callable[[str], None]) -> None:
     for attempt in range(_TRIES):
         ports = _read_ports(directory)
         server = _server(directory, name, ports)
@@ -198,7 +198,7 @@ def _start_on_free_ports(directory: Path, name: str, on_step: Callable[[str], No
                     on_step(
                         f"port {kept[0]} is taken by another program; choosing another for the {server.process.name}"
                     )
-                ports[name] = _free_ports(2 if name == "kafka" else 1)
+                ports[name] = free_ports(2 if name == "kafka" else 1)
                 _write_ports(directory, ports)
                 server = _server(directory, name, ports)
         try:
@@ -238,7 +238,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return distinct loopback ports that nobody listens on at the moment."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:

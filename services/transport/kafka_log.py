@@ -349,10 +349,14 @@ class KafkaLog:
         """See `StageLog.lag`."""
         lags = {}
         owned = [TopicPartition(topic, p) for topic in self._topics for p in sorted(self._owned)]
-        for at in self._consumer.position(owned):
-            _low, high = self._consumer.get_watermark_offsets(at, cached=True)
-            if high >= 0 and at.offset >= 0:
-                lags[at.topic, at.partition] = max(0, high - at.offset)
+        try:
+            for at in self._consumer.position(owned):
+                _low, high = self._consumer.get_watermark_offsets(at, cached=True)
+                if high >= 0 and at.offset >= 0:
+                    lags[at.topic, at.partition] = max(0, high - at.offset)
+        except RuntimeError:
+            # Asked from another thread, while the stage's own one closes the consumer or makes it anew: so it is told.
+            return {}
         return lags
 
     def close(self) -> None:

@@ -75,14 +75,14 @@ class Cluster:
     ----------
     directory : Path
         Empty, absolute.
-    ports : tuple of int
+    ports : list of int
         For the broker, its controller and Valkey.
     environ : dict of str to str
         ``MILLSTREAM_*`` settings of the workers besides the endpoints.
     """
 
     directory: Path
-    ports: tuple[int, int, int]
+    ports: list[int]
     environ: dict[str, str] = field(default_factory=dict)
     exits: list[Exit] = field(default_factory=list)
     expected_exits: set[int] = field(default_factory=set)

@@ -67,10 +67,10 @@ def grow(settings: Settings, cluster: Cluster, topology: Topology, workers: Sequ
 def _afresh(settings: Settings, topology: Topology) -> None:
     admin = _admin(settings.kafka)
     deadline = time.monotonic() + _TIMEOUT_S
-    for stage in topology.stages:
-        while not _group_deleted(admin, f"{topology.project}.{stage.name}"):
+    for name in topology.names:
+        while not _group_deleted(admin, f"{topology.project}.{name}"):
             if time.monotonic() > deadline:
-                raise Stop(f"the group of stage {stage.name} keeps members although every worker is gone")
+                raise Stop(f"the group of stage {name} keeps members although every worker is gone")
             time.sleep(0.5)
     for future in admin.delete_topics([topic.name for topic in topology.topics]).values():
         future.result(_TIMEOUT_S)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import random
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.adapters.endpoints import free_ports
 from services.adapters.promotions import publish as promote
 from services.adapters.schema_registry import connect
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.cli.assembly import Assembly
 from services.cli.chaos.arena import Arena
 from services.cli.chaos.checker_state import check_online, check_state
-from services.cli.chaos.cluster import HOST, Cluster
+from services.cli.chaos.cluster import Cluster
 from services.cli.chaos.contenders import contender
 from services.cli.chaos.faults import BAD_MODELS
 from services.cli.chaos.growth import grow
@@ -131,7 +131,7 @@ class ChaosRun:
             "MILLSTREAM_PARTITIONS": str(PARTITIONS),
             "MILLSTREAM_GUARANTEE": plan.guarantee,
         }
-        self.cluster = Cluster(directory, _ports(), environ)
+        self.cluster = Cluster(directory, free_ports(3), environ)
 
     def execute(self, done: Callable[[Deed], None]) -> Verdict:
         """Do it all.
@@ -149,7 +149,11 @@ class ChaosRun:
             self.after(self)
             for turn in range(self.plan.growths):
                 names = [f"worker-{number}" for number in range(1, self.plan.workers + 1)]
-                deed = grow(self.settings, self.cluster, self.assembly.topology, names, turn)
+                try:
+                    deed = grow(self.settings, self.cluster, self.assembly.topology, names, turn)
+                except Stop as error:
+                    self.verdict.find("faults went as they should", [f"partitions added: {error}"])
+                    break
                 self.verdict.deeds.append(deed)
                 done(deed)
         finally:
@@ -292,11 +296,3 @@ class ChaosRun:
 
     def _resolver(self) -> SchemaResolver:
         return SchemaResolver(self.assembly.schemas, lambda: read_schemas(self.kafka), connect(self.settings))
-
-
-def _ports() -> tuple[int, int, int]:
-    probes = [socket.create_server((HOST, 0)) for _ in range(3)]
-    first, second, third = (int(probe.getsockname()[1]) for probe in probes)
-    for probe in probes:
-        probe.close()
-    return first, second, third
