@@ -17,6 +17,8 @@ The data path, in order::
       (re-key)          examples.terminal: back to featurize, for features made of labels
       learn             a River model, one example at a time in one total order
     snapshots           the model with its metrics and its offset, signed
+      monitor           how good everybody's scores were, on the labels known so far
+    quality             the newest figure of each model, version, arm, day, maturity and group
     dead-letters        every input that could not go on: reason and original bytes
 
 `services.topology` holds every topic and stage as a value.
