@@ -304,7 +304,7 @@ def test_both_writers_leave_the_same_rows(bench_stack: Stack) -> None:
 
 
 def test_a_learner_that_falls_behind_river_is_told_by_how_much() -> None:
-    assert learning.complaints(Pace(100.0, 110.0, 120.0, 85.0)) == []
+    assert learning.complaints(Pace(100.0, 110.0, 120.0, 90.0)) == []
     (told,) = learning.complaints(Pace(100.0, 110.0, 120.0, 80.0))
     assert "20% slower than River's own loop" in told
     measured = Measured({**asdict(Pace(100.0, 110.0, 120.0, 85.0)), "features": 19, "model": "Scaler | Logistic"})

@@ -121,7 +121,7 @@ def test_every_served_row_is_kept_once_through_a_crash_between_files_and_commit(
             }
         ).set_index([view.join_key, "event_timestamp"])
         for each in view.aggregates:
-            assert stored[each.feature].tolist() == served.sort_index()[each.feature].tolist()
+            np.testing.assert_array_equal(stored[each.feature], served.sort_index()[each.feature])  # null is null
 
 
 def test_a_later_run_goes_on_where_the_last_one_committed(
@@ -163,4 +163,4 @@ def test_feasts_historical_features_are_what_was_served(
             joined = open_store(settings).get_historical_features(entities, wanted).to_df().sort_values("row")
         assert len(joined) == batch.length
         for each, column in zip(view.aggregates, view.columns, strict=True):
-            assert joined[each.feature].tolist() == batch.columns[column].tolist()
+            np.testing.assert_array_equal(joined[each.feature], batch.columns[column])  # null is null

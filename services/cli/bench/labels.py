@@ -32,10 +32,12 @@ def measure_join(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     job = reference_job(plan, stack)
     scored, labels = scored_and_labels(job, plan.join_events, plan.seed, track)
     events = scored.columns[job.assembly.contract.event_id]
-    keys = as_text(events)
-    values = {
-        SCORED: RecordWriter(job.assembly.topology.stages[-1].output_schema).encode(scored),
-        LABELS: RecordWriter(job.assembly.contracts[LABELS].schema).encode(labels),
+    published = {
+        SCORED: (as_text(events), RecordWriter(job.assembly.topology.stages[-1].output_schema).encode(scored)),
+        LABELS: (
+            as_text(labels.columns["event_id"]),
+            RecordWriter(job.assembly.contracts[LABELS].schema).encode(labels),
+        ),
     }
     sample = frozenset(np.random.default_rng(plan.seed).choice(events, min(_SAMPLE, len(events)), False).tolist())
     with (
@@ -44,7 +46,7 @@ def measure_join(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     ):
         watch = MemoryWatch(workers.pids).start()
         progress = track("join: publishing", 2 * plan.join_events)
-        publish_topics(job.kafka, {topic: (keys, each) for topic, each in values.items()}, progress, at_once=True)
+        publish_topics(job.kafka, published, progress, at_once=True)
         progress = track("join: working off the backlog", plan.join_events)
         done = observer.throughput(plan.join_events, workers.pids.values(), plan.limit_s, workers.alive, progress)
         memory = watch.stop()
