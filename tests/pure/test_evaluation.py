@@ -9,11 +9,16 @@ import pytest
 
 from services.adapters.evaluation_plot import bars_png, daily_png
 from services.adapters.lightgbm_model import TextModel
+from services.adapters.river_pipelines import CHAMPION_LOGIT, declare
 from services.cli.demo.book import PROTOCOL, SIZES
+from services.cli.evaluate.candidates import candidates
+from services.cli.evaluate.champions import Events, Plan, moments, served
 from services.core.evaluation.by_day import by_day, overall
 from services.core.evaluation.protocol import Protocol, parts
 from services.core.metrics import DAY_MS, evaluate
 from services.core.simulation.simulate import Simulation, simulate
+from services.learn.compare import serve_delayed
+from services.learn.learner import Learner
 from services.retrain.choose import choose
 from services.retrain.fit import Growth, fit
 
@@ -112,3 +117,60 @@ def test_pictures_are_drawn() -> None:
     assert bars_png({"a": metrics, "b": metrics}, {"auc": "AUC", "log_loss": "log-loss"}, "both").startswith(PNG)
     days = {17_000: metrics, 17_001: {"log_loss": 0.2}}
     assert daily_png({"a": days, "b": days}, {"auc": "AUC", "log_loss": "log-loss"}, "days").startswith(PNG)
+
+
+def payments(rows: int = 600) -> Events:
+    """Return events half an hour apart."""
+    matrix, labels = made(rows=rows)
+    times_ms = 100 * DAY_MS + np.arange(rows) * 1_800_000
+    return Events(["a", "b", "c"], matrix, times_ms, labels, np.arange(rows) % 9)
+
+
+def test_each_champion_answers_from_its_moment_until_the_next_ones() -> None:
+    events = payments()
+    plan = Plan(104 * DAY_MS, 2 * DAY_MS, 3 * DAY_MS, 9 * DAY_MS, DAY_MS)
+    at = moments(plan, 112 * DAY_MS)
+    assert at == [day * DAY_MS for day in (102, 104, 107, 110)]
+    place = np.arange(len(events.labels))
+    models = {
+        at_ms: TextModel(fit("abc", events.matrix, events.labels, place % 4 != i, None, Growth(rounds=3)).body, 1)
+        for i, at_ms in enumerate(at)
+    }
+    scores = served(models, at, events)
+    every = {at_ms: model.predict(np.ascontiguousarray(events.matrix.T)) for at_ms, model in models.items()}
+    assert np.isnan(scores[events.times_ms < at[0]]).all()
+    for at_ms, until_ms in zip(at, [*at[1:], 1 << 62], strict=True):
+        rows = (events.times_ms >= at_ms) & (events.times_ms < until_ms)
+        assert scores[rows].tolist() == every[at_ms][rows].tolist()
+
+
+def test_an_online_model_answers_by_no_label_before_it_is_known() -> None:
+    events, delay_ms, cut_ms = payments(), 2 * DAY_MS, 107 * DAY_MS
+    champion = np.random.default_rng(5).random(len(events.labels))
+    declared = declare("online", candidates()["logistic regression, SGD 0.01"](), ["a", "b", CHAMPION_LOGIT])
+    late = events.times_ms + delay_ms >= cut_ms
+    flipped = replace(events, labels=events.labels ^ late)
+    first, second = (
+        serve_delayed(declared, each.answered_by(champion, delay_ms), 103 * DAY_MS).scores for each in (events, flipped)
+    )
+    unanswered = events.times_ms < 103 * DAY_MS
+    assert np.isnan(first[unanswered]).all()
+    before = ~unanswered & (events.times_ms < cut_ms)
+    assert before.sum() > 100
+    assert first[before].tolist() == second[before].tolist()
+    after = events.times_ms >= cut_ms + 3_600_000
+    assert (first[after] != second[after]).all(), "and by what is known"
+
+
+@pytest.mark.parametrize("name", candidates())
+def test_every_candidate_can_be_the_online_model(name: str) -> None:
+    events, key = payments(200), b"sixteen bytes or more"
+    declared = declare("online", candidates()[name](), ["a", "b", CHAMPION_LOGIT])
+    batch = events.answered_by(np.full(200, 0.3), 0).batch.with_columns({"label": events.labels.astype(float)})
+    learner, copy = Learner(declared), Learner(declared)
+    learner.learn(batch, "label", "test", np.arange(200))
+    copy.restore(learner.snapshot(key), key)
+    scores = copy.scorer().score(batch)
+    assert (scores != 0.5).any(), "it has learnt"
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert scores.tolist() == learner.scorer().score(batch).tolist()
