@@ -83,6 +83,21 @@ class Settings(BaseSettings):
         default=None,
         description="signs online models; default: one made and kept in the state directory",
     )
+    learn_segment: str | None = Field(
+        default=None, description="column whose values have an online model each; default: one model for all"
+    )
+    learn_max_segments: int = Field(
+        default=100, ge=1, le=100_000, description="most values that have one; later ones share one more"
+    )
+    answer: Literal["champion", "online", "blend"] = Field(
+        default="champion", description="whose score is the answer; with champion the online model is a shadow"
+    )
+    blend_online_share: float = Field(
+        default=0.5, ge=0, le=1, description="weight of the online model's probability in a blend"
+    )
+    online_budget_ms: float = Field(
+        default=5.0, ge=0, description="per micro-batch, for a shadow that cannot be scored as columns"
+    )
     score_threads: int = Field(default=1, ge=1, description="LightGBM threads per worker")
 
     kafka: Mapping[str, str] = Field(default_factory=dict, description="librdkafka settings from MILLSTREAM_KAFKA_*")

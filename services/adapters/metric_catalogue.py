@@ -16,6 +16,8 @@ CounterName = Literal[
     "millstream_recovery_records_total",
     "millstream_view_written_total",
     "millstream_view_failures_total",
+    "millstream_online_refused_total",
+    "millstream_online_unscored_total",
 ]
 GaugeName = Literal[
     "millstream_partitions",
@@ -28,6 +30,7 @@ GaugeName = Literal[
     "millstream_view_pending",
     "millstream_view_staleness_seconds",
     "millstream_model_version",
+    "millstream_online_version",
     "millstream_process_rss_bytes",
     "millstream_labels",
     "millstream_quality",
@@ -74,7 +77,10 @@ _LATENCY_S = (
 
 COUNTERS: Final[Mapping[CounterName, Metric]] = {
     "millstream_events_total": Metric("Records consumed and committed, whatever became of them.", _STAGE),
-    "millstream_predictions_total": Metric("Predictions committed.", ("arm", "model", "version")),
+    "millstream_predictions_total": Metric(
+        "Predictions committed; the version is empty for the online model, which has a new one every few seconds.",
+        ("arm", "model", "version"),
+    ),
     "millstream_dead_letters_total": Metric("Records turned away, by reason.", ("stage", "reason")),
     "millstream_duplicates_total": Metric("Events met before, by event id, and not handled again.", _STAGE),
     "millstream_late_total": Metric("Events older than the declared lateness.", _STAGE),
@@ -85,6 +91,12 @@ COUNTERS: Final[Mapping[CounterName, Metric]] = {
     ),
     "millstream_view_written_total": Metric("Rows the online store took.", ("view",)),
     "millstream_view_failures_total": Metric("Writes to the online store that failed and are tried again."),
+    "millstream_online_refused_total": Metric("Snapshots of the online model that were not loaded.", ("model",)),
+    "millstream_online_unscored_total": Metric(
+        "Events that a snapshot of the online model gave no score: out of time (budget), failed, or no opinion yet "
+        "(silent).",
+        ("stage", "reason"),
+    ),
 }
 
 GAUGES: Final[Mapping[GaugeName, Metric]] = {
@@ -98,6 +110,9 @@ GAUGES: Final[Mapping[GaugeName, Metric]] = {
     "millstream_view_pending": Metric("Keys waiting to be written to the online store."),
     "millstream_view_staleness_seconds": Metric("Age of the oldest row waiting for the online store."),
     "millstream_model_version": Metric("Version of the model that answers; 0 is the rule baseline.", ("model",)),
+    "millstream_online_version": Metric(
+        "Examples that the served snapshot of the online model has learnt; 0 while there is none.", ("model",)
+    ),
     "millstream_process_rss_bytes": Metric("Resident memory of this process."),
     "millstream_labels": Metric("Events by what is known of them: pending, labelled, retracted, ...", ("state",)),
     "millstream_quality": Metric(

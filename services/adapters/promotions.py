@@ -6,29 +6,27 @@ The model travels inside the record, so that scorers need neither the registry n
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
 from services.adapters.contracts import SUFFIX, read_contract, schemas_dir
-from services.adapters.kafka_client import client_logger, read_committed
+from services.adapters.key_follower import KeyFollower, Read, newest
 from services.adapters.producer import Deliveries, drain, open_producer
 from services.adapters.producer import publish as queue
 from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.topics import BIG_RECORD_BYTES
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
 from services.core.batch import Batch
-from services.errors import MillstreamError, Refused, Retry
+from services.errors import Refused, Retry
 from services.ports import ModelVersion
 from services.settings import Settings
 from services.topology import MODELS
 
-MAX_RECORD_BYTES = 16_777_216
-_FROM_THE_START = [TopicPartition(MODELS, 0, OFFSET_BEGINNING)]
 _OVERHEAD_BYTES = 1024  # of Kafka's record batch, which the topic's limit counts as well
 
 logger = logging.getLogger(__name__)
@@ -58,12 +56,12 @@ def publish(kafka: Mapping[str, str], model: ModelVersion, promoted_at_ms: int |
     values = RecordWriter(_schema()).encode(Batch(1, {**columns, **numbers}))
     key = model.name.encode()
     size = len(values[0]) + len(key) + _OVERHEAD_BYTES
-    if size > MAX_RECORD_BYTES:
+    if size > BIG_RECORD_BYTES:
         raise Refused(
             f"model {model.name!r} version {model.version} takes {size:,} bytes, the {MODELS} topic "
-            f"{MAX_RECORD_BYTES:,}: train with fewer trees or leaves"
+            f"{BIG_RECORD_BYTES:,}: train with fewer trees or leaves"
         )
-    producer, deliveries = open_producer({**kafka, "message.max.bytes": str(MAX_RECORD_BYTES)}), Deliveries()
+    producer, deliveries = open_producer({**kafka, "message.max.bytes": str(BIG_RECORD_BYTES)}), Deliveries()
     queue(producer, MODELS, [key], values, deliveries=deliveries, tags=[0])
     drain(producer, deliveries)
     if deliveries.failed:
@@ -78,106 +76,29 @@ def latest(kafka: Mapping[str, str], name: str) -> ModelVersion | None:
     Retry, Stop
         The topic cannot be read.
     """
-    read = _Promotions(kafka, name)
-    found = None
-    for messages in read_committed(kafka, MODELS, 0, 0, None, batch_records=10):
-        found = read.newest(messages) or found
-    return found
+    return newest(kafka, MODELS, name.encode(), _reader(kafka))
 
 
-class PromotionWatcher:
-    """Follows promotions of one name in a thread of its own, outside any consumer group.
-
-    Every worker hears every promotion. The first one heard may be the one `latest` has already returned.
-
-    Parameters
-    ----------
-    kafka : mapping
-        librdkafka settings.
-    name : str
-        Of the model.
-    """
-
-    def __init__(self, kafka: Mapping[str, str], name: str) -> None:
-        self._promotions = _Promotions(kafka, name)
-        self._consumer = Consumer(
-            {
-                "auto.offset.reset": "earliest",
-                **{k: v for k, v in kafka.items() if not k.startswith("group.")},
-                "group.id": "millstream.promotions",  # only named, never joined
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "fetch.message.max.bytes": MAX_RECORD_BYTES,
-                "logger": client_logger,
-            }
-        )
-        self._consumer.assign(_FROM_THE_START)
-        self._newest: ModelVersion | None = None
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="promotions", daemon=True)
-        self._thread.start()
-
-    def take(self) -> ModelVersion | None:
-        """Return the newest promotion not yet taken, or None; never waits."""
-        if self._newest is None:  # asked before every micro-batch: nearly always so, and no lock is needed to see it
-            return None
-        with self._lock:
-            newest, self._newest = self._newest, None
-        return newest
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._closing.set()
-        self._thread.join()
-        self._consumer.close()
-
-    def _watch(self) -> None:
-        while not self._closing.is_set():
-            try:
-                messages = self._consumer.consume(10, timeout=0.2)
-                newest = self._promotions.newest(self._sound(messages))
-            except (KafkaException, MillstreamError) as error:
-                # Scoring goes on with the model it has; the topic is small, so what was missed is read again.
-                logger.warning("promotions cannot be read for now: %s", error)
-                self._closing.wait(1.0)
-                self._consumer.assign(_FROM_THE_START)
-                continue
-            if newest is not None:
-                with self._lock:
-                    self._newest = newest
-
-    def _sound(self, messages: Iterable[Message]) -> list[Message]:
-        sound = []
-        for message in messages:
-            error = message.error()
-            if error is None:
-                sound.append(message)
-            else:
-                logger.warning("promotions cannot be read for now: %s", error.str())
-        return sound
+def follow(kafka: Mapping[str, str], name: str) -> KeyFollower[ModelVersion]:
+    """Return what hears of every promotion of that name, the present one first; `close` it."""
+    return KeyFollower(kafka, MODELS, name.encode(), _reader(kafka))
 
 
-class _Promotions:
-    """Records of the `models` topic as model versions of one name."""
+def _reader(kafka: Mapping[str, str]) -> Read[ModelVersion]:
+    """Return what reads a promotion; an unreadable one is logged and passed over."""
+    schema = _schema()
+    reader = RecordReader(schema, SchemaResolver([schema], lambda: read_schemas(kafka), None))
 
-    def __init__(self, kafka: Mapping[str, str], name: str) -> None:
-        self._key = name.encode()
-        schema = _schema()
-        self._reader = RecordReader(schema, SchemaResolver([schema], lambda: read_schemas(kafka), None))
-
-    def newest(self, messages: Iterable[Message]) -> ModelVersion | None:
-        """Return the last readable promotion among the messages; others are logged and passed over."""
-        mine = [each for each in messages if each.key() == self._key and each.value() is not None]
-        decoded = self._reader.decode([each.value() for each in mine], MAX_RECORD_BYTES)
+    def read(message: Message) -> ModelVersion | None:
+        decoded = reader.decode([message.value()], BIG_RECORD_BYTES)
         for rejection in decoded.rejections:
-            logger.error(
-                "the promotion at %s[0]@%s is passed over: %s", MODELS, mine[rejection.row].offset(), rejection
-            )
+            logger.error("the promotion at %s[0]@%s is passed over: %s", MODELS, message.offset(), rejection)
         if not decoded.batch.length:
             return None
-        row = {name: column[-1] for name, column in decoded.batch.columns.items()}
+        row = {name: column[0] for name, column in decoded.batch.columns.items()}
         return ModelVersion(row["name"], int(row["version"]), row["manifest"], row["body"], row["sha256"])
+
+    return read
 
 
 def _schema() -> Schema:

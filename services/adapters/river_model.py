@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.adapters.river_header import Header
 from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel
-from services.adapters.river_snapshot import Header, unseal
+from services.adapters.river_snapshot import unseal
 from services.core.batch import Batch, Rows
 from services.core.linear import Linear, logits
 from services.core.text import as_text

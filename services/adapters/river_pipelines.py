@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.adapters.river_classes import allowed
-from services.adapters.river_snapshot import Header, Names
+from services.adapters.river_header import Header
+from services.adapters.river_snapshot import Names
 from services.core.declaration import Service
 from services.errors import Misconfigured
 

@@ -3,7 +3,7 @@
 This is the only module that may load a pickle. Three walls, in this order:
 
 1. An HMAC-SHA256 over every byte; nothing else is looked at before it fits.
-2. The header, JSON: format, declared pipeline, features, segments, library versions, offsets and metrics.
+2. The header (`services.adapters.river_header`): declared pipeline, features, segments, library versions.
 3. An unpickler that imports nothing. It knows the very objects that the declared pipeline is made of
    (`services.adapters.river_classes`) by name, and no other. What pickle would call by reference to make (bound
    methods, ``functools.partial``) is written as a persistent id instead, so that neither ``getattr`` nor ``partial``
@@ -18,17 +18,16 @@ import functools
 import hashlib
 import hmac
 import io
-import json
 import os
 import pickle
 import secrets
 import types
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.adapters.river_header import Header
 from services.errors import Misconfigured, Refused
 
 MAGIC: Final = b"MSRS"
@@ -40,43 +39,6 @@ _KEY_BYTES: Final = 32
 
 Names = tuple[str, str]
 """Module and qualified name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a snapshot says about itself.
-
-    Parameters
-    ----------
-    model : str
-        Name under which the online model is known.
-    examples : int
-        How many examples it has learnt: its version, rising by one with each example.
-    pipeline : str
-        Digest of the declared pipeline.
-    features : tuple of str
-        What the model reads, in declared order.
-    segment : str or None
-        Column whose values have a model each.
-    max_segments : int
-        Most values that have one.
-    libraries : mapping of str to str
-        Versions that the state was made by.
-    offsets : mapping of str to int
-        By source, the offset of the next example.
-    metrics : mapping of str to JSON value
-        State of the prequential metrics.
-    """
-
-    model: str
-    examples: int
-    pipeline: str
-    features: tuple[str, ...]
-    segment: str | None
-    max_segments: int
-    libraries: Mapping[str, str]
-    offsets: Mapping[str, int]
-    metrics: Mapping[str, Any]
 
 
 def signing_key(configured: str | None, state_dir: Path) -> bytes:
@@ -126,7 +88,7 @@ def seal(header: Header, models: object, allowed: Mapping[Names, object], key: b
     Refused
         If the state holds something that `unseal` would refuse.
     """
-    text = json.dumps(asdict(header), ensure_ascii=False, allow_nan=False).encode()
+    text = header.to_json()
     payload = len(text).to_bytes(4, "big") + text + zlib.compress(to_bytes(models, allowed), 1)
     return MAGIC + bytes([FORMAT]) + _sign(payload, key) + payload
 
@@ -158,7 +120,7 @@ def unseal(snapshot: bytes, wanted: Header, allowed: Mapping[Names, object], key
         Saying what does not fit and what to do about it.
     """
     header, body = _open(snapshot, key)
-    found = _mismatches(header, wanted)
+    found = header.mismatches(wanted)
     if found:
         raise Refused(f"online model snapshot is refused: {'; '.join(found)}")
     try:
@@ -301,30 +263,4 @@ def _open(snapshot: bytes, key: bytes) -> tuple[Header, bytes]:
             "find out who writes to the snapshots' topic"
         )
     length = int.from_bytes(payload[:4], "big")
-    raw = json.loads(payload[4 : 4 + length])
-    return Header(**{**raw, "features": tuple(raw["features"])}), payload[4 + length :]
-
-
-def _mismatches(header: Header, wanted: Header) -> list[str]:
-    again = "delete the learner's snapshots and it learns again from the retained examples"
-    found = []
-    if header.model != wanted.model:
-        found.append(f"it is of online model {header.model!r}, wanted is {wanted.model!r}; check the topic")
-    if header.features != wanted.features:
-        more = ", ".join(sorted(set(header.features) - set(wanted.features))) or "none"
-        less = ", ".join(sorted(set(wanted.features) - set(header.features))) or "none"
-        found.append(f"another feature set (only in the snapshot: {more}; only declared: {less}); {again}")
-    if header.pipeline != wanted.pipeline:
-        found.append(f"another declared pipeline; put the declaration back, or {again}")
-    if (header.segment, header.max_segments) != (wanted.segment, wanted.max_segments):
-        found.append(
-            f"it has a model for each of {header.max_segments} values of {header.segment}, declared are "
-            f"{wanted.max_segments} of {wanted.segment}; put the settings back, or {again}"
-        )
-    for name, version in wanted.libraries.items():
-        if header.libraries.get(name) != version:
-            found.append(
-                f"made by {name} {header.libraries.get(name)}, here is {version}, whose state may mean something "
-                f"else; install the former, or {again}"
-            )
-    return found
+    return Header.from_json(payload[4 : 4 + length]), payload[4 + length :]

@@ -10,7 +10,7 @@ import numpy as np
 
 from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import check_columns, load_declaration
-from services.adapters.river_pipelines import FILE, load
+from services.adapters.river_pipelines import FILE, OnlineModel, load
 from services.adapters.river_snapshot import signing_key
 from services.adapters.schema_topic import SchemaResolver
 from services.adapters.topics import BIG_RECORD_BYTES
@@ -32,6 +32,8 @@ from services.join.step import Join, Rekeyed
 from services.learn.stage import LearnStage
 from services.monitor.quality_stage import QualityStage, Tell
 from services.ports import LedgerStore
+from services.score.online import Online
+from services.score.policy import CHAMPION, AnswerPolicy
 from services.score.step import Carried, Score
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, EXAMPLES, LABELS, PREDICTIONS, QUALITY, SCORED, StagePlan, Topology, derive
@@ -99,7 +101,7 @@ class Assembly:
             plan.labels,
         )
         labels = Validate(RecordReader(plan.labels.schema, resolve), BIG_RECORD_BYTES) if plan.labels else None
-        score = Score(self.declaration.service, self.declaration.on_demand, carried) if plan.last else None
+        score = self._score(carried) if plan.last else None
         return Stage(
             plan,
             validate,
@@ -111,6 +113,13 @@ class Assembly:
             largest_letter_bytes,
             labels,
         )
+
+    def _score(self, carried: Carried | None) -> Score:
+        settings, service = self.settings, self.declaration.service
+        policy = AnswerPolicy(settings.answer, settings.blend_online_share)
+        # Whoever wants the online model's answers waits for them; a shadow must not be waited for.
+        online = Online(settings.online_budget_ms if settings.answer == CHAMPION else None)
+        return Score(service, self.declaration.on_demand, carried, online, policy)
 
     def join_stage(
         self,
@@ -158,6 +167,37 @@ class Assembly:
         """Where the online model is declared; without such a file there is none."""
         return self.settings.online_model or self.settings.feature_repo / FILE
 
+    @property
+    def declares_online_model(self) -> bool:
+        """Whether there is anything to learn, and with what."""
+        return self.topology.joins and self.online_model_file.is_file()
+
+    def online_model(self) -> OnlineModel:
+        """Return the declared online model.
+
+        Raises
+        ------
+        Misconfigured
+            Its declaration is wrong, or it is divided by a column that is not scored.
+        """
+        settings, scored = self.settings, self.topology.stages[-1].output_schema
+        if settings.learn_segment is not None and settings.learn_segment not in scored.names:
+            raise Misconfigured(
+                f"MILLSTREAM_LEARN_SEGMENT: there is no column {settings.learn_segment!r} in {SCORED}; there are: "
+                f"{', '.join(scored.names)}"
+            )
+        return load(
+            self.online_model_file,
+            self.declaration.service,
+            segment=settings.learn_segment,
+            max_segments=settings.learn_max_segments,
+        )
+
+    def snapshot_key(self) -> bytes:
+        """Return the key that the online model's snapshots are signed with; see `signing_key`."""
+        configured = self.settings.snapshot_key
+        return signing_key(configured.get_secret_value() if configured else None, self.settings.state_dir)
+
     def learn_stage(self, resolve: Resolve) -> LearnStage:
         """Build the stage that learns from examples.
 
@@ -166,13 +206,8 @@ class Assembly:
         Misconfigured
             The online model's declaration is wrong.
         """
-        configured = self.settings.snapshot_key
-        key = signing_key(configured.get_secret_value() if configured else None, self.settings.state_dir)
-        return LearnStage(
-            load(self.online_model_file, self.declaration.service),
-            Validate(RecordReader(self.examples_schema, resolve), BIG_RECORD_BYTES),
-            key,
-        )
+        validate = Validate(RecordReader(self.examples_schema, resolve), BIG_RECORD_BYTES)
+        return LearnStage(self.online_model(), validate, self.snapshot_key())
 
     @property
     def measured(self) -> Measured:

@@ -13,13 +13,11 @@ from services.adapters.schema_topic import SchemaResolver, publish_schemas, read
 from services.adapters.topics import largest_record_bytes, require_topics
 from services.adapters.view_writer import ViewWriter, open_view_writer
 from services.cli.assembly import Assembly, assemble
+from services.cli.serving import serve_models
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
-from services.core.manifest import define
-from services.errors import Refused
 from services.monitor.quality_metrics import QualityMetrics
-from services.ports import LedgerStore, ModelVersion
-from services.score.scorer import Champion
+from services.ports import LedgerStore
 from services.score.step import Carried, Score
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, JOIN, LEARN, QUALITY, StagePlan
@@ -47,7 +45,9 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     # Before anything imports Feast, which would turn the metrics library to its multi-process mode.
     telemetry = telemetry_adapter.Telemetry()
     assembly = assemble(settings)
-    wanted = list(names) or [name for name in assembly.topology.names if name != LEARN or _declares(assembly)]
+    wanted = list(names) or [
+        name for name in assembly.topology.names if name != LEARN or assembly.declares_online_model
+    ]
     plans = [assembly.topology.stage(name) for name in wanted if name not in {JOIN, LEARN, QUALITY}]
     require_topics(endpoints.kafka, assembly.topology.topics)
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
@@ -81,7 +81,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         stage = assembly.stage(plan, resolver, carried, writer, letter_bytes)
         stage.warm_up(assembly.samples(plan))
         if isinstance(stage.score, Score):
-            loops.append(loop(stage, _promotions(assembly, endpoints, stage.score, stack)))
+            loops.append(loop(stage, serve_models(assembly, endpoints, stage.score, telemetry, stack)))
         else:
             loops.append(loop(stage))
     if JOIN in wanted:
@@ -97,11 +97,6 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         )
     )
     return loops, slot.name
-
-
-def _declares(assembly: Assembly) -> bool:
-    """Tell whether a team has an online model; asked for by name, a missing declaration is an error."""
-    return assembly.online_model_file.is_file()
 
 
 def _ledgers(settings: Settings) -> Callable[[int], LedgerStore]:
@@ -130,39 +125,3 @@ def _carried(assembly: Assembly, endpoints: Endpoints, stack: contextlib.ExitSta
     reader = BatchViewReader(assembly.declaration, endpoints.redis_url)
     stack.callback(reader.close)
     return reader
-
-
-def _promotions(
-    assembly: Assembly, endpoints: Endpoints, score: Score, stack: contextlib.ExitStack
-) -> Callable[[], None]:
-    """Load the champion now, and return what swaps in a newly promoted one between two micro-batches."""
-    from services.adapters.promotions import PromotionWatcher, latest
-
-    service = assembly.declaration.service
-
-    def offer(model: ModelVersion) -> None:
-        try:
-            score.swap(Champion.load(model, service, assembly.settings.score_threads, define(assembly.declaration)))
-            logger.info("model %s version %s answers from now on", model.name, model.version)
-        except Refused as error:
-            serving = f"version {score.champion.version}" if score.champion is not None else "the declared rule"
-            logger.error("%s; %s goes on", error, serving)
-
-    present = latest(endpoints.kafka, service.name)
-    if present is None:
-        logger.warning("no model %s is promoted yet: the declared rule answers", service.name)
-    else:
-        offer(present)
-    watcher = PromotionWatcher(endpoints.kafka, service.name)
-    stack.callback(watcher.close)
-    offered = present
-
-    def before_batch() -> None:
-        nonlocal offered
-        promoted = watcher.take()
-        # The first one heard may be the one offered above, and a refusal is not worth repeating.
-        if promoted is not None and promoted != offered:
-            offered = promoted
-            offer(promoted)
-
-    return before_batch

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -26,6 +27,7 @@ from services.transport.work import Processed, Progress, Recovered, StateSize
 logger = logging.getLogger(__name__)
 
 _CHUNK_RECORDS = 5_000
+_RETAINED = 10  # snapshots to fall back to
 
 
 class LearnStage:
@@ -65,19 +67,7 @@ class LearnStage:
         self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """See `Work.open`."""
-        learner = Learner(self._declared)
-        newest = None
-        for records in log.read(SNAPSHOTS, 0, 0, None):
-            for key, value in zip(records.keys, records.values, strict=True):
-                if key == self._declared.name.encode():
-                    newest = value
-        if newest is not None:
-            try:
-                learner.restore(newest, self._key)
-            except Refused as error:
-                logger.warning("%s; the model is learnt anew from the retained examples", error)
-                learner = Learner(self._declared)
-        self.learner = learner
+        learner = self.learner = self._restored(log)
         beginning = log.beginning(EXAMPLES, partition)
         start = max(beginning, learner.offsets.get(_source(partition), beginning))
         known = committed[EXAMPLES]
@@ -89,6 +79,23 @@ class LearnStage:
                 replayed += len(chunk)
             on_progress(f"{LEARN}: {replayed} examples learnt again")
         return Recovered({EXAMPLES: go_on}, learner.examples, replayed, replayed > 0)
+
+    def _restored(self, log: LogReader) -> Learner:
+        """Return the learner as of the newest snapshot that fits; anybody might have published what does not."""
+        retained: deque[bytes] = deque(maxlen=_RETAINED)
+        for records in log.read(SNAPSHOTS, 0, 0, None):
+            mine = zip(records.keys, records.values, strict=True)
+            retained.extend(value for key, value in mine if key == self._declared.name.encode() and value is not None)
+        learner, told = Learner(self._declared), ""
+        for snapshot in reversed(retained):
+            try:
+                learner.restore(snapshot, self._key)
+                return learner
+            except Refused as error:
+                if str(error) != told:
+                    told = str(error)
+                    logger.warning("%s; an earlier one, or the retained examples, must do", error)
+        return learner
 
     def drop(self, partition: int) -> None:
         """See `Work.drop`."""

@@ -20,7 +20,7 @@ BASELINE: Final = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AnswerPolicy:
     """Whose score is the answer; the other contenders' scores are only recorded.
 
     Parameters
@@ -57,5 +57,5 @@ class Policy:
         return np.where(spoken, mixed, given), np.where(spoken, self.answer, arm).astype(object)
 
 
-SHADOW: Final = Policy()
+SHADOW: Final = AnswerPolicy()
 """The champion answers, the online model is only recorded."""

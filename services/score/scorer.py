@@ -18,7 +18,7 @@ from services.errors import Refused
 from services.ports import ModelVersion
 from services.score.baseline import Baseline
 from services.score.online import Online
-from services.score.policy import BASELINE, CHAMPION, ONLINE, SHADOW, Policy
+from services.score.policy import BASELINE, CHAMPION, ONLINE, SHADOW, AnswerPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Scorer:
         Its baseline, threshold, and tags ``decision_above`` and ``decision_below`` (default "positive", "negative").
     online : Online, optional
         The online model; default: there is none.
-    policy : Policy
+    policy : AnswerPolicy
         Whose score is the answer.
 
     Attributes
@@ -151,7 +151,7 @@ class Scorer:
         service: Service,
         champion: Champion | None = None,
         online: Online | None = None,
-        policy: Policy = SHADOW,
+        policy: AnswerPolicy = SHADOW,
     ) -> None:
         self.champion = champion
         self.online = Online() if online is None else online

@@ -12,7 +12,7 @@ from services.core.batch import Array, Batch, Mask
 from services.core.declaration import OnDemandView, Service
 from services.score.on_demand import compute
 from services.score.online import Online
-from services.score.policy import SHADOW, Policy
+from services.score.policy import SHADOW, AnswerPolicy
 from services.score.scorer import Champion, Scorer
 from services.transport.flow import Flow
 
@@ -33,7 +33,7 @@ class Score:
         Reader of batch views.
     online : Online, optional
         The online model; default: there is none.
-    policy : Policy
+    policy : AnswerPolicy
         Whose score is the answer.
     """
 
@@ -43,7 +43,7 @@ class Score:
         on_demand: Sequence[OnDemandView],
         carried: Carried | None = None,
         online: Online | None = None,
-        policy: Policy = SHADOW,
+        policy: AnswerPolicy = SHADOW,
     ) -> None:
         self._on_demand = tuple(on_demand)
         self._carried = carried

@@ -74,6 +74,10 @@ class TelemetryObserver:
         tell, batch = self._telemetry, flow.batch
         tell.count("millstream_duplicates_total", flow.counts.get("duplicates", 0), stage=stage)
         tell.count("millstream_late_total", flow.counts.get("late", 0), stage=stage)
+        for reason in ("budget", "failed", "silent"):
+            if f"online_{reason}" in flow.counts:
+                unscored = flow.counts[f"online_{reason}"]
+                tell.count("millstream_online_unscored_total", unscored, stage=stage, reason=reason)
         for reason, count in Counter(each.reason for each in flow.rejections).items():
             tell.count("millstream_dead_letters_total", count, stage=stage, reason=reason)
         if batch.length and "received_at_ms" in batch.columns:
@@ -81,11 +85,18 @@ class TelemetryObserver:
             tell.observe("millstream_end_to_end_seconds", ages_s, stage=stage)
 
     def _answered(self, batch: Batch) -> None:
-        if batch.length:
-            # One micro-batch is answered by one arm.
-            arm, model, version = (batch.columns[name][0] for name in ("arm", "model", "model_version"))
-            self._telemetry.count("millstream_predictions_total", batch.length, arm=arm, model=model, version=version)
-            self._telemetry.gauge("millstream_model_version", version, model=model)
+        tell, arms = self._telemetry, batch.columns["arm"].tolist()
+        for arm, count in Counter(arms).items():
+            # Within a micro-batch, an arm is one model in one version.
+            first = arms.index(arm)
+            model, version = (batch.columns[name][first] for name in ("model", "model_version"))
+            if arm == "online":  # its versions are without end, and have a gauge of their own
+                tell.count("millstream_predictions_total", count, arm=arm, model=model, version="")
+                continue
+            tell.count("millstream_predictions_total", count, arm=arm, model=model, version=version)
+            tell.gauge("millstream_model_version", version, model=model)
+        if "baseline" not in arms:
+            tell.forget("millstream_model_version", model="baseline")
 
     def checkpointed(self, stage: str, rows: int, seconds: float) -> None:
         """See `Observer.checkpointed`."""

@@ -16,8 +16,8 @@ from services.cli.chaos.oracle import ANSWER, Undisturbed
 from services.core.batch import Array, Batch, Mask
 from services.topology import PREDICTIONS, SCORED, StagePlan
 
-# What each model said hangs on when it was swapped in.
-_CONTENDERS = ("champion_score", "champion_version", "online_score", "online_version")
+# What each model said, and the threshold, hang on when it was swapped in.
+_CONTENDERS = ("champion_score", "champion_version", "online_score", "online_version", "threshold")
 _STAMPS = frozenset({"scored_at_ms", *ANSWER})
 _SHOWN = 5
 NOTHING = "there was nothing to look at"

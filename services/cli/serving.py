@@ -1,0 +1,119 @@
+"""What a scoring stage serves: the promoted champion and the online model's newest snapshot, swapped as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+
+from services.adapters.endpoints import Endpoints
+from services.adapters.telemetry import Telemetry
+from services.cli.assembly import Assembly
+from services.core.manifest import define
+from services.errors import Misconfigured, Refused
+from services.ports import ModelVersion
+from services.score.policy import BLEND, CHAMPION
+from services.score.scorer import Champion
+from services.score.step import Score
+
+logger = logging.getLogger(__name__)
+
+
+def serve_models(
+    assembly: Assembly, endpoints: Endpoints, score: Score, telemetry: Telemetry, stack: contextlib.ExitStack
+) -> Callable[[], None]:
+    """Load what is there now; return what swaps in what came since, to be called between two micro-batches.
+
+    Raises
+    ------
+    Misconfigured
+        The online model is to answer and there is none, or its declaration is wrong.
+    Retry
+        Kafka cannot be read.
+    """
+    promotions = _promotions(assembly, endpoints, score, stack)
+    if not assembly.declares_online_model:
+        if assembly.settings.answer != CHAMPION:
+            raise Misconfigured(
+                f"MILLSTREAM_ANSWER={assembly.settings.answer}, but no online model is declared: "
+                f"{assembly.online_model_file} is not there, or this repo's events are labels"
+            )
+        return promotions
+    snapshots = _snapshots(assembly, endpoints, score, telemetry, stack)
+
+    def before_batch() -> None:
+        promotions()
+        snapshots()
+
+    return before_batch
+
+
+def _promotions(
+    assembly: Assembly, endpoints: Endpoints, score: Score, stack: contextlib.ExitStack
+) -> Callable[[], None]:
+    from services.adapters.promotions import follow
+
+    service = assembly.declaration.service
+    follower = follow(endpoints.kafka, service.name)
+    stack.callback(follower.close)
+    follower.wait()
+    offered: ModelVersion | None = None
+
+    def before_batch() -> None:
+        nonlocal offered
+        promoted = follower.take()
+        if promoted is None or promoted == offered:  # a refusal is not worth repeating
+            return
+        offered = promoted
+        try:
+            score.swap(Champion.load(promoted, service, assembly.settings.score_threads, define(assembly.declaration)))
+            logger.info("model %s version %s is the champion from now on", promoted.name, promoted.version)
+        except Refused as error:
+            serving = f"version {score.champion.version}" if score.champion is not None else "the declared rule"
+            logger.error("%s; %s goes on", error, serving)
+
+    before_batch()
+    if offered is None:
+        logger.warning("no model %s is promoted yet: the declared rule answers", service.name)
+    return before_batch
+
+
+def _snapshots(
+    assembly: Assembly, endpoints: Endpoints, score: Score, telemetry: Telemetry, stack: contextlib.ExitStack
+) -> Callable[[], None]:
+    from services.adapters.online_snapshots import follow
+
+    settings, declared = assembly.settings, assembly.online_model()
+    role = {CHAMPION: "in the shadow of the champion", BLEND: f"for {settings.blend_online_share:g} of each answer"}
+    telemetry.gauge("millstream_online_version", 0, model=declared.name)
+    told = ""
+
+    def refused(place: str, reason: str) -> None:
+        nonlocal told
+        telemetry.count("millstream_online_refused_total", model=declared.name)
+        if reason != told:
+            told = reason
+            present = score.online
+            logger.error(
+                "%s: %s; %s", place, reason, f"snapshot {present.version} goes on" if present else "none was there yet"
+            )
+
+    follower = follow(endpoints.kafka, declared, assembly.snapshot_key(), refused)
+    stack.callback(follower.close)
+    follower.wait()
+
+    def before_batch() -> None:
+        nonlocal told
+        scorer = follower.take()
+        if scorer is None:
+            return
+        if score.online is None or told:
+            doing = role.get(settings.answer, "and answers")
+            logger.info("online model %s, snapshot %s is served %s from now on; later ones follow unsaid",
+                        declared.name, scorer.version, doing)  # fmt: skip
+            told = ""
+        score.swap_online(scorer)
+        telemetry.gauge("millstream_online_version", scorer.version, model=declared.name)
+
+    before_batch()
+    return before_batch
