@@ -14,7 +14,11 @@ from services.topology import SNAPSHOTS
 
 
 def follow(
-    kafka: Mapping[str, str], declared: OnlineModel, key: bytes, refused: Callable[[str, str], None]
+    kafka: Mapping[str, str],
+    declared: OnlineModel,
+    key: bytes,
+    accepted: Callable[[OnlineScorer], None],
+    refused: Callable[[str, str], None],
 ) -> KeyFollower[OnlineScorer]:
     """Return what hears of every snapshot, the present one first, checked and ready to answer; `close` it.
 
@@ -26,15 +30,19 @@ def follow(
         What a snapshot must be of.
     key : bytes
         That it must be signed with.
+    accepted : callable (scorer)
+        Told of each that will be served from the next micro-batch on.
     refused : callable (place, reason)
-        Told of each that is not; called in the follower's thread.
+        Told of each that will not. Both are called in the follower's thread.
     """
 
     def read(message: Message) -> OnlineScorer | None:
         try:
-            return OnlineScorer.load(message.value() or b"", declared, key)
+            scorer = OnlineScorer.load(message.value() or b"", declared, key)
         except Refused as error:
             refused(f"{SNAPSHOTS}[0]@{message.offset()}", str(error))
             return None
+        accepted(scorer)
+        return scorer
 
     return KeyFollower(kafka, SNAPSHOTS, declared.name.encode(), read)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from services.adapters.endpoints import Endpoints
+from services.adapters.river_model import OnlineScorer
 from services.adapters.telemetry import Telemetry
 from services.cli.assembly import Assembly
 from services.core.manifest import define
@@ -84,36 +85,35 @@ def _snapshots(
     from services.adapters.online_snapshots import follow
 
     settings, declared = assembly.settings, assembly.online_model()
-    role = {CHAMPION: "in the shadow of the champion", BLEND: f"for {settings.blend_online_share:g} of each answer"}
+    role = {CHAMPION: "in the champion's shadow", BLEND: f"for {settings.blend_online_share:g} of each answer"}
     telemetry.gauge("millstream_online_version", 0, model=declared.name)
-    told = ""
+    version, told = 0, ""
+
+    # Both are called in the follower's thread. One line at first and after a refusal; there is a snapshot every few
+    # seconds.
+    def accepted(scorer: OnlineScorer) -> None:
+        nonlocal version, told
+        if told or not version:
+            doing = role.get(settings.answer, "and answers")
+            logger.info("online model %s, snapshot %s is served %s", scorer.name, scorer.version, doing)
+        version, told = scorer.version, ""
+        telemetry.gauge("millstream_online_version", version, model=scorer.name)
 
     def refused(place: str, reason: str) -> None:
         nonlocal told
         telemetry.count("millstream_online_refused_total", model=declared.name)
         if reason != told:
             told = reason
-            present = score.online
-            logger.error(
-                "%s: %s; %s", place, reason, f"snapshot {present.version} goes on" if present else "none was there yet"
-            )
+            logger.error("%s: %s; %s", place, reason, f"snapshot {version} goes on" if version else "there is no other")
 
-    follower = follow(endpoints.kafka, declared, assembly.snapshot_key(), refused)
+    follower = follow(endpoints.kafka, declared, assembly.snapshot_key(), accepted, refused)
     stack.callback(follower.close)
     follower.wait()
 
     def before_batch() -> None:
-        nonlocal told
         scorer = follower.take()
-        if scorer is None:
-            return
-        if score.online is None or told:
-            doing = role.get(settings.answer, "and answers")
-            logger.info("online model %s, snapshot %s is served %s from now on; later ones follow unsaid",
-                        declared.name, scorer.version, doing)  # fmt: skip
-            told = ""
-        score.swap_online(scorer)
-        telemetry.gauge("millstream_online_version", scorer.version, model=declared.name)
+        if scorer is not None:
+            score.swap_online(scorer)
 
     before_batch()
     return before_batch

@@ -16,10 +16,10 @@ from services.adapters import promotions
 from services.adapters.endpoints import Endpoints
 from services.adapters.producer import Deliveries, drain, open_producer
 from services.adapters.producer import publish as queue
-from services.adapters.promotions import PromotionWatcher, latest, publish
+from services.adapters.promotions import follow, latest, publish
 from services.adapters.topics import create_topics
 from services.cli.champion import champion_fit
-from services.cli.workers import _promotions
+from services.cli.serving import _promotions
 from services.errors import Refused
 from services.settings import load_settings
 from services.topology import MODELS, SCHEMAS, Topic
@@ -40,10 +40,10 @@ def model():
     return replace(a_version(), name=f"promoted-{next(_numbers)}")
 
 
-def taken(watcher, seconds=20.0):
+def taken(follower, seconds=20.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = watcher.take()
+        found = follower.take()
         if found is not None:
             return found
         time.sleep(0.02)
@@ -66,19 +66,19 @@ def test_the_newest_promotion_of_the_name_is_the_champion(broker, model):
     assert latest(broker, model.name) == model
 
 
-def test_a_watcher_hears_of_each_once_and_skips_to_the_newest(broker, model):
+def test_a_follower_hears_of_each_once_and_skips_to_the_newest(broker, model):
     publish(broker, model)
-    watcher = PromotionWatcher(broker, model.name)
+    follower = follow(broker, model.name)
     try:
-        assert taken(watcher) == model
-        assert watcher.take() is None
+        assert taken(follower) == model
+        assert follower.take() is None
         publish(broker, replace(model, version=2))
-        assert taken(watcher).version == 2
+        assert taken(follower).version == 2
         publish(broker, model)
-        assert taken(watcher).version == 1
-        assert watcher.take() is None
+        assert taken(follower).version == 1
+        assert follower.take() is None
     finally:
-        watcher.close()
+        follower.close()
 
 
 def test_poison_and_tombstones_are_passed_over(broker, model, caplog):
@@ -112,12 +112,12 @@ def test_a_champion_that_does_not_fit_is_announced_and_refused_once(kafka, broke
 
     second = replace(model, version=2)
     heard = iter([model, None, second, second])
-    watcher = SimpleNamespace(take=lambda: next(heard), close=lambda: None)
-    monkeypatch.setattr(promotions, "PromotionWatcher", lambda *_: watcher)
+    follower = SimpleNamespace(take=lambda: next(heard), wait=lambda: None, close=lambda: None)
+    monkeypatch.setattr(promotions, "follow", lambda *_: follower)
     assembly = SimpleNamespace(declaration=declared, settings=load_settings({}))
     with contextlib.ExitStack() as stack:
         before_batch = _promotions(assembly, kafka, SimpleNamespace(champion=None, swap=pytest.fail), stack)
-        for _ in range(4):
+        for _ in range(3):
             before_batch()
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert [text.partition(" is refused")[0] for text in told] == [

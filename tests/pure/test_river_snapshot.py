@@ -8,7 +8,6 @@ import io
 import os
 import pickle
 import stat
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,49 +17,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river import datasets, forest, linear_model, optim, preprocessing, tree
+from online_models import FEATURES, KEY, declared, learner_of, pipeline, signed
+from river import datasets, forest, linear_model, tree
 
 from services.adapters import river_snapshot
 from services.adapters.river_model import OnlineScorer
 from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, FILE, OnlineModel, declare, load
-from services.adapters.river_snapshot import FORMAT, MAGIC, from_bytes, read_header, signing_key
-from services.core.batch import Batch
+from services.adapters.river_snapshot import from_bytes, read_header, signing_key
 from services.core.declaration import Service
 from services.errors import Misconfigured, Refused
 from services.learn.learner import Learner
 
-KEY = b"sixteen bytes or more"
-FEATURES = ("a", "b", CHAMPION_SCORE)
-
-
-def pipeline(rate: float = 0.01) -> Any:
-    """Return a fresh pipeline."""
-    return preprocessing.StandardScaler() | linear_model.LogisticRegression(optimizer=optim.SGD(rate))
-
-
-DECLARED = declare("fraud", pipeline(), FEATURES)
-
-
-def learner_of(declared: OnlineModel, count: int = 30) -> Learner:
-    """Return a learner that has learnt a little."""
-    rng = np.random.default_rng(1)
-    columns = {name: rng.random(count) for name in (*declared.features, CHAMPION_SCORE)}
-    learner = Learner(declared)
-    labels = (rng.random(count) < 0.4) * 1.0
-    learner.learn(Batch(count, {**columns, "label": labels}), "label", "examples[0]", np.arange(count))
-    return learner
-
-
+DECLARED = declared()
 LEARNER = learner_of(DECLARED)
 SNAPSHOT = LEARNER.snapshot(KEY)
-
-
-def signed(snapshot: bytes, body: bytes) -> bytes:
-    """Return the snapshot with another body, signed with the right key: what a thief of the key could do."""
-    payload = snapshot[37:]
-    length = int.from_bytes(payload[:4], "big")
-    forged = payload[: 4 + length] + zlib.compress(body)
-    return MAGIC + bytes([FORMAT]) + river_snapshot._sign(forged, KEY) + forged
 
 
 @settings(deadline=None, max_examples=60)
