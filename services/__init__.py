@@ -7,7 +7,7 @@ The data path, in order::
       featurize         exact windows per customer
       (re-key)          transactions.terminal: the same event, keyed by the next entity
       featurize         exact windows per terminal
-      score             on-demand features, then the champion model or the declared rule
+      score             on-demand features, then the champion, the online model beside it, or the declared rule
     scored              the complete record: event, features as served, every score
     predictions         the public contract: id, score, decision, model, times
       (view)            the latest features per entity, written behind the commit to Feast's Redis layout
@@ -16,7 +16,7 @@ The data path, in order::
     examples            the scored record, what became known of it, and what that replaces
       (re-key)          examples.terminal: back to featurize, for features made of labels
       learn             a River model, one example at a time in one total order
-    snapshots           the model with its metrics and its offset, signed
+    snapshots           the model with its metrics and its offset, signed; score takes them up between two batches
       monitor           how good everybody's scores were, on the labels known so far
     quality             the newest figure of each model, version, arm, day, maturity and group
     dead-letters        every input that could not go on: reason and original bytes

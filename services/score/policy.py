@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.batch import Array
+from services.core.batch import Mask
 
 Floats = NDArray[np.float64]
 Answering = Literal["champion", "online", "blend"]
@@ -34,8 +34,8 @@ class AnswerPolicy:
     answer: Answering = CHAMPION
     online_share: float = 0.5
 
-    def choose(self, given: Floats, arm: str, online: Floats) -> tuple[Floats, Array]:
-        """Return the answers and which arm gave each.
+    def choose(self, given: Floats, arm: str, online: Floats) -> tuple[Floats, Mask]:
+        """Return the answers, and which rows are answered by this policy's arm rather than by ``arm``.
 
         A blend is of the champion and the online model; where one of the two is missing, what would answer without an
         online model does.
@@ -49,12 +49,11 @@ class AnswerPolicy:
         online : float64 ndarray of shape (n,), in [0, 1]
             NaN where the online model has no opinion.
         """
+        if self.answer == CHAMPION or (self.answer == BLEND and arm == BASELINE):
+            return given, np.zeros(len(given), dtype=np.bool_)
         spoken = ~np.isnan(online)
-        if self.answer == CHAMPION or (self.answer == BLEND and arm == BASELINE) or not spoken.any():
-            return given, np.full(len(given), arm, dtype=object)
         share = self.online_share if self.answer == BLEND else 1.0
-        mixed = (1.0 - share) * given + share * online
-        return np.where(spoken, mixed, given), np.where(spoken, self.answer, arm).astype(object)
+        return np.where(spoken, (1.0 - share) * given + share * online, given), spoken
 
 
 SHADOW: Final = AnswerPolicy()

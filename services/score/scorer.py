@@ -175,13 +175,18 @@ class Scorer:
             threshold = champion.manifest.threshold if champion.manifest.threshold is not None else threshold
             model, version = champion.name, champion.version
         given, arm = (self.baseline.score(batch), BASELINE) if said is None else (said, CHAMPION)
-        scores, arms = self._policy.choose(given, arm, opinion.scores)
-        by_online = np.asarray(arms == ONLINE, dtype=np.bool_)
+        scores, otherwise = self._policy.choose(given, arm, opinion.scores)
+        arms = np.full(batch.length, arm, dtype=object)
+        arms[otherwise] = self._policy.answer
+        models = np.full(batch.length, model, dtype=object)
+        versions = np.full(batch.length, version)
+        if self._policy.answer == ONLINE:
+            models[otherwise], versions[otherwise] = self.online.name, opinion.version or 0
         columns: dict[str, Array] = {
             "score": scores,
             "arm": arms,
-            "model": np.where(by_online, self.online.name, model).astype(object),
-            "model_version": np.where(by_online, opinion.version or 0, version),
+            "model": models,
+            "model_version": versions,
             "decision": self._decisions[(scores >= threshold).astype(np.intp)],
             "threshold": np.full(batch.length, threshold, dtype=np.float64),
             CHAMPION_SCORE: champions,
