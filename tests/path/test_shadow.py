@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +23,28 @@ from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
 from services.core.text import as_text
+from services.errors import Misconfigured
 from services.settings import Settings, load_settings
 from services.topology import LABELS, SCORED, SNAPSHOTS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
 WAVE = 400
+SEGMENT, MOST = "terminal_id", 5
+ENVIRONMENT = {
+    "MILLSTREAM_CHECKPOINT_INTERVAL_MS": "300",
+    "MILLSTREAM_ANSWER": "online",
+    "MILLSTREAM_LEARN_SEGMENT": SEGMENT,
+    "MILLSTREAM_LEARN_MAX_SEGMENTS": str(MOST),
+}
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A stack of its own: this test owns the real topics."""
-    made = load_settings({}, state_dir=tmp_path_factory.mktemp("shadow"))
+    made = load_settings(
+        {}, state_dir=tmp_path_factory.mktemp("shadow"), learn_segment=SEGMENT, learn_max_segments=MOST
+    )
     servers.start(made, print)
     yield made
     servers.stop(made)
@@ -44,9 +55,7 @@ def test_what_was_learnt_is_what_scores(settings: Settings) -> None:
     assembly = initialise(settings, print)
     batch = events(4 * WAVE, seed=3)
     producer, deliveries = open_producer(kafka), Deliveries()
-    workers = Workers(
-        Path(settings.state_dir), {"MILLSTREAM_CHECKPOINT_INTERVAL_MS": "300", "MILLSTREAM_ANSWER": "online"}
-    )
+    workers = Workers(Path(settings.state_dir), ENVIRONMENT)
 
     def send(topic: str, keys: list[bytes], values: list[bytes]) -> None:
         first = deliveries.next_tag
@@ -97,6 +106,9 @@ def test_what_was_learnt_is_what_scores(settings: Settings) -> None:
         expected = snapshots[version].score(rows).tolist()
         assert rows.columns["online_score"].tolist() == rows.columns["score"].tolist() == expected
         assert len(set(expected)) > WAVE // 2, "it tells events apart"
+    elsewhere = replace(assembly, settings=settings.model_copy(update={"learn_segment": "country"}))
+    with pytest.raises(Misconfigured, match="MILLSTREAM_LEARN_SEGMENT: there is no column 'country'"):
+        elsewhere.online_model()
 
 
 def _labels(assembly: Assembly, events: Batch) -> tuple[list[bytes], list[bytes]]:
