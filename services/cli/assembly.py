@@ -114,12 +114,16 @@ class Assembly:
             labels,
         )
 
+    @property
+    def policy(self) -> AnswerPolicy:
+        """Who answers."""
+        return AnswerPolicy(self.settings.answer, self.settings.blend_online_share)
+
     def _score(self, carried: Carried | None) -> Score:
         settings, service = self.settings, self.declaration.service
-        policy = AnswerPolicy(settings.answer, settings.blend_online_share)
         # Whoever wants the online model's answers waits for them; a shadow must not be waited for.
         online = Online(settings.online_budget_ms if settings.answer == CHAMPION else None)
-        return Score(service, self.declaration.on_demand, carried, online, policy)
+        return Score(service, self.declaration.on_demand, carried, online, self.policy)
 
     def join_stage(
         self,

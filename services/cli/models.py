@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from services.cli.online_model import online
 from services.cli.screen import humane, print_rows
 from services.errors import Misconfigured, Refused
 from services.settings import Settings, load_settings
@@ -25,11 +26,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    models = typer.Typer(help="Trained models: list, show, promote, roll back.", no_args_is_help=True)
+    models = typer.Typer(help="Trained models: list, show, promote, roll back; the online model.", no_args_is_help=True)
     models.command("list")(list_models)
     models.command()(show)
     models.command()(promote)
     models.command()(rollback)
+    models.command()(online)
     app.add_typer(models, name="models")
 
 

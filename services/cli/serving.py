@@ -13,7 +13,7 @@ from services.cli.assembly import Assembly
 from services.core.manifest import define
 from services.errors import Misconfigured, Refused
 from services.ports import ModelVersion
-from services.score.policy import BLEND, CHAMPION
+from services.score.policy import CHAMPION
 from services.score.scorer import Champion
 from services.score.step import Score
 
@@ -84,8 +84,7 @@ def _snapshots(
 ) -> Callable[[], None]:
     from services.adapters.online_snapshots import follow
 
-    settings, declared = assembly.settings, assembly.online_model()
-    role = {CHAMPION: "in the champion's shadow", BLEND: f"for {settings.blend_online_share:g} of each answer"}
+    declared = assembly.online_model()
     telemetry.gauge("millstream_online_version", 0, model=declared.name)
     version, told = 0, ""
 
@@ -94,8 +93,8 @@ def _snapshots(
     def accepted(scorer: OnlineScorer) -> None:
         nonlocal version, told
         if told or not version:
-            doing = role.get(settings.answer, "and answers")
-            logger.info("online model %s, snapshot %s is served %s", scorer.name, scorer.version, doing)
+            role = assembly.policy.online_role
+            logger.info("online model %s, snapshot %s is %s from now on", scorer.name, scorer.version, role)
         version, told = scorer.version, ""
         telemetry.gauge("millstream_online_version", version, model=scorer.name)
 

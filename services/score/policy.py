@@ -34,6 +34,16 @@ class AnswerPolicy:
     answer: Answering = CHAMPION
     online_share: float = 0.5
 
+    @property
+    def online_role(self) -> str:
+        """What the online model is used for, in words."""
+        roles = {
+            CHAMPION: "in the champion's shadow",
+            ONLINE: "answering",
+            BLEND: f"{self.online_share:g} of each answer",
+        }
+        return roles[self.answer]
+
     def choose(self, given: Floats, arm: str, online: Floats) -> tuple[Floats, Mask]:
         """Return the answers, and which rows are answered by this policy's arm rather than by ``arm``.
 

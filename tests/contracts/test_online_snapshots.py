@@ -23,8 +23,8 @@ from services.adapters.topics import create_topics
 from services.cli.serving import _snapshots
 from services.core.declaration import Service
 from services.learn.stage import LearnStage
+from services.score.policy import SHADOW
 from services.score.step import Score
-from services.settings import load_settings
 from services.topology import SNAPSHOTS, Topic
 from services.transport.kafka_log import KafkaLog
 
@@ -52,9 +52,7 @@ class Serving:
 
     def __init__(self, kafka: Endpoints, model: OnlineModel, stack: contextlib.ExitStack) -> None:
         self.score, self.telemetry, self.model = Score(SERVICE, []), Telemetry(), model
-        assembly = SimpleNamespace(
-            settings=load_settings({}), online_model=lambda: model, snapshot_key=lambda: KEY, declaration=None
-        )
+        assembly = SimpleNamespace(policy=SHADOW, online_model=lambda: model, snapshot_key=lambda: KEY)
         self._before_batch = _snapshots(assembly, kafka, self.score, self.telemetry, stack)  # type: ignore[arg-type]
 
     def serves(self, version: int) -> bool:
@@ -123,9 +121,9 @@ def test_what_does_not_fit_is_refused_by_name_and_the_one_before_goes_on(
     soon(lambda: serving.serves(41))
     errors = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert len(errors) == 4
-    told = [each.getMessage() for each in caplog.records if "is served" in each.getMessage()]
+    told = [each.getMessage() for each in caplog.records if "from now on" in each.getMessage()]
     # The first, and the one after refusals.
-    assert told == [f"online model fraud, snapshot {each} is served in the champion's shadow" for each in (30, 40)]
+    assert told == [f"online model fraud, snapshot {each} is in the champion's shadow from now on" for each in (30, 40)]
 
 
 def test_who_starts_after_a_forgery_serves_and_learns_on_from_the_snapshot_before_it(

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from cards import DAY_MS, events
 from running import Workers, committed, wait_until
+from typer.testing import CliRunner
 
 from services.adapters import endpoints as servers
 from services.adapters.producer import Deliveries, drain, open_producer, publish
 from services.adapters.river_model import OnlineScorer
 from services.adapters.river_snapshot import signing_key
+from services.cli import app
 from services.cli.assembly import Assembly
 from services.cli.setup import initialise
 from services.core.avro.decode import RecordReader
@@ -106,6 +108,15 @@ def test_what_was_learnt_is_what_scores(settings: Settings) -> None:
         expected = snapshots[version].score(rows).tolist()
         assert rows.columns["online_score"].tolist() == rows.columns["score"].tolist() == expected
         assert len(set(expected)) > WAVE // 2, "it tells events apart"
+    told = CliRunner().invoke(
+        app, ["models", "online", "--json"], env={"MILLSTREAM_STATE_DIR": str(settings.state_dir), **ENVIRONMENT}
+    )
+    assert told.exit_code == 0, told.output
+    shown = json.loads(told.stdout)
+    assert (shown["version"], shown["models"], shown["role"]) == (3 * WAVE, MOST + 1, "answering")
+    assert set(shown["metrics"]["online"]) == {"log_loss", "brier", "auc"}
+    (forged,) = shown["refused"]
+    assert "tampered with" in forged
     elsewhere = replace(assembly, settings=settings.model_copy(update={"learn_segment": "country"}))
     with pytest.raises(Misconfigured, match="MILLSTREAM_LEARN_SEGMENT: there is no column 'country'"):
         elsewhere.online_model()
