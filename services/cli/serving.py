@@ -103,7 +103,9 @@ def _snapshots(
         telemetry.count("millstream_online_refused_total", model=declared.name)
         if reason != told:
             told = reason
-            logger.error("%s: %s; %s", place, reason, f"snapshot {version} goes on" if version else "none was in service yet")
+            logger.error(
+                "%s: %s; %s", place, reason, f"snapshot {version} goes on" if version else "none was in service yet"
+            )
 
     follower = follow(endpoints.kafka, declared, assembly.snapshot_key(), accepted, refused)
     stack.callback(follower.close)
