@@ -25,7 +25,7 @@ from services.core.evaluation.by_day import by_day, overall
 from services.core.metrics import DAY_MS
 from services.errors import Misconfigured
 from services.learn.compare import serve_delayed
-from services.score.policy import BLEND, CHAMPION, ONLINE, Answering, Policy
+from services.score.policy import BLEND, CHAMPION, ONLINE, Answering, AnswerPolicy
 from services.settings import Settings
 
 Floats = NDArray[np.float64]
@@ -89,7 +89,7 @@ def compare(
             task = bar.add_task(f"online model beside the champion {kind}", total=len(champion), note="")
             outcome = serve_delayed(declared, stream, plan.from_ms, progress=advance(bar, task))
             for answer in ANSWERS:
-                policy = Policy(answer, plan.online_share)
+                policy = AnswerPolicy(answer, plan.online_share)
                 given, _ = policy.choose(champion[answered], CHAMPION, outcome.scores[answered])
                 scores[f"{answer}, {kind}" if answer == CHAMPION else f"{answer}, champion {kind}"] = given
     of = events.take(answered)
