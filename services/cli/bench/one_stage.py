@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from services.cli.bench import scrape
 from services.cli.bench.audit import SAMPLE, sample_of
 from services.cli.bench.measure import Latency, Observer, Throughput, plain, publish_backlog
 from services.cli.bench.memory import MemoryWatch
 from services.cli.bench.model import LEAVES, TREES
 from services.cli.bench.oracle import read_answer, wrong_answers
+from services.cli.bench.phases import METHOD, phase_table, phases
 from services.cli.bench.plan import BenchPlan, Measured, Table, Track, memory_text, number
 from services.cli.bench.sides import FEATURE_REPO, Side, create_topics, faust_side, millstream_side
 from services.cli.bench.stack import Stack, set_up
@@ -33,6 +35,7 @@ class SideResult:
     throughput: Throughput | None = None
     latencies: list[Latency] = field(default_factory=list)
     memory: dict[str, Any] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
     checked: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -45,6 +48,7 @@ class SideResult:
             "throughput": None if self.throughput is None else plain(self.throughput),
             "latency": [plain(each) for each in self.latencies],
             "memory": self.memory,
+            "phases": self.phases,
             "checked": self.checked,
             "wrong": self.wrong,
         }
@@ -64,10 +68,11 @@ def measure_one_stage(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     results = []
     if "millstream" in plan.sides:
         side = millstream_side(job.environ("millstream"), stack.guarantee, job.assembly)
-        results.append(_measure(plan, side, plan.events, job.kafka, workload, job.model_file, track))
+        results.append(_measure(plan, side, plan.events, job.kafka, workload, job.model_file, stack.state_dir, track))
     if "faust" in plan.sides:
         side = faust_side(job.kafka, stack.state_dir, job.schema, job.model_file, plan.partitions)
-        results.append(_measure(plan, side, plan.faust_events, job.kafka, workload, job.model_file, track))
+        events = plan.faust_events
+        results.append(_measure(plan, side, events, job.kafka, workload, job.model_file, stack.state_dir, track))
     if plan.rates:
         results.append(_harness_alone(plan, job.kafka, workload, track))
     return Measured({"sides": [result.as_json() for result in results], "ratio": ratios(results)}, complaints(results))
@@ -80,6 +85,7 @@ def _measure(
     kafka: Mapping[str, str],
     workload: Workload,
     model_file: Path,
+    state_dir: Path,
     track: Track,
 ) -> SideResult:
     result = SideResult(side.name, side.guarantee, side.how)
@@ -91,6 +97,9 @@ def _measure(
         watch = MemoryWatch({name: worker.pid}).start()
         progress = track(f"{side.name}: working off the backlog", events)
         result.throughput = observer.throughput(events, [worker.pid], plan.limit_s, worker.alive, progress)
+        told = scrape.metrics(state_dir, name, worker.pid)
+        if told and result.throughput.complete:
+            result.phases = phases(told, result.throughput.events_per_s)
         start = events
         for rate in plan.rates if result.throughput.complete else ():
             count = int(rate * plan.paced_s)
@@ -161,6 +170,7 @@ def one_stage_method(plan: BenchPlan) -> list[str]:
         f"Latency: {plan.paced_s:g} s at each rate, from the moment each event was due to be published to its output "
         "at the read_committed consumer; the first second left out; an event that never came is infinitely late.",
         f"Answers: {SAMPLE} outputs per side, spread over the backlog, against a brute-force oracle.",
+        METHOD,
     ]
 
 
@@ -191,6 +201,9 @@ def one_stage_tables(figures: dict[str, Any]) -> list[Table]:
             ("CPU time per event, Faust's to ours", number(ratio["cpu_per_event"], 1)),
         ]
         tables.append(Table("Against stock Faust, same run", ("", "times"), row_of))
+    spent = {side["name"]: side["phases"] for side in sides if side.get("phases")}
+    if spent:
+        tables.append(phase_table(spent))
     return tables
 
 

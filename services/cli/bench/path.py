@@ -9,6 +9,7 @@ from typing import Any
 from services.cli.bench.audit import check
 from services.cli.bench.measure import Observer, plain, publish_backlog
 from services.cli.bench.memory import MemoryWatch
+from services.cli.bench.phases import METHOD, phase_table, phases
 from services.cli.bench.plan import BenchPlan, Measured, Table, Track, memory_text, number
 from services.cli.bench.stack import Job, Stack, set_up
 from services.cli.bench.worker import Crew, crew
@@ -89,6 +90,9 @@ def measure_path(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
                 **plain(done),
                 "view_rows_written": workers.total("millstream_view_written_total"),
                 "memory": watch.stop(),
+                "phases": {name: phases(told, done.events_per_s) for name, told in workers.metrics().items()}
+                if done.complete
+                else {},
             }
         measured.figures["layouts"][layout] = figures
         if done.complete:
@@ -109,6 +113,7 @@ def path_method(plan: BenchPlan) -> list[str]:
         f"Backlog: {plan.path_events:,} events, published in one transaction to workers that wait; its commit shows "
         "them all at once. Events per second from the first to the last chunk of predictions that a read_committed "
         "consumer receives, the first chunk not counted; CPU of all workers in that time.",
+        METHOD,
         f"Events: {CUSTOMERS * SCALE:,} customers, {TERMINALS * SCALE:,} terminals, {EVENTS_PER_DAY * SCALE:,} events "
         "a day of event time. Broker, Valkey, publisher and observer share the machine's cores.",
         ANSWERS,
@@ -128,7 +133,12 @@ def path_tables(figures: dict[str, Any]) -> list[Table]:
         for layout, each in figures["layouts"].items()
     ]
     columns = ("", "events/s", "CPU-s per 100 k events", "Redis rows", "MB per worker, peak / steady")
-    return [Table(f"Whole path, {figures['events']:,} events", columns, rows)]
+    spent = [
+        phase_table(each["phases"])
+        for layout, each in figures["layouts"].items()
+        if layout == "split" and each.get("phases")
+    ]
+    return [Table(f"Whole path, {figures['events']:,} events", columns, rows), *spent]
 
 
 def measure_latency(plan: BenchPlan, stack: Stack, track: Track) -> Measured:

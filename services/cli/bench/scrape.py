@@ -39,7 +39,7 @@ def ready(state_dir: Path, worker: str, pid: int) -> bool:
 
 
 def metrics(state_dir: Path, worker: str, pid: int) -> dict[str, float]:
-    """Return each sample's value by name, summed over all labels but ``kind``, which is appended as ``name:kind``."""
+    """Return each sample's value by name, summed over all labels but kind and phase: ``name:kind``."""
     from prometheus_client.parser import text_string_to_metric_families
 
     known = told(state_dir, worker, pid)
@@ -50,6 +50,6 @@ def metrics(state_dir: Path, worker: str, pid: int) -> dict[str, float]:
     summed: dict[str, float] = defaultdict(float)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            kind = sample.labels.get("kind")
+            kind = sample.labels.get("kind") or sample.labels.get("phase")
             summed[f"{sample.name}:{kind}" if kind else sample.name] += sample.value
     return dict(summed)
