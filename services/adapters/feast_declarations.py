@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from services.core.declaration import (
@@ -113,6 +115,26 @@ def _aggregate(owner: str, aggregation: Any, fields: dict[str, Any]) -> Aggregat
     return Aggregate(name, dtype, aggregation.column, cast("Function", aggregation.function), window_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class _Transform:
+    """A row-level function as the engine calls it.
+
+    Feast hands over full or short names, as its caller likes: a transform may use either where it is clear.
+    """
+
+    function: Callable[[Any], Any]
+    over_pandas: bool
+    clear: Mapping[str, str]
+
+    def __call__(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        given = {**columns, **{short: columns[name] for short, name in self.clear.items()}}
+        if not self.over_pandas:
+            return cast("dict[str, list[Any]]", self.function(given))
+        import pandas
+
+        return cast("dict[str, list[Any]]", self.function(pandas.DataFrame(given)).to_dict("list"))
+
+
 def on_demand_view(view: Any) -> OnDemandView:
     """Return an on-demand view in python or pandas mode; raises as `batch_view` does."""
     owner = f"on-demand view {view.name!r}"
@@ -121,20 +143,10 @@ def on_demand_view(view: Any) -> OnDemandView:
     inputs = [field.name for source in view.source_request_sources.values() for field in source.schema]
     for projection in view.source_feature_view_projections.values():
         inputs += [f"{projection.name_to_use()}__{field.name}" for field in projection.features]
-    udf = view.feature_transformation.udf
     outputs = tuple((field.name, _dtype(owner, field)) for field in view.features)
     shorts = Counter(name.rpartition("__")[2] for name in inputs)
-    # Feast hands over full or short names, as its caller likes: a transform may use either where it is clear.
     clear = {name.rpartition("__")[2]: name for name in inputs if shorts[name.rpartition("__")[2]] == 1}
-
-    def compute(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        given = {**columns, **{short: columns[name] for short, name in clear.items()}}
-        if view.mode == "python":
-            return cast("dict[str, list[Any]]", udf(given))
-        import pandas
-
-        return cast("dict[str, list[Any]]", udf(pandas.DataFrame(given)).to_dict("list"))
-
+    compute = _Transform(view.feature_transformation.udf, view.mode == "pandas", clear)
     return OnDemandView(view.name, tuple(inputs), outputs, compute)
 
 

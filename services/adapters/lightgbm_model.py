@@ -1,31 +1,24 @@
 """A LightGBM text model: what ``Booster.predict`` returns, bit for bit, at a fraction of the price.
 
 Models of the usual kind are answered by `services.core.forest`, eight times as fast as the library; at load, that is
-held against the library on rows made to be awkward. All others are answered by the library, through its C interface:
-``Booster.predict`` spends 15 to 20 us on checks and conversions, for which a micro-batch of a few events would pay more
-than for its trees.
+held against the library on rows made to be awkward. All others are answered by the library itself.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.adapters.lightgbm_library import LibraryModel
 from services.core.forest import Forest
-from services.core.model_text import fault
+from services.core.model_text import fault, feature_names
 from services.errors import Refused
 
 logger = logging.getLogger(__name__)
 
-_FLOAT64: Final = ctypes.c_int(1)
-_COLUMN_MAJOR: Final = ctypes.c_int(0)
-_NORMAL: Final = ctypes.c_int(0)
-_FIRST: Final = ctypes.c_int(0)
-_ALL: Final = ctypes.c_int(-1)
 _PROBES: Final = 2000
 
 
@@ -46,31 +39,23 @@ class TextModel:
     """
 
     def __init__(self, body: str, threads: int = 1) -> None:
-        from lightgbm import Booster
-        from lightgbm.basic import _LIB, LightGBMError  # type: ignore[attr-defined]  # its C interface has no public name
-
         if not body.startswith("tree\n"):
             raise Refused("the model's body is not LightGBM's text format (it must begin with the line 'tree')")
         wrong = fault(body)
         if wrong is not None:
             raise Refused(f"the model's body is not a whole LightGBM text: {wrong}")
+        self.features: tuple[str, ...] = feature_names(body)
         try:
-            self._booster: Any = Booster(model_str=body)
-        except LightGBMError as error:
+            self._library = LibraryModel(body, len(self.features), threads)
+        except Refused as error:
             raise Refused(f"the model's body is not LightGBM's text format: {error}") from error
-        outputs = self._booster.num_model_per_iteration()
+        outputs = self._library.outputs
         if outputs != 1:
             raise Refused(f"the model has {outputs} outputs per row; a score is one number: train with one class")
-        self.features: tuple[str, ...] = tuple(self._booster.feature_name())
-        self._library: Any = _LIB
-        self._parameters = ctypes.c_char_p(f"num_threads={threads}".encode())
-        self._length = ctypes.c_int64(0)
-        self._length_at = ctypes.byref(self._length)
-        self._columns = ctypes.c_int32(len(self.features))
         self._forest = Forest.parse(body)
         if self._forest is not None:
             rows = self._forest.probe(len(self.features), _PROBES)
-            if self._forest.predict(rows).tobytes() != self._library_predict(rows).tobytes():
+            if self._forest.predict(rows).tobytes() != self._library.predict(rows).tobytes():
                 logger.warning("the model is answered by LightGBM itself: the quicker way gave another result")
                 self._forest = None
 
@@ -99,30 +84,4 @@ class TextModel:
             raise ValueError(f"need float64 of shape ({len(self.features)}, n), not {columns.dtype} {columns.shape}")
         if not columns.flags.c_contiguous:
             raise ValueError("columns must be C-contiguous")
-        return self._library_predict(columns) if self._forest is None else self._forest.predict(columns)
-
-    def _library_predict(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        count = columns.shape[1]
-        scores = np.empty(count, dtype=np.float64)
-        if count:
-            failed = self._library.LGBM_BoosterPredictForMat(
-                self._booster._handle,
-                ctypes.c_void_p(columns.ctypes.data),
-                _FLOAT64,
-                ctypes.c_int32(count),
-                self._columns,
-                _COLUMN_MAJOR,
-                _NORMAL,
-                _FIRST,
-                _ALL,
-                self._parameters,
-                self._length_at,
-                ctypes.c_void_p(scores.ctypes.data),
-            )
-            self._check(failed)
-        return scores
-
-    def _check(self, failed: int) -> None:
-        if failed:
-            reason = ctypes.cast(self._library.LGBM_GetLastError(), ctypes.c_char_p).value or b"no reason given"
-            raise Refused(f"LightGBM: {reason.decode(errors='replace')}")
+        return self._library.predict(columns) if self._forest is None else self._forest.predict(columns)

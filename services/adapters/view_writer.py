@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from services.adapters.compiled_repo import compiled_repo
 from services.adapters.feast_check import check_codecs
 from services.adapters.feast_codec import ViewCodec
 from services.adapters.online_view import RedisOnlineView
@@ -267,7 +268,7 @@ def _parts(rows: ViewRows) -> Iterable[ViewRows]:
 
 
 def open_online_view(settings: Settings, declaration: Declaration, redis_url: str) -> RedisOnlineView:
-    """Return the online view of a declaration, its codecs held against Feast.
+    """Return the online view of a declaration, its codecs held against Feast here or when the repo was compiled.
 
     Raises
     ------
@@ -275,7 +276,11 @@ def open_online_view(settings: Settings, declaration: Declaration, redis_url: st
         A view has features that cannot be written.
     """
     codecs = {view.name: ViewCodec(declaration.project, view) for view in declaration.views}
-    fallbacks = check_codecs(settings, declaration.project, list(codecs.values()))
+    compiled = compiled_repo(settings)
+    alike = set(compiled.alike) if compiled.declaration.project == declaration.project else set()
+    fallbacks = check_codecs(
+        settings, declaration.project, [each for each in codecs.values() if each.view not in alike]
+    )
     return RedisOnlineView(redis_url, declaration.project, codecs, fallbacks)
 
 

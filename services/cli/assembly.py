@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from services.adapters.compiled_repo import compiled_repo
 from services.adapters.contracts import load_all, load_contract
-from services.adapters.feature_repo import check_columns, load_declaration
+from services.adapters.feature_repo import check_columns
 from services.adapters.river_pipelines import FILE, OnlineModel, load
 from services.adapters.river_snapshot import signing_key
 from services.adapters.schema_topic import SchemaResolver
@@ -256,7 +257,7 @@ def assemble(settings: Settings) -> Assembly:
     Misconfigured
         Naming the declaration, contract or column that does not fit.
     """
-    declaration = load_declaration(settings)
+    declaration = compiled_repo(settings).declaration
     contracts = load_all(settings)
     contract = load_contract(settings, declaration.topic)
     check_columns(declaration, contract)

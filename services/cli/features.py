@@ -32,11 +32,14 @@ def register(app: typer.Typer) -> None:
 def apply() -> None:
     """Apply the feature repo to its registry; safe to repeat."""
     from services.adapters import feature_repo
+    from services.adapters.compiled_repo import compiled_repo, forget
 
     console = Console()
     with console.status("applying the feature repo"):
-        declaration = feature_repo.load_declaration(load_settings())
-        feature_repo.apply(load_settings())
+        settings = load_settings()
+        forget(settings)
+        declaration = compiled_repo(settings).declaration
+        feature_repo.apply(settings)
     console.print(f"project {declaration.project}: {len(declaration.service.features)} features applied")
 
 

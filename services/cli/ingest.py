@@ -109,14 +109,14 @@ def _warn_of_late(
     console: Console, settings: Settings, kafka: Mapping[str, str], topic: str, first_ms: int | None, contract: Contract
 ) -> None:
     """Say so if the file's events are older than what the stages still take."""
-    from services.adapters.feature_repo import load_declaration
+    from services.adapters.compiled_repo import compiled_repo
     from services.cli.lateness import late_warning, newest_event_ms
 
     newest_ms = newest_event_ms(kafka, topic, contract)
     if first_ms is None or newest_ms is None or first_ms >= newest_ms:
         return
     try:
-        declaration = load_declaration(settings)  # seconds: only once there is something to ask it
+        declaration = compiled_repo(settings).declaration
     except Misconfigured:
         return  # no stages run from here, so none turns anything away
     said = late_warning(settings, topic, first_ms, newest_ms, declaration)

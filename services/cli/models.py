@@ -139,12 +139,12 @@ def rollback(name: NameOption = None) -> None:
 
 
 def _change(settings: Settings, name: str | None, version: int | None) -> None:
+    from services.adapters.compiled_repo import compiled_repo
     from services.adapters.endpoints import resolve
-    from services.adapters.feature_repo import load_declaration
     from services.adapters.registry import open_registry
 
     kafka = resolve(settings).kafka
-    declaration = load_declaration(settings)
+    declaration = compiled_repo(settings).declaration
     name = name or declaration.service.name
     registry = open_registry(settings)
     if version is None:
@@ -158,9 +158,9 @@ def _change(settings: Settings, name: str | None, version: int | None) -> None:
 def _name(settings: Settings, name: str | None) -> str:
     if name is not None:
         return name
-    from services.adapters.feature_repo import load_declaration
+    from services.adapters.compiled_repo import compiled_repo
 
-    return load_declaration(settings).service.name
+    return compiled_repo(settings).declaration.service.name
 
 
 def _day(stamp_ms: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.adapters import feature_repo
+from services.adapters.compiled_repo import forget
 from services.adapters.endpoints import resolve
 from services.adapters.schema_topic import publish_schemas
 from services.adapters.topics import create_topics
@@ -21,6 +22,7 @@ def initialise(settings: Settings, say: Callable[[str], None]) -> Assembly:
     Misconfigured, Retry
         Saying what is missing or wrong.
     """
+    forget(settings)
     assembly = assemble(settings)
     endpoints = resolve(settings)
     topics = create_topics(endpoints.kafka, assembly.topology.topics, settings.partitions, settings.replication)

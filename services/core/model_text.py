@@ -31,6 +31,8 @@ def fault(body: str) -> str | None:
     sizes, last_feature = _integers(said["tree_sizes"]), _integers(said.get("max_feature_idx", ""))
     if sizes is None or last_feature is None or len(last_feature) != 1:
         return "'tree_sizes' or 'max_feature_idx' in its head are no numbers"
+    if len(feature_names(body)) != last_feature[0] + 1:
+        return f"its head names {len(feature_names(body))} features and tells of {last_feature[0] + 1}"
     at = len(head) + 2
     for number, size in enumerate(sizes):
         block = data[at : at + size]
@@ -41,6 +43,18 @@ def fault(body: str) -> str | None:
             return f"tree {number} of {len(sizes)}: {wrong}"
         at += size
     return None if data[at:].startswith(b"end of trees") else "it does not end where its head says that its trees end"
+
+
+def feature_names(body: str) -> tuple[str, ...]:
+    """Return the columns a model reads, in its order; () if its head does not say.
+
+    Examples
+    --------
+    >>> feature_names("tree\\nfeature_names=Column_0 Column_1\\n\\nTree=0\\n")
+    ('Column_0', 'Column_1')
+    """
+    head, _, _ = body.partition("\n\n")
+    return tuple(_fields(head.encode()).get("feature_names", "").split())
 
 
 def _tree_fault(said: dict[str, str], last_feature: int) -> str | None:
