@@ -20,7 +20,6 @@ import importlib.util
 import io
 import logging
 import os
-import pickle
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,9 +114,10 @@ def _keep(file: Path, fingerprint: bytes, compiled: CompiledRepo) -> None:
         dill.loads(body.getvalue())  # what refers to a module of the repo cannot be loaded without the repo
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{_FILE}.{os.getpid()}")
+        partial.touch(0o600)  # it is run as code when it is read
         partial.write_bytes(fingerprint + hashlib.sha256(body.getvalue()).digest() + body.getvalue())
         partial.replace(file)
-    except (pickle.PicklingError, TypeError, ImportError, OSError) as error:
+    except (dill.PicklingError, TypeError, ImportError, OSError) as error:
         logger.info("the compiled feature repo cannot be kept, every start compiles it: %s", error)
 
 
