@@ -107,12 +107,13 @@ def rolling_restart(arena: Arena) -> str:
 
 def crowd(arena: Arena) -> str:
     """More workers than partitions."""
-    guests = ["guest-1", "guest-2", "guest-3"]
+    spare = arena.partitions - len(arena.cluster.running())
+    guests = [f"guest-{number}" for number in range(1, spare + 2)]
     for guest in guests:
         arena.cluster.add(guest)
     arena.wait(10.0, 20.0)
     count = len(arena.cluster.running())
-    arena.harm(count > arena.partitions and awaited(lambda: any(map(arena.cluster.ready, guests)), 30))
+    arena.harm(count > arena.partitions and awaited(lambda: any(map(arena.cluster.ready, guests)), 60))
     for guest in guests:
         arena.cluster.stop(guest)
     return f"{count} workers for a time"
