@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -58,14 +59,16 @@ def fill(directory: Path) -> int:
     """
     if not directory.is_mount():
         raise Stop(f"{directory} is not a small disk of ours")
-    wanted = free(directory)
-    with (directory / _BALLAST).open("ab") as file:
-        while wanted > 0:
+    # Written, not only allocated: a kernel short of memory takes pages back that nobody has written to.
+    block = b"ballast." * (1 << 17)
+    with (directory / _BALLAST).open("ab", buffering=0) as file:
+        while block:
             try:
-                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), wanted)
-                break
-            except OSError:
-                wanted //= 2  # somebody else took some meanwhile
+                file.write(block)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                block = block[: len(block) // 2]
     return (directory / _BALLAST).stat().st_size
 
 
