@@ -17,8 +17,12 @@ The data path, in order::
       (re-key)          examples.terminal: back to featurize, for features made of labels
       learn             a River model, one example at a time in one total order
     snapshots           the model with its metrics and its offset, signed; score takes them up between two batches
-      monitor           how good everybody's scores were, on the labels known so far
+      quality           how good everybody's scores were, on the labels known so far
     quality             the newest figure of each model, version, arm, day, maturity and group
+      measure           scored events counted by hour, partition by partition
+    measures            those counts, in one order
+      monitor           counts and examples held against the model's reference
+    alerts              incidents that began, changed or ended, within a false-alarm budget
     dead-letters        every input that could not go on: reason and original bytes
 
 `services.topology` holds every topic and stage as a value.

@@ -33,6 +33,16 @@ LEARN = "learn"
 SNAPSHOTS = "snapshots"
 QUALITY = "quality"
 QUALITY_CHANGELOG = "quality.changelog"
+MEASURE = "measure"
+MEASURES = "measures"
+MEASURE_CHANGELOG = "measure.changelog"
+MONITOR = "monitor"
+MONITOR_CHANGELOG = "monitor.changelog"
+ALERTS = "alerts"
+ALERT_ACTIONS = "alerts.actions"
+
+LOOP = (JOIN, LEARN, QUALITY, MEASURE, MONITOR)
+"""Stages beyond the event path: the label loop, and what watches both."""
 
 Cleanup = Literal["delete", "compact"]
 
@@ -149,7 +159,7 @@ class Topology:
     @property
     def names(self) -> tuple[str, ...]:
         """What ``millstream run`` can be told to run, in path order."""
-        return tuple(stage.name for stage in self.stages) + ((JOIN, LEARN, QUALITY) if self.joins else ())
+        return tuple(stage.name for stage in self.stages) + (LOOP if self.joins else ())
 
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name.
@@ -293,7 +303,7 @@ def _label_plans(
 def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan]) -> tuple[Topic, ...]:
     names = tuple(stage.name for stage in stages)
     topics = [Topic(declaration.topic, contract.key, "producers", (names[0],))]
-    if declaration.topic in {SCORED, PREDICTIONS, EXAMPLES, SNAPSHOTS, DEAD_LETTERS, MODELS, SCHEMAS}:
+    if declaration.topic in {SCORED, PREDICTIONS, EXAMPLES, SNAPSHOTS, MEASURES, ALERTS, DEAD_LETTERS, MODELS, SCHEMAS}:
         # Asked to create one topic twice in a request, librdkafka crashes; and the stage would read what it writes.
         raise Misconfigured(f"{declaration.topic!r} is a topic the engine itself writes; read events from another")
     for stage, following in itertools.pairwise(stages):
@@ -303,24 +313,30 @@ def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan
         Topic(stage.labels.input, stage.labels.key_column, JOIN, (stage.name,)) for stage in stages if stage.labels
     ]
     last = names[-1]
-    if taken := sorted({JOIN, LEARN, QUALITY} & set(names)):
+    if taken := sorted(set(LOOP) & set(names)):
         raise Misconfigured(f"no entity may be called {taken[0]!r}: a stage of the label loop is")
     joined = [
         Topic(LABELS, contract.event_id, "producers", (JOIN,)),
         # One partition: whoever learns from examples needs them in one total order.
-        Topic(EXAMPLES, contract.event_id, JOIN, (LEARN, QUALITY), partitions=1),
+        Topic(EXAMPLES, contract.event_id, JOIN, (LEARN, QUALITY, MONITOR), partitions=1),
         Topic(SNAPSHOTS, "model", LEARN, (last,), "compact", 1),
         # One partition too: quality reads it beside the examples.
         Topic(JOIN_CHANGELOG, "partition", JOIN, (QUALITY, "operators"), "compact", 1),
         Topic(QUALITY, "key", QUALITY, ("operators",), "compact", 1),
         Topic(QUALITY_CHANGELOG, "row", QUALITY, (QUALITY,), "compact", 1),
+        # One partition: alerts about the whole model need what every partition tells in one order.
+        Topic(MEASURES, "partition", MEASURE, (MONITOR,), partitions=1),
+        Topic(MEASURE_CHANGELOG, "partition", MEASURE, (MEASURE,), "compact"),
+        Topic(MONITOR_CHANGELOG, "stage", MONITOR, (MONITOR,), "compact", 1),
+        Topic(ALERTS, "id", MONITOR, ("subscribers",), "compact", 1),
+        Topic(ALERT_ACTIONS, "id", "operators", ("subscribers",), "compact", 1),
     ]
     return (
         *topics,
-        Topic(SCORED, contract.event_id, last, ("offline log", JOIN)),
+        Topic(SCORED, contract.event_id, last, ("offline log", JOIN, MEASURE)),
         Topic(PREDICTIONS, contract.event_id, last, ("consumers",)),
         *([] if declaration.topic == LABELS else joined),
-        Topic(DEAD_LETTERS, "id", ", ".join(names), ("operators",)),
-        Topic(MODELS, "name", "train", (last,), "compact", 1),
+        Topic(DEAD_LETTERS, "id", ", ".join(names), ("operators", MEASURE)),
+        Topic(MODELS, "name", "train", (last, MEASURE, MONITOR), "compact", 1),
         Topic(SCHEMAS, "fingerprint", ", ".join(names), ("every reader",), "compact", 1),
     )

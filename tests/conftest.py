@@ -1,10 +1,12 @@
-"""The real servers, one of each for the whole run, in a state directory of its own."""
+"""The real servers, one of each for the whole run, in a state directory of its own; and no test is a race."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 
 from services.adapters import endpoints
 from services.adapters.endpoints import Endpoints
@@ -13,6 +15,10 @@ from services.settings import Settings, load_settings
 # The developer's own endpoints must neither be used nor harmed.
 for variable in [name for name in os.environ if name.startswith("MILLSTREAM_")]:
     del os.environ[variable]
+
+# A machine that is busy says nothing of the code.
+hypothesis.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("untimed")
 
 _ELSEWHERE = {"kafka": {"bootstrap.servers": "127.0.0.1:1"}, "redis_url": "redis://127.0.0.1:1"}
 

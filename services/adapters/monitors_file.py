@@ -9,8 +9,10 @@
     [limits]                          # "off" switches one off
     dead_letter_share = 0.01
     late_share = 0.05
+    duplicate_share = 0.05
     null_share = 0.05                 # beyond the reference's own
     unseen_share = 0.05               # outside of the values the reference has
+    freshness = "10m"                 # of online features: until what was scored can be read
     label_delay = "14d"               # off unless declared, as are the next three
     latency_p99 = "1s"
     events_per_hour = 100
@@ -26,7 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from services.core.drift.budget import Budget
 from services.core.drift.declared import Limits, Monitors, parse_budget, parse_span_ms
-from services.core.drift.windowed import Plan
+from services.core.drift.plan import Plan
 from services.errors import Misconfigured
 
 FILE: Final = "monitors.toml"
@@ -48,15 +50,17 @@ class _Limits(BaseModel):
 
     dead_letter_share: Share | Off | None = _DEFAULT.limits.dead_letter_share
     late_share: Share | Off | None = _DEFAULT.limits.late_share
+    duplicate_share: Share | Off | None = _DEFAULT.limits.duplicate_share
     null_share: Share | Off | None = _DEFAULT.limits.null_share
     unseen_share: Share | Off | None = _DEFAULT.limits.unseen_share
+    freshness: Span | Off | None = _DEFAULT.limits.freshness_ms
     label_delay: Span | Off | None = _DEFAULT.limits.label_delay_ms
     latency_p99: Span | Off | None = _DEFAULT.limits.latency_p99_ms
     events_per_hour: Annotated[float, Field(gt=0)] | Off | None = _DEFAULT.limits.events_per_hour
 
     def value(self) -> Limits:
         given = {name: None if each == "off" else each for name, each in self}
-        spans = {f"{name}_ms": given.pop(name) for name in ("label_delay", "latency_p99")}
+        spans = {f"{name}_ms": given.pop(name) for name in ("freshness", "label_delay", "latency_p99")}
         return Limits(**given, **spans)
 
 

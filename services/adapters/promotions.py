@@ -27,6 +27,9 @@ from services.ports import ModelVersion
 from services.settings import Settings
 from services.topology import MODELS
 
+PAPERS_MARK = "@"
+"""Between name and version in the key of a record that keeps a version's manifest, without its body, for good."""
+
 _OVERHEAD_BYTES = 1024  # of Kafka's record batch, which the topic's limit counts as well
 
 logger = logging.getLogger(__name__)
@@ -51,18 +54,21 @@ def publish(kafka: Mapping[str, str], model: ModelVersion, promoted_at_ms: int |
     """
     stamp_ms = time.time_ns() // 1_000_000 if promoted_at_ms is None else promoted_at_ms
     texts = {"name": model.name, "manifest": model.manifest, "body": model.body, "sha256": model.sha256}
-    columns = {field: np.array([text], dtype=object) for field, text in texts.items()}
-    numbers = {"version": np.array([model.version]), "promoted_at_ms": np.array([stamp_ms])}
-    values = RecordWriter(_schema()).encode(Batch(1, {**columns, **numbers}))
-    key = model.name.encode()
-    size = len(values[0]) + len(key) + _OVERHEAD_BYTES
+    # First the manifest alone, under a key of its own: whoever reads what this version scored, today or in a replay in
+    # a year, finds it, and before the first event that it scored.
+    texts_by_record = {**texts, "body": ""}, texts
+    columns = {field: np.array([each[field] for each in texts_by_record], dtype=object) for field in texts}
+    numbers = {"version": np.full(2, model.version), "promoted_at_ms": np.full(2, stamp_ms)}
+    values = RecordWriter(_schema()).encode(Batch(2, {**columns, **numbers}))
+    keys = [f"{model.name}{PAPERS_MARK}{model.version}".encode(), model.name.encode()]
+    size = len(values[1]) + len(keys[1]) + _OVERHEAD_BYTES
     if size > BIG_RECORD_BYTES:
         raise Refused(
             f"model {model.name!r} version {model.version} takes {size:,} bytes, the {MODELS} topic "
             f"{BIG_RECORD_BYTES:,}: train with fewer trees or leaves"
         )
     producer, deliveries = open_producer({**kafka, "message.max.bytes": str(BIG_RECORD_BYTES)}), Deliveries()
-    queue(producer, MODELS, [key], values, deliveries=deliveries, tags=[0])
+    queue(producer, MODELS, keys, values, deliveries=deliveries, tags=[0, 1])
     drain(producer, deliveries)
     if deliveries.failed:
         raise Retry(f"model {model.name!r} version {model.version} was not published: {deliveries.failed[0][1]}")

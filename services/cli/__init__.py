@@ -28,6 +28,8 @@ MODULES: tuple[str, ...] = (
     "replay",
     "train",
     "models",
+    "alerts",
+    "drift",
     "evaluate",
     "consume",
     "features",

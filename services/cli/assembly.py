@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from services.adapters.compiled_repo import compiled_repo
 from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import check_columns
+from services.adapters.monitors_file import load_monitors
 from services.adapters.river_pipelines import FILE, OnlineModel, load
 from services.adapters.river_snapshot import signing_key
 from services.adapters.schema_topic import SchemaResolver
@@ -22,6 +24,7 @@ from services.core.avro.schema import Schema, SchemaId
 from services.core.batch import Array, Batch
 from services.core.contracts import Contract
 from services.core.declaration import Declaration
+from services.core.drift.declared import Monitors
 from services.core.ledger.resolution import Policy
 from services.core.quality.contenders import Measured
 from services.core.text import as_text
@@ -37,7 +40,17 @@ from services.score.online import Online
 from services.score.policy import CHAMPION, AnswerPolicy
 from services.score.step import Carried, Score
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, EXAMPLES, LABELS, PREDICTIONS, QUALITY, SCORED, StagePlan, Topology, derive
+from services.topology import (
+    DEAD_LETTERS,
+    EXAMPLES,
+    LABELS,
+    PREDICTIONS,
+    QUALITY,
+    SCORED,
+    StagePlan,
+    Topology,
+    derive,
+)
 from services.transport.records import Records
 from services.transport.stage import Stage
 from services.validate.step import Validate
@@ -247,6 +260,11 @@ class Assembly:
             writer(QUALITY, self.contracts[QUALITY].schema),
             tell,
         )
+
+    @functools.cached_property
+    def monitors(self) -> Monitors:
+        """What is watched, as the feature repo declares it."""
+        return load_monitors(self.settings.feature_repo)
 
 
 def assemble(settings: Settings) -> Assembly:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 
 from services.adapters import telemetry as telemetry_adapter
 from services.adapters.endpoints import Endpoints, resolve
+from services.adapters.feature_times import FeatureTimes
 from services.adapters.schema_registry import connect, registry_prefix
 from services.adapters.schema_topic import SchemaResolver, publish_schemas, read_schemas
-from services.adapters.topics import largest_record_bytes, require_topics
+from services.adapters.topics import largest_record_bytes, partition_counts, require_topics
 from services.adapters.view_writer import ViewWriter, open_view_writer
 from services.cli.assembly import Assembly, assemble
+from services.cli.monitoring import freshness, measure_stage, monitor_stage
 from services.cli.serving import serve_models
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
@@ -20,11 +22,12 @@ from services.monitor.quality_metrics import QualityMetrics
 from services.ports import LedgerStore
 from services.score.step import Carried, Score
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, JOIN, LEARN, QUALITY, StagePlan
+from services.topology import DEAD_LETTERS, JOIN, LEARN, LOOP, MEASURE, MONITOR, QUALITY, SCORED, StagePlan
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop
 from services.transport.observer import TelemetryObserver
+from services.transport.records import Output
 from services.transport.work import Work
 from services.transport.worker_slot import WorkerSlot
 
@@ -48,7 +51,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     wanted = list(names) or [
         name for name in assembly.topology.names if name != LEARN or assembly.declares_online_model
     ]
-    plans = [assembly.topology.stage(name) for name in wanted if name not in {JOIN, LEARN, QUALITY}]
+    plans = [assembly.topology.stage(name) for name in wanted if name not in LOOP]
     require_topics(endpoints.kafka, assembly.topology.topics)
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
@@ -63,7 +66,11 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     view = _view(assembly, endpoints, plans, stack) if plans else None
     observer = TelemetryObserver(telemetry, view, settings.watchdog_ms // 2)
 
-    def loop(work: Work, before_batch: Callable[[], None] = lambda: None) -> StageLoop:
+    def loop(
+        work: Work,
+        before_batch: Callable[[], None] = lambda: None,
+        when_idle: Callable[[int], Sequence[Output]] = lambda _now_ms: (),
+    ) -> StageLoop:
         log = KafkaLog(
             endpoints.kafka,
             group=f"{assembly.topology.project}.{work.name}",
@@ -73,7 +80,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         )
         limits = LoopLimits(settings.batch_records, settings.checkpoint_interval_ms)
         letters = DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_window)
-        return StageLoop(work, log, limits, letters, view, observer, before_batch)
+        return StageLoop(work, log, limits, letters, view, observer, before_batch, when_idle)
 
     loops = []
     for plan in plans:
@@ -90,6 +97,16 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         loops.append(loop(assembly.learn_stage(resolver)))
     if QUALITY in wanted:
         loops.append(loop(assembly.quality_stage(resolver, QualityMetrics(telemetry), writer)))
+    if MEASURE in wanted:
+        times = FeatureTimes(
+            endpoints.redis_url, assembly.declaration.project, [plan.views[0] for plan in assembly.topology.stages]
+        )
+        stack.callback(times.close)
+        measure = measure_stage(assembly, resolver, freshness(assembly, times))
+        loops.append(loop(measure, when_idle=measure.idle))
+    if MONITOR in wanted:
+        partitions = partition_counts(endpoints.kafka, [SCORED])[SCORED]
+        loops.append(loop(monitor_stage(assembly, resolver, partitions, writer)))
     observer.watch(loops)
     stack.enter_context(
         telemetry_adapter.serve(

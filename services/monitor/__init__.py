@@ -1,1 +1,1 @@
-"""Watch what was said against what became known."""
+"""Watch what was said against what became known, and alert."""

@@ -38,7 +38,14 @@ class LogReader(Protocol):
         """Return the first offset still retained."""
 
 
-class StageLog(LogReader, Protocol):
+class AssignedReader(LogReader, Protocol):
+    """A reader that is also a member of a stage's group."""
+
+    def lag(self) -> dict[Place, int]:
+        """Return, per assigned partition of each topic, how many records are yet to be read."""
+
+
+class StageLog(AssignedReader, Protocol):
     """One worker's membership in one stage: read micro-batches, write transactions.
 
     Attributes
@@ -83,9 +90,6 @@ class StageLog(LogReader, Protocol):
         Stop
             The transaction was aborted; state in memory is ahead of the log and must be thrown away.
         """
-
-    def lag(self) -> dict[Place, int]:
-        """Return, per assigned partition of each topic, how many records are yet to be read."""
 
     def close(self) -> None:
         """Leave the group at once, handing partitions back through ``revoked``."""

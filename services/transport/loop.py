@@ -83,6 +83,8 @@ class StageLoop:
         None where no online store is kept (replay, benchmarks).
     before_batch : callable
         Called before each micro-batch; where a promoted model is swapped in.
+    when_idle : callable
+        From the wall clock to what is to be written although nothing came.
     now_ms, clock_s : callables
         Wall clock for stamps, monotonic clock for intervals.
 
@@ -105,6 +107,7 @@ class StageLoop:
         view: View | None,
         observer: Observer,
         before_batch: Callable[[], None] = lambda: None,
+        when_idle: Callable[[int], Sequence[Output]] = lambda _now_ms: (),
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -118,6 +121,7 @@ class StageLoop:
         self._view = view
         self._observer = observer
         self._before_batch = before_batch
+        self._when_idle = when_idle
         self._now_ms = now_ms
         self._clock_s = clock_s
         self._next_offsets: dict[Place, int] = {}
@@ -180,6 +184,9 @@ class StageLoop:
             if self._view is not None and processed.view_rows:
                 self._view.offer(processed.view_rows)
             self._observer.processed(self.name, count, processed, self._clock_s() - started_s)
+        elif told := self._when_idle(self._now_ms()):
+            # What made it speak follows from no input: the state after it must be what recovery begins with.
+            self.checkpoint(self.partitions, told)
         self._checkpoint_in_turn()
         self._refill()
         # Only a poll that returned has finished handing out partitions and recovering them.
@@ -201,8 +208,10 @@ class StageLoop:
         if (self._clock_s() - self._checkpointed_at_s) * 1000 >= turn_ms:
             self.checkpoint(list(itertools.islice(self._changed, math.ceil(owned * turn_ms / interval_ms))))
 
-    def checkpoint(self, partitions: Iterable[int]) -> None:
+    def checkpoint(self, partitions: Iterable[int], told: Sequence[Output] = ()) -> None:
         """Write the changed state of these partitions, with the offsets it is valid for, in one transaction.
+
+        What is ``told`` besides goes along.
 
         The offsets go along although they are committed already: they make the group fence a worker that has lost
         its partitions and does not know yet.
@@ -216,8 +225,8 @@ class StageLoop:
             for partition in due
             for output in self.work.checkpoint(partition, {t: at for (t, p), at in offsets.items() if p == partition})
         ]
-        if outputs:
-            self._transact(outputs, offsets)
+        if outputs or told:
+            self._transact([*told, *outputs], offsets)
             for partition in due:
                 self.work.checkpointed(partition)
             rows = sum(len(output.keys) for output in outputs)

@@ -11,12 +11,13 @@ import numpy as np
 
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Array, Batch, Rows
+from services.core.drift.slot_summary import SLOT_MS, Summary, Tally
 from services.core.text import as_text
 from services.core.windows.entries import KeyedEntries
 from services.core.windows.label_store import LabelStore
 from services.core.windows.store import WindowStore
 from services.ports import ViewRows
-from services.topology import PREDICTIONS, StagePlan
+from services.topology import MEASURES, PREDICTIONS, StagePlan
 from services.transport.dead_letters import dead_letter_output
 from services.transport.flow import Flow
 from services.transport.log import LogReader
@@ -213,6 +214,8 @@ class Stage:
         marks.append(self._clock_s())
         outputs = self._encode(flow, now_ms)
         outputs += [self._letters(each, now_ms) for each in labels if each.rejections]
+        if flow.counts.get("duplicates"):
+            outputs.append(self._repeated(flow))
         marks.append(self._clock_s())
         phases = ("validate", "featurize", "score", "encode")
         seconds = {name: end - start for name, start, end in zip(phases, marks, marks[1:], strict=False)}
@@ -234,6 +237,12 @@ class Stage:
         return dead_letter_output(
             flow.records, flow.rejections, self.plan.name, now_ms, self._dead_letters, self._largest_letter_bytes
         )
+
+    def _repeated(self, flow: Flow) -> Output:
+        """Tell the monitors what nobody else will hear of: events that had come before."""
+        slot = max(store.stream_time_ms for store in self.featurize.stores.values()) // SLOT_MS
+        told = Summary(-1, None, {}, {slot: Tally(duplicates=flow.counts["duplicates"])})
+        return Output(MEASURES, [self.name.encode()], [told.encode()], 0)
 
     def _public(self, flow: Flow, event_ids: Sequence[bytes]) -> Batch:
         """Return the public prediction: the small, stable part of the scored record."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from services.ports import ViewRows
 from services.transport.flow import Flow
-from services.transport.log import LogReader
+from services.transport.log import AssignedReader
 from services.transport.records import Output, Records
 
 Progress = Callable[[str], None]
@@ -88,7 +88,7 @@ class Work(Protocol):
     inputs: tuple[str, ...]
 
     def open(
-        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+        self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """Bring a partition's state to the committed offsets, silently.
 

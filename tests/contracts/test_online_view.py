@@ -13,6 +13,7 @@ from fakes_online_view import FakeOnlineView
 
 from services.adapters.endpoints import Endpoints
 from services.adapters.feast_codec import ViewCodec
+from services.adapters.feature_times import FeatureTimes
 from services.adapters.online_view import RedisOnlineView
 from services.adapters.redis_cas import SHA
 from services.core.declaration import Aggregate, View
@@ -223,3 +224,19 @@ def test_two_writers_at_once_leave_the_newest(valkey: Endpoints) -> None:
             thread.join()
         for key in range(20):
             assert subject.stored("by_number", key) == as_stored("by_number", key, 209, 199.0, 0.0)
+
+
+def test_the_times_of_rows_are_read_as_they_were_written_and_never_raise(valkey: Endpoints) -> None:
+    view = RedisOnlineView(valkey.redis_url, PROJECT, CODECS)
+    times, away = (
+        FeatureTimes(url, PROJECT, list(VIEWS.values())) for url in (valkey.redis_url, "redis://127.0.0.1:1")
+    )
+    try:
+        view.write([rows("by_number", (901, 1_533_081_600_123_456, 1, 2.0)), rows("by_name", ("m9", 7, 1, 2.0))])
+        assert times("by_number", np.array([901, 902])) == [1_533_081_600_123_456, None]
+        assert times("by_name", np.array(["m9"], dtype=object)) == [7]
+        assert away("by_number", np.array([901])) == [None]
+    finally:
+        view.close()
+        times.close()
+        away.close()

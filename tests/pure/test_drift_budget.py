@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,10 +18,11 @@ from services.core.drift.budget import (
     openings,
     resampled_days,
 )
-from services.core.drift.reference import Reference, calibrate, held_out_rate, readings_over_time
+from services.core.drift.law import Law
+from services.core.drift.plan import Plan
+from services.core.drift.reference import Reference, calibrate, held_out_rate, scaled_over_time
 from services.core.drift.seasons import HOUR_MS
 from services.core.drift.slot_counts import Binning
-from services.core.drift.windowed import Plan
 from services.core.profile import profile
 
 PLAN = Plan(windows_ms=(24 * HOUR_MS, 168 * HOUR_MS))
@@ -59,16 +62,16 @@ def test_seasons_and_bursts_keep_to_the_budget_and_shifts_are_seen(trained: tupl
     reference, binning = trained
     budget = Budget(1, 14)
     thresholds = calibrate(reference, binning, budget)
-    achieved = held_out_rate(_history(trained, 2, 365), binning, thresholds, budget)
+    achieved = held_out_rate(_history(trained, 2, 365), binning, thresholds.scaled, budget)
     assert achieved.days > 360
     assert achieved.low_per_day <= 1.5 * budget.per_day
-    assert achieved.alarms <= 2 * budget.per_day * achieved.days
+    assert achieved.alarms <= 1.5 * budget.per_day * achieved.days
     for shift, most_hours in ((0.1, 168), (0.25, 36), (0.5, 24)):
-        found = readings_over_time(_history(trained, 3, 14, shift), binning)
-        crossed = np.flatnonzero((found > thresholds.values).any(axis=1))
+        found = scaled_over_time(_history(trained, 3, 14, shift), binning)
+        crossed = np.flatnonzero((found > thresholds.scaled).any(axis=1))
         assert len(crossed), shift
         assert crossed[0] <= most_hours, shift
-        names = [PLAN.monitors(binning.columns)[i][0] for i in np.flatnonzero(found[crossed[0]] > thresholds.values)]
+        names = [PLAN.monitors(binning.columns)[i][0] for i in np.flatnonzero(found[crossed[0]] > thresholds.scaled)]
         assert set(names) == {"x0"}, shift
 
 
@@ -78,14 +81,16 @@ def test_a_reference_blind_to_the_hour_would_not_do(trained: tuple[Reference, Bi
     thresholds = calibrate(reference, binning, Budget(1, 14))
     overall = np.broadcast_to(binning.shares.mean(axis=0), binning.shares.shape)
     blind = Binning(binning.columns, binning.edges, binning.bins, overall)
-    assert (readings_over_time(_history(trained, 2, 28), blind) > thresholds.values).any(axis=1).mean() > 0.5
+    assert (scaled_over_time(_history(trained, 2, 28), blind) > thresholds.scaled).any(axis=1).mean() > 0.5
 
 
 def test_a_rarer_budget_means_higher_thresholds(trained: tuple[Reference, Binning]) -> None:
-    levels = [calibrate(*trained, Budget(1, days)).level for days in (7, 28, 365)]
+    found = [calibrate(*trained, Budget(1, days)) for days in (7, 28, 365)]
+    levels = [each.level.surprise for each in found]
     assert levels == sorted(set(levels))
-    assert [calibrate(*trained, Budget(1, days)).extrapolated for days in (7, 365)] == [False, True]
-    assert calibrate(*trained, Budget(4, 28).share(0.25)).level == levels[1]
+    assert [each.level.extrapolated for each in found] == [False, True, True]
+    assert (found[0].scaled < found[2].scaled).all()
+    assert calibrate(*trained, Budget(4, 28).share(0.25)).level == found[1].level
 
 
 def test_too_short_a_reference_is_refused(trained: tuple[Reference, Binning]) -> None:
@@ -127,3 +132,31 @@ def test_a_streaming_detector_is_set_to_the_rate_wanted() -> None:
     assert 15 <= drifts(threshold) <= 20
     fresh = sum(len(streaming.cusum(threshold).update_many(rng.normal(size=50_000)).rows) for _ in range(8))
     assert 15 <= fresh <= 75
+
+
+def test_rare_budgets_are_kept_on_years_without_drift() -> None:
+    budget, alarms, days = Budget(1, 60), 0, 0.0  # rarer than eight weeks of reference can show
+    for seed in range(100, 104):
+        values, times_ms = _traffic(seed, 56)
+        binning = Binning.of({f"x{i}": profile(values[:, i], times_ms=times_ms) for i in range(COLUMNS)})
+        reference = Reference.of(values, times_ms, binning, PLAN)
+        thresholds = calibrate(reference, binning, budget)
+        assert thresholds.level.extrapolated
+        values, times_ms = _traffic(seed + 100, 365, 56)
+        held_out = Reference.of(values, times_ms, binning, PLAN)
+        achieved = held_out_rate(held_out, binning, thresholds.scaled, budget)
+        alarms, days = alarms + achieved.alarms, days + achieved.days
+    assert 0.3 * budget.per_day * days < alarms < 1.5 * budget.per_day * days
+
+
+def test_a_surprise_is_minus_the_logarithm_of_how_often_it_is_exceeded() -> None:
+    rng = np.random.default_rng(6)
+    law = Law.fit(rng.chisquare(9, (400, 1, 1)) * 3, np.array([400.0]), np.array([1.0]))
+    fresh = law.surprise(3 * rng.chisquare(9, (200_000, 1)))
+    for surprise in (2.0, 5.0, 8.0):
+        assert (fresh > surprise).mean() == pytest.approx(math.exp(-surprise), rel=0.35)
+    few = Law(law.mean, law.freedom, np.array([3.0]))
+    for surprise in (1.0, 5.0, 12.0, 30.0):
+        for each in (law, few):
+            assert each.surprise(each.scaled_at(surprise)[None])[0, 0] == pytest.approx(surprise, rel=1e-3)
+        assert few.scaled_at(surprise)[0] > law.scaled_at(surprise)[0]

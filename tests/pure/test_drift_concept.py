@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from services.core.drift.compare import compare
-from services.core.drift.concept import MONITORS, Calibration, error_evidence, positive_evidence, threshold_for
+from services.core.drift.concept import MONITORS, Calibration, common_threshold, error_evidence, positive_evidence
 from services.core.drift.estimated_performance import estimate, expected_auc
 from services.core.drift.reconstruction import Reconstruction
 from services.core.drift.slot_counts import Binning
+from services.core.drift.streaming import cusum
 from services.core.profile import profile
 
 Floats = NDArray[np.float64]
@@ -32,8 +33,9 @@ def _world(seed: int, n: int, mean: float = 0.0, flipped: bool = False) -> tuple
 
 
 def _alarms(labels: NDArray[np.bool_], scores: Floats, per_alarm: float = 100_000) -> dict[str, list[int]]:
-    threshold = threshold_for(per_alarm)
-    return {m.name: m.detector(threshold).update_many(m.evidence(labels, scores)).rows.tolist() for m in MONITORS}
+    threshold = math.log(per_alarm)  # Lorden's bound
+    detectors = {m.name: cusum(threshold, allowance=0.0, two_sided=False) for m in MONITORS}
+    return {m.name: detectors[m.name].update_many(m.evidence(labels, scores)).rows.tolist() for m in MONITORS}
 
 
 def test_covariate_shift_alone_is_no_concept_drift() -> None:
@@ -65,6 +67,17 @@ def test_false_alarms_are_no_more_frequent_than_promised() -> None:
     for name, found in _alarms(labels, scores, per_alarm=2_000).items():
         assert len(found) <= 500, name
     assert sum(map(len, _alarms(labels, scores, per_alarm=2_000).values())) > 0
+
+
+def test_all_monitors_together_keep_to_the_rate_wanted() -> None:
+    rng = np.random.default_rng(5)
+    chances = rng.beta(0.5, 20, 20_000)
+    threshold = common_threshold(MONITORS, chances, 40_000)
+    drawn = rng.choice(chances, 2_000_000)
+    labels = rng.random(len(drawn)) < drawn
+    found = [cusum(threshold, 0.0, two_sided=False).update_many(m.evidence(labels, drawn)).rows for m in MONITORS]
+    assert 25 <= sum(map(len, found)) <= 80
+    assert threshold < math.log(3 * 40_000) - 2
 
 
 @given(st.booleans(), st.floats(0.01, 0.99), st.floats(0.1, 10))

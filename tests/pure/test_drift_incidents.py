@@ -17,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.drift.alert import Alert, Evidence, Kind, Signal
-from services.core.drift.budget import Thresholds
+from services.core.drift.declared import Monitors
 from services.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
-from services.core.drift.signals import evaluation
-from services.core.drift.windowed import Plan, Reading
+from services.core.drift.model_reference import make_reference
+from services.core.drift.plan import Plan
+from services.core.drift.signals import distribution_signals
+from services.core.drift.windowed import Reading
 
 HOUR_MS = 3_600_000
 POLICY = Policy(close_after=2, cooldown_ms=5 * HOUR_MS, reminder_ms=4 * HOUR_MS)
@@ -28,7 +30,7 @@ SCHEMA = Path(__file__).parents[2] / "schemas" / "alerts.avsc"
 
 
 def _signal(hour: int, feature: str, ratio: float, kind: Kind = "data", version: int = 1) -> Signal:
-    evidence = Evidence((hour - 24) * HOUR_MS, hour * HOUR_MS, "scored", 0, hour * 10, hour * 10 + 9)
+    evidence = Evidence((hour - 24) * HOUR_MS, hour * HOUR_MS, "scored", ((0, hour * 10, hour * 10 + 9),))
     return Signal(kind, "fraud", version, feature, "", "psi over 24 h", ratio * 0.1, 0.1, evidence, "", 0.2, 0.3)
 
 
@@ -47,7 +49,7 @@ def test_a_change_that_moves_nine_features_is_one_incident() -> None:
     assert [(a.event, a.subject_count, a.feature, a.severity) for a in alerts] == [("open", 9, "x9", "warning")]
     assert [row["feature"] for row in json.loads(alerts[0].subjects)] == [f"x{i}" for i in range(9, 0, -1)]
     assert alerts[0].impact == 9 * 0.2 * 0.3
-    assert (alerts[0].window_from_ms, alerts[0].first_offset, alerts[0].last_offset) == (76 * HOUR_MS, 1000, 1009)
+    assert (alerts[0].window_from_ms, alerts[0].offsets) == (76 * HOUR_MS, '{"0": [1000, 1009]}')
 
 
 def test_it_stays_open_near_the_threshold_and_closes_well_below_it() -> None:
@@ -189,34 +191,36 @@ def test_an_alert_is_a_record_of_its_contract() -> None:
 
 
 def test_ids_do_not_change_between_releases() -> None:
-    assert update(initial(), [_said(100, a=2.0)], POLICY)[1][0].id == "2c4a6b043f45e72ac1633b421be251cc"
+    assert update(initial(), [_said(100, a=2.0)], POLICY)[1][0].id == "36b1a9664f4df681f2ebbd9f78a88bb4"
 
 
 def test_a_reading_becomes_what_each_monitor_says() -> None:
+    rng = np.random.default_rng(1)
+    times_ms = np.arange(2000) * HOUR_MS // 2
+    scores = rng.random(2000)
+    made = make_reference(
+        ("amount",), rng.normal(size=(2000, 1)), scores, times_ms, np.full(2000, math.nan), Monitors(),
+        decision=0.5, importance={"amount": 2.0},
+    )  # fmt: skip
     plan = Plan(windows_ms=(HOUR_MS, 24 * HOUR_MS), distances=("psi", "ks"))
+    # Times 1,000 events, a PSI of 0.25 is 250 and a KS of 0.25 is 62.5.
+    made = replace(made, columns=("amount", "score"), plan=plan, thresholds=(250.0, 250.0, 62.5, 62.5) * 2)
     found = np.array([0.1, 0.2, 0.3, 0.4, np.nan, np.nan, np.nan, 0.9])
-    pairs = np.array([[5, 6], [1, 2], [8, 9], [10, 20]])
-    reading = Reading(48 * HOUR_MS, found, *pairs)
-    thresholds = Thresholds(np.zeros(8), np.ones(8) / 4, 1.0, 1.0, False)
-    said = evaluation(
-        reading,
-        thresholds,
-        plan,
-        ("amount", "score"),
-        model="fraud",
-        model_version=3,
-        kind_of=lambda column: "score" if column == "score" else "data",
-        importance={"amount": 0.5},
-        topic="scored",
-        partition=2,
-    )
-    assert said.at_ms == 48 * HOUR_MS
-    rows = [(s.feature, s.kind, s.monitor, s.statistic, s.ratio > 1, s.shift, s.impact) for s in said.signals]
-    assert rows == [
-        ("amount", "data", "psi over 1 h", 0.1, False, 0.3, 0.15),
-        ("score", "score", "psi over 1 h", 0.2, False, 0.9, 0.0),
-        ("amount", "data", "ks over 1 h", 0.3, True, 0.3, 0.15),
-        ("score", "score", "ks over 1 h", 0.4, True, 0.9, 0.0),
-        ("score", "score", "ks over 24 h", 0.9, True, 0.9, 0.0),
+    none = np.zeros((2, 2))
+    cells = np.zeros((2, 0), dtype=np.int64)
+    offsets = (((2, 1, 9),), ((0, 3, 4), (2, 0, 9)))
+    reading = Reading(48 * HOUR_MS, found, np.array([5, 6]), np.array([1000, 4000]), offsets, none, none, cells)
+    said = list(distribution_signals(reading, made, "fraud", 3, "scored"))
+    rows = [
+        (s.feature, s.kind, s.monitor, s.statistic, pytest.approx(s.threshold), s.ratio > 1, s.shift, s.impact)
+        for s in said
     ]
-    assert said.signals[-1].evidence == Evidence(6, 48 * HOUR_MS, "scored", 2, 2, 9)
+    assert rows == [
+        ("amount", "data", "psi over 1 h", 0.1, 0.25, False, 0.3, 0.3),
+        ("score", "score", "psi over 1 h", 0.2, 0.25, False, 0.9, 0.9),
+        ("amount", "data", "ks over 1 h", 0.3, 0.25, True, 0.3, 0.3),
+        ("score", "score", "ks over 1 h", 0.4, 0.25, True, 0.9, 0.9),
+        ("score", "score", "ks over 24 h", 0.9, 0.125, True, 0.9, 0.9),
+    ]
+    assert said[-1].evidence == Evidence(6, 48 * HOUR_MS, "scored", offsets[1])
+    assert "2,000 events" in said[-1].reference

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from services.core.drift import distance
+from services.core.drift.declared import Monitors
+from services.core.drift.model_reference import ModelReference, make_reference
+from services.core.drift.partition_counts import Counting, Events, PartitionCounts
+from services.core.drift.plan import Plan
 from services.core.drift.reference import Reference, readings_over_time
 from services.core.drift.seasons import HOUR_MS, hour_of_week, seasonal_shares
 from services.core.drift.slot_counts import Binning
-from services.core.drift.windowed import Plan, Reading, WindowedMonitors
+from services.core.drift.slot_summary import Summary
+from services.core.drift.windowed import Reading, Windows
 from services.core.profile import FeatureProfile, profile
 
 counts = st.lists(st.integers(0, 50), min_size=2, max_size=6)
@@ -137,21 +144,73 @@ def streams(draw: st.DrawFn) -> tuple[NDArray[np.float64], NDArray[np.int64], li
     return np.array(values), times_ms.astype(np.int64), sorted(cuts)
 
 
+def _reference() -> ModelReference:
+    """Return a reference of these columns, with nothing but what counting needs."""
+    made = make_reference(
+        ("plain", "flag"),
+        np.array([[0.0, 1.0], [math.nan, 2.0]]),
+        np.array([0.5, 0.5]),
+        np.array([0, 1]),
+        np.array([math.nan, math.nan]),
+        Monitors(),
+        decision=0.5,
+        importance={},
+    )
+    width = BINNING.shares.shape[2]
+    return replace(
+        made,
+        columns=("plain", "flag"),
+        edges=tuple(each.edges for each in PROFILES.values()),
+        seasonal=np.ones((168, 2, width), dtype=np.int64),
+        low=(0.0, 0.0),
+        high=(2.0, 1.0),
+        plan=PLAN,
+    )
+
+
+COUNTING = replace(Counting.of(_reference()), binning=BINNING)
+
+
 def _feed(values: NDArray[np.float64], times_ms: NDArray[np.int64], cuts: list[int]) -> tuple[list[Reading], bytes]:
-    monitors, start, readings = WindowedMonitors(BINNING, PLAN), 0, []
+    counts, start, told = PartitionCounts(0, PLAN.slot_ms), 0, []
     for end in [*cuts, len(values)]:
-        readings += monitors.update(values[start:end], times_ms[start:end], np.arange(start, end) + 100)
-        start, again = end, WindowedMonitors(BINNING, PLAN)
-        again.restore(monitors.snapshot())
-        monitors = again
-    return readings, monitors.snapshot()
+        part = slice(start, end)
+        rows = np.arange(start, end)
+        events = Events(
+            times_ms[part],
+            np.full(end - start, -1),
+            times_ms[part],
+            rows + 100,
+            np.ones(end - start, dtype=np.int64),
+            np.full(end - start, 0.5),
+            lambda _features, part=part: values[part],  # type: ignore[misc]
+        )
+        told += counts.update(events, {1: COUNTING})
+        start, again = end, PartitionCounts(0, PLAN.slot_ms)
+        again.restore(counts.snapshot())
+        counts = again
+    windows, readings = Windows(BINNING, PLAN, 0), []
+    for summary in told:
+        for (_, slot), block in Summary.decode(summary.encode()).blocks.items():
+            windows.add(0, slot, block)
+        again_windows = Windows(BINNING, PLAN, 0)
+        again_windows.load(json.loads(json.dumps(windows.to_json())))
+        windows = again_windows
+        assert summary.slot is not None
+        closed = readings[-1].end_ms // PLAN.slot_ms if readings else int(times_ms[0]) // PLAN.slot_ms
+        readings += [windows.read(slot) for slot in range(closed, summary.slot)]
+    return readings, counts.snapshot()
 
 
 def _same(one: list[Reading], two: list[Reading]) -> bool:
-    return len(one) == len(two) and all(
-        np.array_equal(getattr(a, name), getattr(b, name), equal_nan=name == "statistics")
-        for a, b in zip(one, two, strict=True)
-        for name in Reading.__dataclass_fields__
+    return (
+        len(one) == len(two)
+        and all(
+            np.array_equal(getattr(a, name), getattr(b, name), equal_nan=name == "statistics")
+            for a, b in zip(one, two, strict=True)
+            for name in ("statistics", "from_ms", "events", "null_excess", "outside")
+        )
+        and [each.offsets for each in one] == [each.offsets for each in two]
     )
 
 
@@ -160,16 +219,17 @@ def _bin(x: float, each: FeatureProfile) -> int:
 
 
 def _brute_force(values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> list[Reading]:
-    readings, first = [], int(times_ms[0]) // PLAN.slot_ms
-    newest, kept = first, []  # rows that are not too late when they come
-    for row, time_ms in enumerate(times_ms.tolist()):
-        slot = time_ms // PLAN.slot_ms
-        if slot > newest:
-            found, evidence = [], []
+    """Return what is in every window as each slot closes, from the events themselves."""
+    slots = (times_ms // PLAN.slot_ms).tolist()
+    readings, oldest = [], None
+    for row, slot in enumerate(slots):
+        newest = max(slots[:row], default=slot)
+        for end in range(newest, slot):
+            found, begins, counts, offsets = [], [], [], []
+            oldest = min(slots[:row])
             for length in PLAN.lengths:
-                inside = [r for r in kept if newest - length < times_ms[r] // PLAN.slot_ms <= newest]
-                full = newest - length + 1 >= first
-                inside = inside if full else []
+                inside = [r for r in range(row) if end - length < slots[r] <= end]
+                inside = inside if end - length + 1 >= oldest else []
                 for name in PLAN.distances:
                     for c, each in enumerate(PROFILES.values()):
                         width = len(each.edges) + 2
@@ -181,14 +241,22 @@ def _brute_force(values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> li
                         got = np.array([seen[i] for i in range(width)])
                         far = float(distance.DISTANCES[name](got, want, width))
                         found.append(far if len(inside) >= PLAN.least_events else math.nan)
-                begin = (newest - length + 1) * PLAN.slot_ms
-                ends = (min(inside) + 100, max(inside) + 100) if inside else (-1, -1)
-                evidence.append((begin, *ends, len(inside)))
-            columns = np.array(evidence).T
-            readings.append(Reading((newest + 1) * PLAN.slot_ms, np.array(found), *columns))
-        newest = max(newest, slot)
-        if slot >= first and slot > newest - max(PLAN.lengths):
-            kept.append(row)
+                begins.append((end - length + 1) * PLAN.slot_ms)
+                counts.append(len(inside))
+                offsets.append(((0, min(inside) + 100, max(inside) + 100),) if inside else ())
+            blank = np.zeros((len(PLAN.lengths), 2))
+            readings.append(
+                Reading(
+                    (end + 1) * PLAN.slot_ms,
+                    np.array(found),
+                    np.array(begins),
+                    np.array(counts),
+                    tuple(offsets),
+                    blank,
+                    blank,
+                    np.zeros((2, 0), dtype=np.int64),
+                )
+            )
     return readings
 
 
@@ -208,8 +276,9 @@ def test_readings_are_those_of_a_recount_and_the_same_in_any_batches(
     assert [r.end_ms for r in readings] == [r.end_ms for r in recounted]
     for found, want in zip(readings, recounted, strict=True):
         np.testing.assert_allclose(found.statistics, want.statistics, atol=1e-12)
-        for name in ("from_ms", "first_offset", "last_offset", "events"):
+        for name in ("from_ms", "events"):
             assert getattr(found, name).tolist() == getattr(want, name).tolist(), name
+        assert found.offsets == want.offsets
 
 
 def test_live_readings_are_those_thresholds_are_made_for() -> None:
@@ -223,9 +292,18 @@ def test_live_readings_are_those_thresholds_are_made_for() -> None:
 
 
 def test_a_snapshot_of_other_columns_is_refused() -> None:
-    other = WindowedMonitors(Binning.of({"plain": PROFILES["plain"]}), PLAN)
-    with pytest.raises(ValueError, match="flag"):
-        other.restore(WindowedMonitors(BINNING, PLAN).snapshot())
+    other = Windows(Binning.of({"plain": PROFILES["plain"]}), PLAN, 0)
+    with pytest.raises(ValueError, match="shape"):
+        other.load(Windows(BINNING, PLAN, 0).to_json())
+
+
+def test_nulls_beyond_the_expected_and_values_never_seen_are_shares_of_the_window() -> None:
+    values = np.array([[math.nan, 0.0], [5.0, 0.0], [1.0, 7.0], [1.0, 0.0], [1.0, 1.0]])
+    times_ms = np.array([0, 1, 2, 3, PLAN.slot_ms])
+    (reading,), _ = _feed(values, times_ms, [])
+    expected = BINNING.shares[72, 0, 0]
+    assert reading.null_excess[0].tolist() == pytest.approx([1 / 4 - expected, -BINNING.shares[72, 1, 0]])
+    assert reading.outside[0].tolist() == [1 / 4, 1 / 4]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ Kind = Literal["data", "score", "concept", "quality", "operations"]
 Event = Literal["open", "update", "close"]
 Severity = Literal["warning", "critical"]
 
-RUNBOOK: Final = "docs/runbook.md#drift-{kind}"
+RUNBOOK: Final = "infra/runbook.md#{kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,14 @@ class Evidence:
     from_ms, to_ms : int
         Event times: from, and before.
     topic : str
-    partition : int
-    first_offset, last_offset : int
-        Lowest and highest; -1 if no events are behind it (freshness, for one).
+    offsets : tuple of (partition, first, last)
+        Lowest and highest offset in each partition, by partition; empty if it is not known which events they are.
     """
 
     from_ms: int
     to_ms: int
     topic: str = ""
-    partition: int = 0
-    first_offset: int = -1
-    last_offset: int = -1
+    offsets: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,9 @@ class Signal:
 
     @staticmethod
     def of_json(raw: Mapping[str, Any]) -> Signal:
-        return Signal(**{**raw, "evidence": Evidence(**raw["evidence"])})
+        evidence = raw["evidence"]
+        offsets = tuple((int(partition), int(first), int(last)) for partition, first, last in evidence["offsets"])
+        return Signal(**{**raw, "evidence": Evidence(**{**evidence, "offsets": offsets})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +126,7 @@ class Alert:
     window_from_ms: int
     window_to_ms: int
     topic: str
-    partition: int
-    first_offset: int
-    last_offset: int
+    offsets: str
     subjects: str
     subject_count: int
     impact: float
@@ -156,9 +153,7 @@ def incident_id(signals: Sequence[Signal]) -> str:
             s.feature,
             s.segment,
             s.evidence.topic,
-            s.evidence.partition,
-            s.evidence.first_offset,
-            s.evidence.last_offset,
+            s.evidence.offsets,
             s.evidence.from_ms,
             s.evidence.to_ms,
         ]
@@ -167,6 +162,11 @@ def incident_id(signals: Sequence[Signal]) -> str:
     about = signals[0]
     text = json.dumps([about.kind, about.model, about.model_version, windows], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def offsets_json(evidence: Evidence) -> str:
+    """Return the offsets as a JSON object, from partition to lowest and highest offset."""
+    return json.dumps({str(partition): [first, last] for partition, first, last in evidence.offsets})
 
 
 def subjects_json(signals: Sequence[Signal]) -> str:

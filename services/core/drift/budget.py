@@ -2,10 +2,11 @@
 
 Drift-free history is resampled in blocks of whole days, each put where a day of the same weekday belongs, so that the
 rhythm of day and week and what goes on within a block stay as they were (a seasonal block bootstrap [1]_). On every
-resampled history all monitors run together. Each monitor's statistic is put on its own scale, where 0 is its median and
-1 its 99th percentile; one level on that common scale is then chosen such that an *incident*, some monitor above the
-level after a quiet while, opens as often as the budget allows (as maxT does with correlated tests [2]_). Budgets rarer
-than the history can show are extrapolated by an exponential tail [3]_.
+resampled history all monitors run together. Each statistic is put on one common scale, its *surprise*: minus the
+logarithm of its p-value (see `services.core.drift.law`). One level of surprise is then chosen such that an *incident*,
+some monitor above the level after a quiet while, opens as often as the budget allows (as maxT does with correlated
+tests [2]_). A p-value falls by e where surprise grows by 1, so budgets rarer than the history can show are extrapolated
+along an exponential tail whose mean excess [3]_ is known to be 1; a longer one that was seen is believed.
 
 References
 ----------
@@ -14,8 +15,6 @@ References
 .. [2] Westfall, Young (1993), "Resampling-Based Multiple Testing", Wiley.
 .. [3] Coles (2001), "An Introduction to Statistical Modeling of Extreme Values", Springer, chapters 4 and 5: excesses
        over a high threshold, and clusters of them told apart by runs.
-.. [4] Geisser (1993), "Predictive Inference", Chapman and Hall: with n values of an exponential law of unknown mean,
-       the next one exceeds ``n * (p**(-1/n) - 1)`` times their mean with probability p.
 """
 
 from __future__ import annotations
@@ -63,31 +62,22 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
-    """What statistics are held against.
+class Level:
+    """What surprise is held against.
 
     Parameters
     ----------
-    centre, scale : float64 ndarray of shape (m,)
-        Of each monitor: the median, and how far above it the 99th percentile lies, while nothing has changed.
-    level : float
-        The common level on the scale of those two.
+    surprise : float
+        The common level.
     resampled_days : float
-        How much resampled history the level was read off.
+        How much resampled history it was read off.
     extrapolated : bool
         Whether the budget is rarer than what was seen on it.
     """
 
-    centre: Floats
-    scale: Floats
-    level: float
+    surprise: float
     resampled_days: float
     extrapolated: bool
-
-    @property
-    def values(self) -> Floats:
-        """Threshold of each monitor in its own unit, shape (m,)."""
-        return np.asarray(self.centre + self.level * self.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,61 +153,47 @@ def calibrate_series(
     slots_per_day: int,
     budget: Budget,
     *,
-    window_days: Floats | None = None,
     block_days: int = 7,
     years: float = 2.0,
     seed: int = 0,
-) -> Thresholds:
-    """Choose thresholds such that incidents open as often as the budget allows while nothing changes.
+) -> Level:
+    """Choose the level at which incidents open as often as the budget allows while nothing changes.
 
     Parameters
     ----------
     series : callable
-        From the days of a resampled history (int64 of shape (d,), as in `resampled_days`) to the statistics of all m
+        From the days of a resampled history (int64 of shape (d,), as in `resampled_days`) to the surprise of all m
         monitors at the end of each slot, float64 of shape (d * slots_per_day, m), NaN where there is none.
     days : int
         Days of history.
     slots_per_day : int
     budget : Budget
-    window_days : float64 ndarray of shape (m,), optional
-        How many days each monitor's statistic looks back on. Of a statistic over a week, two months show no more than
-        nine different values, and the next one may well lie beyond them: its scale is widened to the 99th percentile
-        of what nine values foretell [4]_.
     block_days : int
         Length of the blocks. It should reach as far as events depend on each other, e.g. through features over a week;
         blocks of a day take such wandering for drift. Longer ones make fewer different histories.
     years : float
         How much history to resample.
     seed : int
-        The same seed gives the same thresholds.
+        The same seed gives the same level.
 
     Raises
     ------
     ValueError
-        If there are too few days (see `resampled_days`), or a monitor never had anything to say.
+        If there are too few days (see `resampled_days`), or no monitor ever had anything to say.
     """
     rng = np.random.default_rng(seed)
     stretch = 91
     runs = max(1, math.ceil(years * 365 / stretch))
-    found = [series(resampled_days(days, stretch, block_days, rng)) for _ in range(runs)]
-    together = np.concatenate(found)
-    if np.isnan(together).all(axis=0).any():
-        silent = np.flatnonzero(np.isnan(together).all(axis=0)).tolist()
-        raise ValueError(f"monitors {silent} had no statistic on the reference: it is too short or too thin for them")
-    centre, tail = np.nanquantile(together, [0.5, 0.99], axis=0)
-    scale = np.maximum(tail - centre, np.finfo(np.float64).tiny)
-    if window_days is not None:
-        scale *= _widening(np.maximum(days / window_days, 1.0))
-    worst = [np.nanmax((each - centre) / scale, axis=1, initial=-np.inf) for each in found]
+    worst = [
+        np.fmax.reduce(series(resampled_days(days, stretch, block_days, rng)), axis=1, initial=-np.inf)
+        for _ in range(runs)
+    ]
     spoken = sum(int(np.isfinite(each).sum()) for each in worst) / slots_per_day
+    if not spoken:
+        raise ValueError("monitors had no statistic on the reference: it is too short or too thin for them")
     least = max(_SURE, _SEEN * spoken / days)
     level, extrapolated = _level(worst, budget.per_day * spoken, least, budget.quiet_slots)
-    return Thresholds(centre, scale, level, spoken, extrapolated)
-
-
-def _widening(values: Floats) -> Floats:
-    """Return the predictive 99th percentile from so many values over that of a known law [4]_, >= 1."""
-    return np.asarray(values * (100.0 ** (1.0 / values) - 1.0) / math.log(100.0))
+    return Level(level, spoken, extrapolated)
 
 
 def _level(worst: list[Floats], allowed: float, least: float, quiet_slots: int) -> tuple[float, bool]:
@@ -245,7 +221,7 @@ def _level(worst: list[Floats], allowed: float, least: float, quiet_slots: int) 
         return level, False
     peaks = np.concatenate([_peaks(each, level, quiet_slots) for each in worst])
     mean_excess = float(peaks.mean() - level) if len(peaks) else 0.0
-    return level + mean_excess * math.log(max(len(peaks), 1) / allowed), True
+    return level + max(1.0, mean_excess) * math.log(max(len(peaks), 1) / allowed), True
 
 
 def _peaks(worst: Floats, level: float, quiet_slots: int) -> Floats:
@@ -255,7 +231,13 @@ def _peaks(worst: Floats, level: float, quiet_slots: int) -> Floats:
 
 
 def achieved_rate(statistics: Floats, thresholds: Floats, slots_per_day: int, quiet_slots: int) -> Achieved:
-    """Return how often alarms opened on statistics of held-out history without drift, shape (t, m)."""
+    """Return how often alarms opened on history without drift.
+
+    Parameters
+    ----------
+    statistics : float64 ndarray of shape (t, m)
+    thresholds : float64 ndarray of shape (m,)
+    """
     from scipy.special import gammaincinv  # type: ignore[import-untyped]
 
     alarms = len(openings(statistics, thresholds, quiet_slots))

@@ -26,9 +26,11 @@ import numpy as np
 
 from services.core.batch import Mask
 from services.core.drift.detector import Floats
-from services.core.drift.streaming import StreamingDetector, cusum
+from services.core.drift.streaming import cusum
 
 _EDGE: Final = 1e-6
+_LOW: Final = 3.0
+_SIMULATED: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,26 @@ def error_evidence(labels: Mask, probabilities: Floats, ratio: float) -> Floats:
     return positive_evidence(wrong, np.minimum(probabilities, 1.0 - probabilities), ratio)
 
 
-def threshold_for(events_per_alarm: float) -> float:
-    """Return the CUSUM threshold with at least so many events to a false alarm [2]_, if scores are calibrated."""
-    return math.log(max(events_per_alarm, 2.0))
+def common_threshold(monitors: Sequence[ConceptMonitor], probabilities: Floats, events_per_alarm: float) -> float:
+    """Return the threshold under which all monitors together give one false alarm in so many events.
+
+    A CUSUM's false alarms become rarer by e where its threshold grows by 1 [2]_; how frequent they are at a low
+    threshold is counted on a million events with labels drawn by the probabilities.
+
+    Parameters
+    ----------
+    probabilities : float64 ndarray of shape (n,)
+        Calibrated, of reference events; n >= 1.
+    """
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(probabilities, _SIMULATED)
+    labels = rng.random(_SIMULATED) < drawn
+    alarms = sum(
+        len(cusum(_LOW, allowance=0.0, two_sided=False).update_many(each.evidence(labels, drawn)).rows)
+        for each in monitors
+    )
+    per_event = max(alarms, 1) / _SIMULATED
+    return max(_LOW, _LOW + math.log(per_event * events_per_alarm))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +137,6 @@ class ConceptMonitor:
     def evidence(self, labels: Mask, probabilities: Floats) -> Floats:
         """Return what to feed its detector, shape (n,)."""
         return (error_evidence if self.errors else positive_evidence)(labels, probabilities, self.ratio)
-
-    def detector(self, threshold: float) -> StreamingDetector:
-        """Return its detector: a one-sided CUSUM of log-likelihood ratios."""
-        return cusum(threshold, allowance=0.0, two_sided=False)
 
 
 MONITORS: Final = (

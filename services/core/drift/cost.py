@@ -7,18 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.core.drift.alert import Kind
-from services.core.drift.budget import Thresholds
-from services.core.drift.concept import MONITORS, Calibration, threshold_for
-from services.core.drift.estimated_performance import estimate
-from services.core.drift.incidents import Policy, initial, update
-from services.core.drift.reconstruction import COLUMN, Reconstruction
-from services.core.drift.signals import evaluation
-from services.core.drift.slot_counts import Binning
-from services.core.drift.windowed import Plan, WindowedMonitors
-from services.core.profile import profile
-
-SCORE = "score"
+from services.core.drift.budget import DAY_MS
+from services.core.drift.concept_watch import ConceptWatch, Labelled
+from services.core.drift.declared import Limits, Monitors
+from services.core.drift.incidents import Policy
+from services.core.drift.model_reference import ModelReference, make_reference
+from services.core.drift.partition_counts import Counting, Events, PartitionCounts
+from services.core.drift.slot_summary import SLOT_MS
+from services.core.drift.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +52,8 @@ def measure(
 ) -> Cost:
     """Time the default monitors on one thread, after a warm-up of one batch.
 
-    For each model: reconstruction error, windows of every feature, the score and that error, signals and incidents as
-    hours close, three concept monitors and the estimate of performance on every event (as if each had its label).
+    For each model: reconstruction error, windows of every feature, the score and that error, expected performance,
+    signals and incidents as hours close, and three concept monitors on every event (as if each had its label).
 
     Parameters
     ----------
@@ -74,9 +70,10 @@ def measure(
     values[rng.random(values.shape) < 0.02] = np.nan
     scores = rng.beta(0.5, 20.0, (models, rows))
     labels = rng.random((models, rows)) < scores
-    times_ms = np.arange(rows, dtype=np.int64) * (86_400_000 // events_per_day)
+    times_ms = np.arange(rows, dtype=np.int64) * (DAY_MS // events_per_day)
     offsets = np.arange(rows, dtype=np.int64)
-    contenders = [_Model(f"m{i}", values[:20_000], scores[i, :20_000], times_ms[:20_000]) for i in range(models)]
+    reference = _reference(values, scores[0], labels[0], features)
+    contenders = [_Model(f"m{i}", reference) for i in range(models)]
     started = 0.0
     for start in range(0, rows, batch):
         if start == batch:
@@ -85,58 +82,41 @@ def measure(
         for i, model in enumerate(contenders):
             model.update(values[part], scores[i, part], labels[i, part], times_ms[part], offsets[part])
     seconds = clock_s() - started
-    readings, alerts = sum(each.readings for each in contenders), sum(each.alerts for each in contenders)
+    readings, alerts = sum(each.watch.judged + 1 for each in contenders), sum(each.alerts for each in contenders)
     return Cost(events, models, features, readings, alerts, seconds)
+
+
+def _reference(values: np.ndarray, scores: np.ndarray, labels: np.ndarray, features: int) -> ModelReference:
+    """Return the reference of four weeks at 2,000 events a day, drawn from the same events."""
+    rows = np.resize(np.arange(len(values)), 56_000)
+    return make_reference(
+        [f"x{i}" for i in range(features)],
+        values[rows],
+        scores[rows],
+        np.arange(len(rows), dtype=np.int64) * (DAY_MS // 2000),
+        labels[rows].astype(np.float64),
+        Monitors(),
+        decision=0.5,
+        importance={"x0": 1.0},
+    )
 
 
 class _Model:
     """One model's default monitors."""
 
-    def __init__(self, name: str, values: np.ndarray, scores: np.ndarray, times_ms: np.ndarray) -> None:
-        self.name = name
-        self.readings = self.alerts = 0
-        self._ties = Reconstruction.fit(values)
-        table = self._columns(values, scores)
-        names = [*(f"x{i}" for i in range(values.shape[1])), SCORE, COLUMN]
-        self._plan = Plan()
-        self._binning = Binning.of({each: profile(table[:, i], times_ms=times_ms) for i, each in enumerate(names)})
-        self._windows = WindowedMonitors(self._binning, self._plan)
-        count = len(self._plan.monitors(names))
-        self._thresholds = Thresholds(np.zeros(count), np.full(count, 0.05), 1.0, 1.0, False)
-        self._calibration = Calibration((0.0, 1.0), (0.0, 1.0))
-        self._concept = [(each, each.detector(threshold_for(1e6))) for each in MONITORS]
-        self._state, self._policy = initial(), Policy()
-
-    def _columns(self, values: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        return np.column_stack([values, scores, self._ties.error(values)])
+    def __init__(self, name: str, reference: ModelReference) -> None:
+        policy = Policy()
+        self.alerts = 0
+        self._countings = {1: Counting.of(reference)}
+        self._counts = PartitionCounts(0, SLOT_MS)
+        self.watch = Watch(name, lambda _version: reference, 1, Limits(), "scored", policy)
+        self._concept = ConceptWatch(name, lambda _version: reference, Limits(), "examples", policy)
 
     def update(
         self, values: np.ndarray, scores: np.ndarray, labels: np.ndarray, times_ms: np.ndarray, offsets: np.ndarray
     ) -> None:
-        readings = self._windows.update(self._columns(values, scores), times_ms, offsets)
-        said = [
-            evaluation(
-                reading,
-                self._thresholds,
-                self._plan,
-                self._binning.columns,
-                model=self.name,
-                model_version=1,
-                kind_of=_kind,
-                importance={},
-                topic="scored",
-                partition=0,
-            )
-            for reading in readings
-        ]
-        self._state, alerts = update(self._state, said, self._policy)
-        probabilities = self._calibration(scores)
-        estimate(scores, probabilities, 0.5)
-        for monitor, detector in self._concept:
-            detector.update_many(monitor.evidence(labels, probabilities))
-        self.readings += len(readings)
-        self.alerts += len(alerts)
-
-
-def _kind(column: str) -> Kind:
-    return "score" if column == SCORE else "data"
+        versions = np.ones(len(times_ms), dtype=np.int64)
+        events = Events(times_ms, times_ms, times_ms, offsets, versions, scores, lambda _features: values)
+        for told in self._counts.update(events, self._countings):
+            self.alerts += len(self.watch.update(told))
+        self.alerts += len(self._concept.update(Labelled(offsets, times_ms, times_ms, versions, scores, labels)))

@@ -19,8 +19,10 @@ class Limits:
 
     Parameters
     ----------
-    dead_letter_share, late_share, null_share, unseen_share : float or None, in (0, 1]
+    dead_letter_share, late_share, duplicate_share, null_share, unseen_share : float or None, in (0, 1]
         Shares of the events of six hours; nulls and unseen values beyond what the reference has.
+    freshness_ms : int or None
+        How long an online row may be missing after the event that made it was scored.
     label_delay_ms : int or None
         Median time from event to label, over a day.
     latency_p99_ms : int or None
@@ -31,8 +33,10 @@ class Limits:
 
     dead_letter_share: float | None = 0.01
     late_share: float | None = 0.05
+    duplicate_share: float | None = 0.05
     null_share: float | None = 0.05
     unseen_share: float | None = 0.05
+    freshness_ms: int | None = 600_000
     label_delay_ms: int | None = None
     latency_p99_ms: int | None = None
     events_per_hour: float | None = None

@@ -25,6 +25,7 @@ from services.core.drift.alert import (
     Signal,
     incident_id,
     leading,
+    offsets_json,
     subjects_json,
 )
 
@@ -252,9 +253,7 @@ def _tell(
         window_from_ms=first.evidence.from_ms,
         window_to_ms=first.evidence.to_ms,
         topic=first.evidence.topic,
-        partition=first.evidence.partition,
-        first_offset=first.evidence.first_offset,
-        last_offset=first.evidence.last_offset,
+        offsets=offsets_json(first.evidence),
         subjects=subjects_json(signals),
         subject_count=len(signals),
         impact=min(1.0, sum(s.impact for s in signals)),

@@ -16,15 +16,15 @@ import numpy as np
 
 from services.core.batch import Rows
 from services.core.drift.budget import DAY_MS, Budget
-from services.core.drift.concept import MONITORS, Calibration, threshold_for
+from services.core.drift.concept import MONITORS, Calibration, common_threshold
 from services.core.drift.declared import Monitors
 from services.core.drift.detector import Floats
 from services.core.drift.expected_metric import Cells
+from services.core.drift.plan import Plan
 from services.core.drift.reconstruction import COLUMN, Reconstruction
 from services.core.drift.reference import Reference, calibrate
 from services.core.drift.seasons import HOURS, seasonal_shares
 from services.core.drift.slot_counts import Binning, Counts, count_rows
-from services.core.drift.windowed import Plan
 from services.core.profile import FeatureProfile, profile
 
 SCORE: Final = "score"
@@ -54,7 +54,8 @@ class ModelReference:
     plan : Plan
         Windows that the history has enough events for.
     thresholds : tuple of float
-        In the order of ``plan.monitors(columns)``; empty if the history is too short to calibrate them.
+        Scaled (`services.core.drift.windowed.thresholds_at`), in the order of ``plan.monitors(columns)``; empty if the
+        history is too short to calibrate them.
     extrapolated : bool
         Whether the budget is rarer than what the history shows.
     ties : Reconstruction
@@ -64,7 +65,7 @@ class ModelReference:
     cells : Cells or None
         What the model's metric is estimated by; None where ``calibration`` is.
     concept_threshold : float
-        Of each concept monitor's sum.
+        Of each concept monitor's sum; 0 where ``calibration`` is None.
     decision : float
         Events scored so or higher are called positive.
     importance : mapping of str to float
@@ -225,9 +226,9 @@ def make_reference(
     share = max(sum(importance.values()), np.finfo(np.float64).tiny)
     days = (int(times_ms.max()) + 1) / DAY_MS - int(times_ms.min()) / DAY_MS
     budget = monitors.budget
-    # Every kind of incident has its part of the budget; the concept monitors share theirs alike.
-    labelled_per_day = int(known.sum()) / max(days, 1.0)
-    per_alarm = labelled_per_day * len(MONITORS) / (budget.per_day * (1 - _WINDOWED_SHARE))
+    # Each half of the budget is for one of the two folds that alert.
+    per_alarm = int(known.sum()) / max(days, 1.0) / (budget.per_day * (1 - _WINDOWED_SHARE))
+    concept = 0.0 if calibration is None else common_threshold(MONITORS, calibration(scores), max(per_alarm, 2.0))
     blank = ModelReference(
         features=tuple(features),
         columns=columns,
@@ -241,7 +242,7 @@ def make_reference(
         ties=ties,
         calibration=calibration,
         cells=cells,
-        concept_threshold=threshold_for(per_alarm),
+        concept_threshold=concept,
         decision=decision,
         importance={name: importance.get(name, 0.0) / share for name in features},
         from_ms=int(times_ms.min()),
@@ -291,8 +292,8 @@ def _calibrated(counted: ModelReference, table: Floats, times_ms: Rows, budget: 
     if history.days < LEAST_DAYS:
         return replace(counted, note=f"{history.days} whole days are too few to calibrate on: {LEAST_DAYS} are needed")
     thresholds = calibrate(history, binning, budget)
-    values = tuple(float(f"{each:.{_FIGURES}g}") for each in thresholds.values.tolist())
-    return replace(counted, thresholds=values, extrapolated=thresholds.extrapolated, days=history.days)
+    values = tuple(float(f"{each:.{_FIGURES}g}") for each in thresholds.scaled.tolist())
+    return replace(counted, thresholds=values, extrapolated=thresholds.level.extrapolated, days=history.days)
 
 
 def count_once(table: Floats, binning: Binning) -> Counts:

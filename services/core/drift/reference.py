@@ -7,11 +7,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.core.batch import Rows
-from services.core.drift.budget import DAY_MS, Achieved, Budget, Thresholds, achieved_rate, calibrate_series
+from services.core.drift.budget import DAY_MS, Achieved, Budget, Level, achieved_rate, calibrate_series
 from services.core.drift.detector import Floats
+from services.core.drift.law import Law
+from services.core.drift.plan import Plan
 from services.core.drift.seasons import HOURS, hour_of_week, seasonal_shares
 from services.core.drift.slot_counts import Binning, Counts, count_slots
-from services.core.drift.windowed import Plan, statistics_over_time
+from services.core.drift.windowed import events_over_time, scaled, statistics_over_time
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What statistics are held against.
+
+    Parameters
+    ----------
+    scaled : float64 ndarray of shape (m,)
+        Of each monitor, times events: see `services.core.drift.windowed.thresholds_at`.
+    level : Level
+        What they come from.
+    """
+
+    scaled: Floats
+    level: Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +116,46 @@ def calibrate(
     """
     if reference.days < 14:
         raise ValueError(f"{reference.days} whole days of reference are too few to calibrate on: give 14 or more")
-    expected = expected_from_other_half(reference)
-    per_day = reference.slots_per_day
+    expected, plan, per_day = expected_from_other_half(reference), reference.plan, reference.slots_per_day
 
-    def series(days: Rows) -> Floats:
+    def over(days: Rows, floors: bool) -> Floats:
         slots = (days[:, None] * per_day + np.arange(per_day)).ravel()
-        return statistics_over_time(reference.counts[slots], expected[slots], binning.bins, reference.plan)
+        counts = reference.counts[slots]
+        found = statistics_over_time(counts, expected[slots], binning.bins, plan)
+        return scaled(found, events_over_time(counts, plan), plan, len(binning.columns), floors)
 
-    monitors = reference.plan.monitors(binning.columns)
-    window_days = np.array([window_ms / DAY_MS for _, _, window_ms in monitors])
-    return calibrate_series(
-        series, reference.days, per_day, budget, window_days=window_days, block_days=block_days, years=years, seed=seed
+    lengths = np.array([each / DAY_MS for each in plan.windows_ms])
+    noise = np.repeat([each.noise for each in plan.scales], len(binning.columns))
+    own = over(np.arange(reference.days), False)
+    law = Law.fit(own.reshape(len(own), len(lengths), -1), reference.days / lengths, noise)
+    level = calibrate_series(
+        lambda days: law.surprise(over(days, True)),
+        reference.days,
+        per_day,
+        budget,
+        block_days=block_days,
+        years=years,
+        seed=seed,
     )
+    return Thresholds(law.scaled_at(level.surprise), level)
 
 
-def held_out_rate(held_out: Reference, binning: Binning, thresholds: Thresholds, budget: Budget) -> Achieved:
-    """Return how often incidents opened on history that the profile and thresholds have not seen."""
-    found = readings_over_time(held_out, binning)
-    return achieved_rate(found, thresholds.values, held_out.slots_per_day, budget.quiet_slots)
+def held_out_rate(held_out: Reference, binning: Binning, thresholds: Floats, budget: Budget) -> Achieved:
+    """Return how often incidents opened on history that the profile and thresholds have not seen.
+
+    Parameters
+    ----------
+    thresholds : float64 ndarray of shape (m,)
+        `Thresholds.scaled`.
+    """
+    found = scaled_over_time(held_out, binning)
+    return achieved_rate(found, thresholds, held_out.slots_per_day, budget.quiet_slots)
+
+
+def scaled_over_time(history: Reference, binning: Binning) -> Floats:
+    """Return the scaled statistics at the end of each slot of a history, shape (t, m)."""
+    events = events_over_time(history.counts, history.plan)
+    return scaled(readings_over_time(history, binning), events, history.plan, len(binning.columns))
 
 
 def readings_over_time(history: Reference, binning: Binning) -> Floats:

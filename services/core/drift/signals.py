@@ -1,81 +1,115 @@
-"""From a reading of the windowed monitors to what they say of each column."""
+"""From a reading of the windows to what monitors say of each column."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+
+import numpy as np
 
 from services.core.drift.alert import Evidence, Kind, Signal
-from services.core.drift.budget import Thresholds
-from services.core.drift.incidents import Evaluation
+from services.core.drift.declared import Limits
+from services.core.drift.detector import Floats
+from services.core.drift.model_reference import SCORE, ModelReference
 from services.core.drift.seasons import HOUR_MS
-from services.core.drift.windowed import Plan, Reading
+from services.core.drift.windowed import Reading, thresholds_at
 
 _SHIFT = ("ks", "jensen_shannon")  # distances in [0, 1]
 
 
-def evaluation(
-    reading: Reading,
-    thresholds: Thresholds,
-    plan: Plan,
-    columns: tuple[str, ...],
-    *,
-    model: str,
-    model_version: int,
-    kind_of: Callable[[str], Kind],
-    importance: Mapping[str, float],
-    topic: str,
-    partition: int,
-    reference: str = "",
-    segment: str = "",
-    metric_change: float | None = None,
-) -> Evaluation:
-    """Return what the monitors say at the end of a slot; those without a statistic say nothing.
+def distribution_signals(
+    reading: Reading, reference: ModelReference, model: str, version: int, topic: str
+) -> Iterator[Signal]:
+    """Yield what the windowed monitors say; those without a statistic say nothing.
 
     Parameters
     ----------
-    kind_of : callable
-        From a column to the kind of incident it belongs to.
-    importance : mapping of str to float
-        Each column's share of the model's importance, in [0, 1]; 0 where it is not named.
-    metric_change : float or None
-        Estimated change of the model's metric over the window.
+    reading : Reading
+        Of a reference with thresholds.
+    model, version : str, int
+        Whose reference it is.
+    topic : str
+        Where the events are.
     """
-    monitors = plan.monitors(columns)
+    monitors, plan = reference.plan.monitors(reference.columns), reference.plan
+    limits = thresholds_at(np.array(reference.thresholds), reading.events, plan, len(reference.columns))
     shifts: dict[str, float] = {}
     for (column, distance, _), statistic in zip(monitors, reading.statistics.tolist(), strict=True):
         if distance in _SHIFT and not math.isnan(statistic):
             shifts[column] = max(shifts.get(column, 0.0), statistic)
-    evidence = {
-        window: Evidence(
-            int(reading.from_ms[i]),
-            reading.end_ms,
-            topic,
-            partition,
-            int(reading.first_offset[i]),
-            int(reading.last_offset[i]),
-        )
-        for i, window in enumerate(plan.windows_ms)
-    }
-    signals = [
-        Signal(
-            kind=kind_of(column),
+    change = _metric_change(reading, reference)
+    for (column, distance, window_ms), statistic, limit in zip(
+        monitors, reading.statistics.tolist(), limits.tolist(), strict=True
+    ):
+        if math.isnan(statistic):
+            continue
+        kind: Kind = "score" if column == SCORE else "data"
+        importance = 1.0 if column == SCORE else reference.importance.get(column, 0.0)
+        yield Signal(
+            kind=kind,
             model=model,
-            model_version=model_version,
+            model_version=version,
             feature=column,
-            segment=segment,
-            monitor=f"{distance} over {window / HOUR_MS:g} h",
+            segment="",
+            monitor=f"{distance} over {window_ms / HOUR_MS:g} h",
             statistic=statistic,
-            threshold=threshold,
-            evidence=evidence[window],
-            reference=reference,
-            importance=importance.get(column, 0.0),
+            threshold=limit,
+            evidence=evidence_of(reading, plan.windows_ms.index(window_ms), topic),
+            reference=described(reference),
+            importance=importance,
             shift=min(1.0, shifts.get(column, 0.0)),
-            metric_change=metric_change,
+            metric_change=change,
         )
-        for (column, distance, window), statistic, threshold in zip(
-            monitors, reading.statistics.tolist(), thresholds.values.tolist(), strict=True
-        )
-        if not math.isnan(statistic)
+
+
+def quality_signals(
+    reading: Reading, reference: ModelReference, limits: Limits, model: str, version: int, topic: str
+) -> Iterator[Signal]:
+    """Yield what is said of nulls and of values that the reference has never seen, in the shortest window."""
+    found: list[tuple[str, float | None, Floats]] = [
+        ("nulls", limits.null_share, reading.null_excess[0]),
+        ("unseen values", limits.unseen_share, reading.outside[0]),
     ]
-    return Evaluation(reading.end_ms, tuple(signals))
+    if reading.events[0] < reference.plan.least_events:
+        return
+    for what, limit, shares in found:
+        if limit is None:
+            continue
+        for column, share in zip(reference.columns, shares.tolist(), strict=True):
+            if column in reference.features:
+                yield Signal(
+                    kind="quality",
+                    model=model,
+                    model_version=version,
+                    feature=column,
+                    segment="",
+                    monitor=f"{what} over {reference.plan.windows_ms[0] / HOUR_MS:g} h",
+                    statistic=max(share, 0.0),
+                    threshold=limit,
+                    evidence=evidence_of(reading, 0, topic),
+                    reference=described(reference),
+                    importance=reference.importance.get(column, 0.0),
+                    shift=min(1.0, max(share, 0.0)),
+                    metric_change=_metric_change(reading, reference),
+                )
+
+
+def evidence_of(reading: Reading, window: int, topic: str) -> Evidence:
+    """Return the events of a length of window."""
+    return Evidence(int(reading.from_ms[window]), reading.end_ms, topic, reading.offsets[window])
+
+
+def described(reference: ModelReference) -> str:
+    """Return what events are compared with, for a person."""
+    first, last = (
+        str(np.datetime64(each, "ms").astype("datetime64[D]")) for each in (reference.from_ms, reference.to_ms)
+    )
+    return f"{reference.events:,} events from {first} to {last}, by hour of the week"
+
+
+def _metric_change(reading: Reading, reference: ModelReference) -> float | None:
+    """Return the expected change of the average precision in the longest full window up to a day."""
+    lengths = [i for i, each in enumerate(reference.plan.windows_ms) if each <= 24 * HOUR_MS and reading.events[i]]
+    if reference.cells is None or not lengths:
+        return None
+    return reference.cells.change(reading.cells[max(lengths, key=lambda i: reference.plan.windows_ms[i])])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,74 +115,46 @@ def count_slots(values: Floats, times_ms: Rows, edges: Floats, slot_ms: int) -> 
 
 
 @dataclass(slots=True)
-class SlotRing:
-    """The newest slots of a stream, whatever order events come in.
+class Block:
+    """What one partition has counted of one model version's events in one slot.
 
     Parameters
     ----------
-    counts : int64 ndarray of shape (size, c, b)
-        Slot s is at ``s % size``.
-    slots : int64 ndarray of shape (size,)
-        Which slot each place holds; -1 for none.
-    offsets : int64 ndarray of shape (size, 2)
-        Lowest and highest offset of each slot's events.
-    newest, oldest : int
-        Newest slot an event was seen in, and the first one counting began with; -1 before the first event.
-    too_late : int
-        Events older than the ring, which count nowhere.
+    counts : int64 ndarray of shape (c, b)
+        By column and bin of the version's reference.
+    outside : int64 ndarray of shape (c,)
+        Values outside of the range that the reference has.
+    cells : int64 ndarray of shape (k,)
+        By cell of expected probability; k is 0 where there is no calibration.
+    first, last : int
+        Lowest and highest offset.
     """
 
     counts: Counts
-    slots: Rows
-    offsets: Counts
-    newest: int = -1
-    oldest: int = -1
-    too_late: int = 0
+    outside: Rows
+    cells: Rows
+    first: int
+    last: int
+
+    @property
+    def events(self) -> int:
+        return int(self.counts[0].sum())
+
+    def add(self, other: Block) -> None:
+        """Count the other's events as well."""
+        self.counts += other.counts
+        self.outside += other.outside
+        self.cells += other.cells
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+
+    def to_json(self) -> list[Any]:
+        c, b = self.counts.shape
+        whole = np.concatenate([self.counts.ravel(), self.outside, self.cells]).astype("<i4")
+        return [self.first, self.last, c, b, base64.b64encode(zlib.compress(whole.tobytes(), 6)).decode()]
 
     @staticmethod
-    def empty(size: int, columns: int, bins: int) -> SlotRing:
-        return SlotRing(
-            np.zeros((size, columns, bins), dtype=np.int64),
-            np.full(size, -1, dtype=np.int64),
-            np.zeros((size, 2), dtype=np.int64),
-        )
-
-    def closings(self, slots: Rows) -> list[tuple[int, int]]:
-        """Return (row, slot closed) wherever a row belongs to a newer slot than any row before it, in order."""
-        newest = np.maximum.accumulate(np.concatenate([[self.newest], slots]))
-        rows = np.flatnonzero(newest[1:] > newest[:-1])
-        return [(row, int(newest[row])) for row in rows.tolist()]
-
-    def add(self, values: Floats, slots: Rows, offsets: Rows, edges: Floats) -> None:
-        """Count rows; all of them belong to the newest slot or older ones, or the first to a newer one."""
-        if not len(slots):
-            return
-        size, newest = len(self.slots), int(slots.max())
-        if newest > self.newest:
-            if self.newest < 0:
-                self.oldest = newest
-            for slot in range(max(self.newest + 1, newest - size + 1), newest + 1):
-                self.counts[slot % size] = 0
-                self.slots[slot % size] = slot
-                self.offsets[slot % size] = np.iinfo(np.int64).max, -1
-            self.newest = newest
-        kept = (slots > newest_kept(self.newest, size)) & (slots >= self.oldest)
-        self.too_late += int(np.count_nonzero(~kept))
-        places = np.where(kept, slots % size, -1)
-        count_rows(values, edges, places, self.counts)
-        np.minimum.at(self.offsets[:, 0], places[kept], offsets[kept])
-        np.maximum.at(self.offsets[:, 1], places[kept], offsets[kept])
-
-    def window(self, end: int, length: int) -> tuple[Rows, Sequence[int]]:
-        """Return the places of slots (end - length, end], oldest first, and those slots; empty if some are missing."""
-        slots = np.arange(end - length + 1, end + 1)
-        if slots[0] < self.oldest:
-            return np.zeros(0, dtype=np.int64), []
-        places = slots % len(self.slots)
-        held = self.slots[places] == slots
-        return places[held], slots[held].tolist()
-
-
-def newest_kept(newest: int, size: int) -> int:
-    """Return the newest slot that the ring has no place for any more."""
-    return newest - size
+    def of_json(raw: list[Any]) -> Block:
+        first, last, c, b, text = raw
+        whole = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<i4").astype(np.int64)
+        counts, outside, cells = np.split(whole, [c * b, c * b + c])
+        return Block(counts.reshape(c, b), outside.copy(), cells.copy(), first, last)

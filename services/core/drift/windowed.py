@@ -8,57 +8,22 @@ burst is a shift.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from services.core.batch import Rows
-from services.core.drift.detector import Floats, pack, unpack
+from services.core.drift.detector import Floats
 from services.core.drift.distance import DISTANCES
-from services.core.drift.seasons import HOUR_MS, hour_of_week
-from services.core.drift.slot_counts import Binning, Counts, SlotRing
+from services.core.drift.plan import Plan
+from services.core.drift.seasons import hour_of_week
+from services.core.drift.slot_counts import Binning, Block, Counts
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which windows are watched, and how.
-
-    Parameters
-    ----------
-    slot_ms : int
-        Windows end every so often; divides an hour.
-    windows_ms : tuple of int
-        Lengths, multiples of ``slot_ms``. A short one reports a great shift soon, a long one a small shift at all.
-    distances : tuple of str
-        Keys of `services.core.drift.distance.DISTANCES`.
-    least_events : int
-        A window of fewer events says nothing.
-    """
-
-    slot_ms: int = HOUR_MS
-    windows_ms: tuple[int, ...] = (6 * HOUR_MS, 24 * HOUR_MS, 168 * HOUR_MS)
-    distances: tuple[str, ...] = ("psi", "ks")
-    least_events: int = 200
-
-    def __post_init__(self) -> None:
-        if self.slot_ms < 1 or HOUR_MS % self.slot_ms:
-            raise ValueError(f"slot_ms must divide an hour ({HOUR_MS}), not be {self.slot_ms}")
-        if not self.windows_ms or any(each < self.slot_ms or each % self.slot_ms for each in self.windows_ms):
-            raise ValueError(f"windows_ms must be multiples of slot_ms ({self.slot_ms}), not {self.windows_ms}")
-        unknown = sorted(set(self.distances) - set(DISTANCES))
-        if unknown or not self.distances:
-            raise ValueError(f"distances must be of {', '.join(DISTANCES)}, not {self.distances}")
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Lengths of the windows in slots."""
-        return tuple(each // self.slot_ms for each in self.windows_ms)
-
-    def monitors(self, columns: Sequence[str]) -> list[tuple[str, str, int]]:
-        """Return (column, distance, window in milliseconds) of every monitor, in the order of their statistics."""
-        return [(c, d, w) for w in self.windows_ms for d in self.distances for c in columns]
+SLACK_SLOTS: Final = 352
+"""How many slots one partition may be ahead of the slot that is read."""
 
 
 def statistics(observed: Any, expected: Floats, bins: Counts, plan: Plan) -> Floats:
@@ -74,6 +39,50 @@ def statistics(observed: Any, expected: Floats, bins: Counts, plan: Plan) -> Flo
     found = np.stack([DISTANCES[each](observed, expected, bins) for each in plan.distances], axis=-2)
     enough = observed.sum(axis=-1) >= plan.least_events
     return np.asarray(np.where(enough[..., None, :], found, np.nan))
+
+
+def scaled(found: Floats, events: Any, plan: Plan, columns: int, floors: bool = True) -> Floats:
+    """Return statistics times events, as `services.core.drift.law` has them.
+
+    Parameters
+    ----------
+    found : float64 ndarray of shape (t, m)
+        In the order of `Plan.monitors`.
+    events : ndarray of shape (t, w)
+        In each length of window.
+    floors : bool
+        Whether distances up to their floor count as 0.
+    """
+    shaped = found.reshape(len(found), len(plan.lengths), len(plan.distances), columns)
+    power = np.array([each.power for each in plan.scales])[:, None]
+    floor = np.array([each.floor for each in plan.scales])[:, None]
+    times = shaped**power * np.asarray(events)[:, :, None, None]
+    return np.asarray(np.where((shaped <= floor) & floors, 0.0, times).reshape(found.shape))
+
+
+def thresholds_at(scaled_thresholds: Floats, events: Any, plan: Plan, columns: int) -> Floats:
+    """Return each monitor's threshold in windows of so many events, shape (m,), in the unit of its distance.
+
+    Parameters
+    ----------
+    scaled_thresholds : float64 ndarray of shape (m,)
+    events : ndarray of shape (w,)
+    """
+    shaped = scaled_thresholds.reshape(len(plan.lengths), len(plan.distances), columns)
+    power = np.array([each.power for each in plan.scales])[:, None]
+    floor = np.array([each.floor for each in plan.scales])[:, None]
+    limits = (shaped / np.maximum(np.asarray(events), 1)[:, None, None]) ** (1 / power)
+    return np.asarray(np.maximum(limits, floor).ravel())
+
+
+def events_over_time(observed: Any, plan: Plan) -> Floats:
+    """Return how many events each length of window has at the end of every slot, shape (t, w), NaN until it is full."""
+    events = observed[:, 0].sum(axis=-1).astype(np.float64)
+    found = np.full((len(events), len(plan.lengths)), np.nan)
+    for i, length in enumerate(plan.lengths):
+        if len(events) >= length:
+            found[length - 1 :, i] = _trailing(events, length)
+    return found
 
 
 def statistics_over_time(observed: Any, expected: Floats, bins: Counts, plan: Plan) -> Floats:
@@ -100,7 +109,7 @@ def _trailing(counts: Any, length: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The statistics at the end of a slot.
+    """What windows hold at the end of a slot.
 
     Parameters
     ----------
@@ -108,101 +117,142 @@ class Reading:
         Windows end before this event time.
     statistics : float64 ndarray of shape (m,)
         In the order of `Plan.monitors`; NaN where a window is not full or has too few events.
-    from_ms, first_offset, last_offset : int64 ndarray of shape (w,)
-        Evidence of each length of window: where it begins, and the lowest and highest offset of its events (both -1 if
-        it has none).
-    events : int64 ndarray of shape (w,)
-        How many there are in it.
+    from_ms, events : int64 ndarray of shape (w,)
+        Where each length of window begins, and how many events there are in it.
+    offsets : tuple of length w of tuples of (partition, first, last)
+        Lowest and highest offset of each window's events.
+    null_excess, outside : float64 ndarray of shape (w, c)
+        Share of nulls beyond the expected one, and of values outside of the reference's range.
+    cells : int64 ndarray of shape (w, k)
+        Events by cell of expected probability.
     """
 
     end_ms: int
     statistics: Floats
     from_ms: Rows
-    first_offset: Rows
-    last_offset: Rows
     events: Rows
+    offsets: tuple[tuple[tuple[int, int, int], ...], ...]
+    null_excess: Floats
+    outside: Floats
+    cells: Rows
 
 
-class WindowedMonitors:
-    """All windowed monitors of one model on one partition: rows in, readings out as slots close.
+class Windows:
+    """Blocks of every partition of one model version, merged by slot; a reading of any slot whose window is held.
 
-    A slot closes with the first event of a newer one; later events of a closed slot still count in every window that
-    comes, as long as the longest window reaches back to them. Batches make no difference.
+    Sums of integers: the order in which blocks come makes no difference.
+
+    Parameters
+    ----------
+    binning : Binning
+    plan : Plan
+    cells : int
+        Number of cells of expected probability.
     """
 
-    _name: Final = "windowed"
-
-    def __init__(self, binning: Binning, plan: Plan) -> None:
+    def __init__(self, binning: Binning, plan: Plan, cells: int) -> None:
         self.binning = binning
         self.plan = plan
         columns, width = binning.edges.shape
-        self._ring = SlotRing.empty(max(plan.lengths), columns, width + 2)
-        self._params = {
-            "columns": list(binning.columns),
-            "bins": binning.bins.tolist(),
-            "slot_ms": plan.slot_ms,
-            "windows_ms": list(plan.windows_ms),
+        self._size = max(plan.lengths) + SLACK_SLOTS
+        self._sums = np.zeros((self._size, columns * (width + 2) + columns + cells), dtype=np.int64)
+        self._offsets: dict[int, dict[int, tuple[int, int]]] = {}
+        self.oldest = self.newest = -1
+        self.too_late = 0
+
+    def add(self, partition: int, slot: int, block: Block) -> None:
+        """Count a block; one of a slot that no window reaches back to any more is too late."""
+        if self.newest < 0:
+            self.oldest = self.newest = slot
+        if slot > self.newest:
+            for each in range(max(self.newest + 1, slot - self._size + 1), slot + 1):
+                self._sums[each % self._size] = 0
+            self.newest = slot
+            for each in [each for each in self._offsets if each <= self.newest - self._size]:
+                del self._offsets[each]
+        if slot <= self.newest - self._size:
+            self.too_late += block.events
+            return
+        self.oldest = min(self.oldest, slot)
+        self._sums[slot % self._size] += np.concatenate([block.counts.ravel(), block.outside, block.cells])
+        places = self._offsets.setdefault(slot, {})
+        first, last = places.get(partition, (block.first, block.last))
+        places[partition] = min(first, block.first), max(last, block.last)
+
+    def events_in(self, slot: int) -> int:
+        """Return how many events there are in a slot."""
+        return int(self._counts([slot])[0, 0].sum()) if self.oldest <= slot <= self.newest else 0
+
+    def _counts(self, slots: Sequence[int]) -> Counts:
+        columns, width = self.binning.edges.shape
+        found = self._sums[np.array(slots, dtype=np.int64) % self._size, : columns * (width + 2)]
+        return found.reshape(len(slots), columns, width + 2)
+
+    def read(self, end: int) -> Reading:
+        """Return the reading at the end of a slot."""
+        plan, found, parts = self.plan, [], []
+        columns = len(self.binning.columns)
+        cut = columns * (self.binning.edges.shape[1] + 2)
+        for length in plan.lengths:
+            slots = [each for each in range(end - length + 1, end + 1) if each <= self.newest]
+            if end - length + 1 < max(self.oldest, self.newest - self._size + 1):
+                slots = []
+            counts = self._counts(slots)
+            events = counts.sum(axis=-1, keepdims=True)
+            hours = hour_of_week(np.array(slots, dtype=np.int64) * plan.slot_ms)
+            observed, expected = counts.sum(axis=0), (events * self.binning.shares[hours]).sum(axis=0)
+            found.append(statistics(observed, expected, self.binning.bins, plan).ravel())
+            rest = self._sums[np.array(slots, dtype=np.int64) % self._size, cut:].sum(axis=0)
+            many = np.maximum(observed.sum(axis=-1), 1)
+            parts.append(
+                (
+                    int(observed[0].sum()),
+                    self._places(slots),
+                    (observed[:, 0] - expected[:, 0]) / many,
+                    rest[:columns] / many,
+                    rest[columns:],
+                )
+            )
+        events_by_window, offsets, nulls, outside, cells = zip(*parts, strict=True)
+        return Reading(
+            (end + 1) * plan.slot_ms,
+            np.concatenate(found),
+            np.array([(end - length + 1) * plan.slot_ms for length in plan.lengths]),
+            np.array(events_by_window),
+            tuple(offsets),
+            np.array(nulls),
+            np.array(outside),
+            np.array(cells),
+        )
+
+    def _places(self, slots: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+        found: dict[int, tuple[int, int]] = {}
+        for slot in slots:
+            for partition, (first, last) in self._offsets.get(slot, {}).items():
+                low, high = found.get(partition, (first, last))
+                found[partition] = min(low, first), max(high, last)
+        return tuple((partition, *found[partition]) for partition in sorted(found))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything it holds as a JSON object."""
+        packed = zlib.compress(self._sums.astype("<i4").tobytes(), 1)
+        offsets = [[slot, p, *at] for slot in sorted(self._offsets) for p, at in sorted(self._offsets[slot].items())]
+        return {
+            "shape": self._sums.shape,
+            "sums": base64.b64encode(packed).decode(),
+            "offsets": offsets,
+            "oldest": self.oldest,
+            "newest": self.newest,
+            "too_late": self.too_late,
         }
 
-    @property
-    def too_late(self) -> int:
-        """Events that were older than every window."""
-        return self._ring.too_late
-
-    def update(self, values: Floats, times_ms: Rows, offsets: Rows) -> list[Reading]:
-        """Count rows in order, and return a reading for every slot that closed.
-
-        Parameters
-        ----------
-        values : float64 ndarray of shape (n, c)
-            In the order of the binning's columns; NaN is null.
-        times_ms : int64 ndarray of shape (n,)
-            Event times, >= 0.
-        offsets : int64 ndarray of shape (n,)
-            Offsets of the events in their partition.
-        """
-        values = np.ascontiguousarray(values)
-        slots = times_ms // self.plan.slot_ms
-        readings, start = [], 0
-        for row, closed in self._ring.closings(slots):
-            self._ring.add(values[start:row], slots[start:row], offsets[start:row], self.binning.edges)
-            if closed >= 0:
-                readings.append(self._read(closed))
-            start = row
-        self._ring.add(values[start:], slots[start:], offsets[start:], self.binning.edges)
-        return readings
-
-    def _read(self, end: int) -> Reading:
-        plan, ring = self.plan, self._ring
-        found, evidence = [], []
-        for length in plan.lengths:
-            places, slots = ring.window(end, length)
-            observed, expected = self._window(places, slots)
-            found.append(statistics(observed, expected, self.binning.bins, plan).ravel())
-            offsets = ring.offsets[places]
-            low, high = (int(offsets[:, 0].min()), int(offsets[:, 1].max())) if len(places) else (-1, -1)
-            events = int(observed[0].sum()) if len(observed) else 0
-            begin_ms = (end - length + 1) * plan.slot_ms
-            evidence.append((begin_ms, low if events else -1, high if events else -1, events))
-        columns = np.array(evidence, dtype=np.int64).T
-        return Reading((end + 1) * plan.slot_ms, np.concatenate(found), *columns)
-
-    def _window(self, places: Rows, slots: Sequence[int]) -> tuple[Counts, Floats]:
-        counts = self._ring.counts[places]
-        shares = self.binning.shares[hour_of_week(np.array(slots, dtype=np.int64) * self.plan.slot_ms)]
-        return counts.sum(axis=0), (counts.sum(axis=-1, keepdims=True) * shares).sum(axis=0)
-
-    def snapshot(self) -> bytes:
-        """Return everything it has counted."""
-        ring = self._ring
-        arrays = [base64.b64encode(each.tobytes()).decode() for each in (ring.counts, ring.slots, ring.offsets)]
-        return pack(self._name, self._params, [*arrays, ring.newest, ring.oldest, ring.too_late])
-
-    def restore(self, snapshot: bytes) -> None:
-        """Go on from a snapshot of the same columns, bins and windows; ValueError if it is of others."""
-        *arrays, newest, oldest, too_late = unpack(self._name, self._params, snapshot)
-        ring = self._ring
-        counts, slots, offsets = (np.frombuffer(base64.b64decode(each), dtype=np.int64).copy() for each in arrays)
-        self._ring = SlotRing(
-            counts.reshape(ring.counts.shape), slots, offsets.reshape(ring.offsets.shape), newest, oldest, too_late
-        )
+    def load(self, raw: Mapping[str, Any]) -> None:
+        """Go on from what `to_json` returned; ValueError if that was of other columns or windows."""
+        if tuple(raw["shape"]) != self._sums.shape:
+            raise ValueError(f"the state has shape {raw['shape']}, these windows have {self._sums.shape}")
+        held = np.frombuffer(zlib.decompress(base64.b64decode(raw["sums"])), dtype="<i4")
+        self._sums = held.reshape(self._sums.shape).astype(np.int64)
+        self._offsets = {}
+        for slot, partition, first, last in raw["offsets"]:
+            self._offsets.setdefault(slot, {})[partition] = first, last
+        self.oldest, self.newest, self.too_late = raw["oldest"], raw["newest"], raw["too_late"]

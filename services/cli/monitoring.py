@@ -1,0 +1,76 @@
+"""From settings and feature repo to the stages that watch."""
+
+from __future__ import annotations
+
+from services.adapters.topics import BIG_RECORD_BYTES
+from services.cli.assembly import Assembly, Resolve, Writer
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
+from services.core.drift.concept_watch import ConceptWatch
+from services.core.drift.incidents import Policy
+from services.core.drift.watch import Watch
+from services.monitor.freshness import Columns, Freshness, ReadTimes
+from services.monitor.measure import MeasureStage
+from services.monitor.monitor import MonitorStage
+from services.monitor.references import References
+from services.topology import ALERTS, DEAD_LETTERS, EXAMPLES, MODELS, SCORED
+from services.validate.step import Validate
+
+
+def references(assembly: Assembly, resolve: Resolve) -> References:
+    """Return what reads the references of the service's promoted models."""
+    reader = RecordReader(assembly.contracts[MODELS].schema, resolve)
+    return References(assembly.declaration.service.name, lambda values: reader.decode(values, BIG_RECORD_BYTES).batch)
+
+
+def freshness(assembly: Assembly, read: ReadTimes) -> Freshness:
+    """Return what asks how fresh online features are; a view of each entity stands for all of it."""
+    stages = assembly.topology.stages
+    return Freshness(
+        read, {stage.views[0].name: Columns(stage.join_key, stage.feature_time_column) for stage in stages}
+    )
+
+
+def measure_stage(assembly: Assembly, resolve: Resolve, fresh: Freshness | None = None) -> MeasureStage:
+    """Build the stage that counts scored events; ``fresh`` where there is an online view."""
+    readers = {
+        SCORED: RecordReader(assembly.topology.stages[-1].output_schema, resolve),
+        DEAD_LETTERS: RecordReader(assembly.contracts[DEAD_LETTERS].schema, resolve),
+    }
+    return MeasureStage(
+        {topic: Validate(reader, BIG_RECORD_BYTES) for topic, reader in readers.items()},
+        references(assembly, resolve),
+        assembly.contract.event_time,
+        [stage.name for stage in assembly.topology.stages],
+        fresh,
+    )
+
+
+def monitor_stage(
+    assembly: Assembly,
+    resolve: Resolve,
+    partitions: int,
+    writer: Writer = lambda _topic, schema: RecordWriter(schema),
+) -> MonitorStage:
+    """Build the stage that alerts.
+
+    Parameters
+    ----------
+    partitions : int
+        Of the scored topic.
+
+    Raises
+    ------
+    Misconfigured
+        The monitors' declaration is wrong.
+    """
+    model, known, limits = assembly.declaration.service.name, references(assembly, resolve), assembly.monitors.limits
+    policy = Policy()
+    return MonitorStage(
+        lambda: Watch(model, known, partitions, limits, SCORED, policy),
+        lambda: ConceptWatch(model, known, limits, EXAMPLES, policy),
+        Validate(RecordReader(assembly.examples_schema, resolve), BIG_RECORD_BYTES),
+        known,
+        writer(ALERTS, assembly.contracts[ALERTS].schema),
+        assembly.contract.event_time,
+    )

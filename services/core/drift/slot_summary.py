@@ -1,0 +1,95 @@
+"""What is told of slots of event time: counts, never events.
+
+Everything in here is an integer, so that sums are the same in whatever order they are made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from services.core.drift.seasons import HOUR_MS
+from services.core.drift.slot_counts import Block
+
+SLOT_MS: Final = HOUR_MS
+
+LATENCY_EDGES_MS: Final = tuple(round(2 ** (i / 2)) for i in range(4, 41))
+"""Upper edges of the cells in which time to the score is counted: from 4 ms to 17 minutes, each 1.4 times the last."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one partition has counted of all events in one slot, whoever scored them.
+
+    Parameters
+    ----------
+    events : int
+        Scored.
+    latencies : list of int, length ``len(LATENCY_EDGES_MS) + 1``
+        By time from arrival to score; events without a time of arrival are in none.
+    dead, late : int
+        Dead letters: those that came too late, and the others.
+    duplicates : int
+        Events that had come before, and were not scored again.
+    behind_ms : int
+        How far the online view was behind what had been scored, at most.
+    """
+
+    events: int = 0
+    latencies: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_EDGES_MS) + 1))
+    dead: int = 0
+    late: int = 0
+    duplicates: int = 0
+    behind_ms: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Count the other's events as well."""
+        self.events += other.events
+        self.latencies = [one + two for one, two in zip(self.latencies, other.latencies, strict=True)]
+        self.dead += other.dead
+        self.late += other.late
+        self.duplicates += other.duplicates
+        self.behind_ms = max(self.behind_ms, other.behind_ms)
+
+    def to_json(self) -> list[Any]:
+        return [self.events, self.latencies, self.dead, self.late, self.duplicates, self.behind_ms]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a partition tells at once.
+
+    Parameters
+    ----------
+    partition : int
+    slot : int or None
+        The slot it is in now: all before are closed; None where it tells of what closes nothing, as dead letters do.
+    blocks : mapping of (version, slot) to Block
+    tallies : mapping of slot to Tally
+    """
+
+    partition: int
+    slot: int | None
+    blocks: Mapping[tuple[int, int], Block]
+    tallies: Mapping[int, Tally]
+
+    def encode(self) -> bytes:
+        """Return it as JSON text."""
+        return json.dumps(
+            {
+                "partition": self.partition,
+                "slot": self.slot,
+                "blocks": [[*key, self.blocks[key].to_json()] for key in sorted(self.blocks)],
+                "tallies": [[slot, self.tallies[slot].to_json()] for slot in sorted(self.tallies)],
+            },
+            separators=(",", ":"),
+        ).encode()
+
+    @staticmethod
+    def decode(value: bytes) -> Summary:
+        """Return what `encode` wrote; ValueError, KeyError or TypeError if it is none."""
+        raw = json.loads(value)
+        blocks = {(version, slot): Block.of_json(each) for version, slot, each in raw["blocks"]}
+        return Summary(raw["partition"], raw["slot"], blocks, {slot: Tally(*each) for slot, each in raw["tallies"]})

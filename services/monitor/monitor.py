@@ -1,0 +1,203 @@
+"""The one monitor: what partitions tell and what becomes known in, alerts out, each exactly once.
+
+Measures and examples are two folds that know nothing of each other, so that the state after a replay does not depend on
+how the two topics were interleaved. Within each kind of alert the order is that of the input; across kinds it is the
+order in which they were found, and fixed once it is written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from services.core.avro.encode import RecordWriter
+from services.core.batch import Array, Batch
+from services.core.drift.alert import Alert
+from services.core.drift.concept_watch import ConceptWatch, Labelled
+from services.core.drift.slot_summary import SLOT_MS, Summary
+from services.core.drift.watch import Watch
+from services.errors import Stop
+from services.monitor.references import References
+from services.ports import ViewRows
+from services.topology import ALERTS, EXAMPLES, MEASURES, MONITOR, MONITOR_CHANGELOG
+from services.transport.flow import Flow
+from services.transport.log import LogReader
+from services.transport.records import Output, Records
+from services.transport.work import Processed, Progress, Recovered, StateSize
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_RECORDS = 1_000
+
+
+class MonitorStage:
+    """`Work` of the one writer of alerts.
+
+    Parameters
+    ----------
+    watch, concept : callable
+        Make the two folds anew.
+    examples : callable
+        Records of examples to sound rows.
+    references : References
+    alerts : RecordWriter
+    event_time : str
+        Column of the scored record.
+    """
+
+    name = MONITOR
+    inputs: tuple[str, ...] = (MEASURES, EXAMPLES)
+
+    def __init__(
+        self,
+        watch: Callable[[], Watch],
+        concept: Callable[[], ConceptWatch],
+        examples: Callable[[Records], Flow],
+        references: References,
+        alerts: RecordWriter,
+        event_time: str,
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._make = watch, concept
+        self._examples = examples
+        self._references = references
+        self._alerts = alerts
+        self._event_time = event_time
+        self._clock_s = clock_s
+        self.watch: Watch | None = None
+        self.concept: ConceptWatch | None = None
+
+    def open(
+        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+    ) -> Recovered:
+        """See `Work.open`."""
+        self._references.open(log)
+        self.watch, self.concept = (make() for make in self._make)  # type: ignore[assignment]
+        starts = {topic: log.beginning(topic, partition) for topic in self.inputs}
+        newest = None
+        for records in log.read(MONITOR_CHANGELOG, 0, 0, None):
+            newest = records.values[-1] or newest
+        if newest is not None:
+            starts |= self._restore(newest)
+        starts = {topic: max(start, log.beginning(topic, partition)) for topic, start in starts.items()}
+        go_on, replayed = {}, 0
+        for topic, start in starts.items():
+            known = committed[topic]
+            go_on[topic] = start if known is None else known
+            for records in log.read(topic, partition, start, go_on[topic]):
+                for chunk in records.chunks(_CHUNK_RECORDS):
+                    self._fold(chunk)
+                    replayed += len(chunk)
+                on_progress(f"{MONITOR}: {replayed} records of {topic} folded again")
+        return Recovered(go_on, int(newest is not None), replayed, replayed > 0)
+
+    def _restore(self, value: bytes) -> dict[str, int]:
+        """Go on from a snapshot and return its offsets; one that does not fit leaves everything to the replay."""
+        assert self.watch is not None
+        assert self.concept is not None
+        raw = json.loads(zlib.decompress(value))
+        try:
+            self.watch.load(raw["watch"])
+            self.concept.load(raw["concept"])
+        except ValueError as error:
+            logger.warning("%s; the monitor's state is made anew from the retained measures", error)
+            self.watch, self.concept = (make() for make in self._make)  # type: ignore[assignment]
+            return {}
+        return {topic: int(offset) for topic, offset in raw["offsets"].items()}
+
+    def drop(self, partition: int) -> None:
+        """See `Work.drop`."""
+        self.watch = self.concept = None
+
+    def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
+        """See `Work.process`."""
+        started_s = self._clock_s()
+        alerts = [alert for records in batches for alert in self._fold(records)]
+        outputs = []
+        if alerts:
+            for alert in alerts:
+                logger.warning(
+                    "alert %s %s: %s, %s, %s subjects, %s %.3g against %.3g",
+                    alert.event, alert.id, alert.kind, alert.feature or alert.model, alert.subject_count,
+                    alert.monitor, alert.statistic, alert.threshold,
+                )  # fmt: skip
+            keys = [alert.id.encode() for alert in alerts]
+            outputs.append(Output(ALERTS, keys, self._alerts.encode(as_batch(alerts)), 0))
+        return Processed((), outputs, seconds={"monitor": self._clock_s() - started_s})
+
+    def _fold(self, records: Records) -> list[Alert]:
+        assert self.watch is not None
+        assert self.concept is not None
+        if records.topic == MEASURES:
+            alerts = []
+            for offset, value in zip(records.offsets.tolist(), records.values, strict=True):
+                try:
+                    summary = Summary.decode(value or b"")
+                except (ValueError, KeyError, TypeError) as error:
+                    raise Stop(
+                        f"{MEASURES}@{offset} cannot be read ({error}): a newer version of Millstream wrote it, or "
+                        "somebody else did. Upgrade, or move the group's offset past it"
+                    ) from error
+                alerts += self.watch.update(summary)
+            return alerts
+        return self.concept.update(self._labelled(self._examples(records)))
+
+    def _labelled(self, flow: Flow) -> Labelled:
+        """Return the first statement about each event; corrections of it are not counted again."""
+        batch = flow.batch
+        first = np.flatnonzero(~batch.is_null("label") & batch.is_null("previous_known_at_ms"))
+        offsets, batch = flow.records.offsets[flow.rows][first], batch.take(first)
+        versions = np.nan_to_num(batch.as_floats("champion_version")).astype(np.int64)
+        return Labelled(
+            offsets,
+            batch.columns[self._event_time],
+            batch.columns["label_known_at_ms"],
+            versions,
+            batch.as_floats("champion_score"),
+            np.asarray(batch.columns["label"] == 1.0),
+        )
+
+    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
+        """See `Work.written`; all state is in Kafka."""
+
+    def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
+        """See `Work.checkpoint`."""
+        assert self.watch is not None
+        assert self.concept is not None
+        held = {"offsets": dict(next_offsets), "watch": self.watch.to_json(), "concept": self.concept.to_json()}
+        return [Output(MONITOR_CHANGELOG, [MONITOR.encode()], [zlib.compress(json.dumps(held).encode(), 1)], 0)]
+
+    def checkpointed(self, partition: int) -> None:
+        """See `Work.checkpointed`."""
+
+    def online(self, partition: int) -> list[ViewRows]:
+        """See `Work.online`: monitors have no online view."""
+        return []
+
+    def state_size(self, partition: int) -> StateSize | None:
+        """See `Work.state_size`."""
+        watch = self.watch
+        return None if watch is None else StateSize(max(watch.judged, 0) * SLOT_MS, 0, 0, 0)
+
+
+def as_batch(alerts: Sequence[Alert]) -> Batch:
+    """Return alerts as rows of ``schemas/alerts.avsc``."""
+    rows = [asdict(alert) for alert in alerts]
+    columns: dict[str, Array] = {}
+    nulls = {}
+    for name, value in rows[0].items():
+        values = [row[name] for row in rows]
+        if name == "estimated_metric_change":
+            nulls[name] = np.array([each is None for each in values], dtype=np.bool_)
+            columns[name] = np.array([0.0 if each is None else each for each in values])
+        elif isinstance(value, str):
+            columns[name] = np.array(values, dtype=object)
+        else:
+            columns[name] = np.array(values)
+    return Batch(len(rows), columns, nulls)

@@ -1,0 +1,142 @@
+"""Measures and alerts on the in-memory log: what changed is told, once, wherever the stages are cut off."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random as randoms
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from cards import CONTRACTS
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from watched import DAY_MS, HOUR_MS, START_MS, WEEK_MS, examples, scored, traffic
+from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, filled, loop_of, measure, monitor
+
+from services.core.avro.encode import RecordWriter
+from services.core.batch import Batch
+from services.core.drift.declared import Limits
+from services.topology import DEAD_LETTERS, SCORED
+from services.transport.memory_log import MemoryBroker
+from services.transport.records import Output
+from services.transport.work import Work
+
+MOVED_MS = START_MS + 2 * DAY_MS, START_MS + 3 * DAY_MS
+TURNED_MS = START_MS + 3 * DAY_MS
+
+
+@functools.cache
+def _history() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Return six days of scored events and their examples: a data incident on day 2, another concept from day 3 on."""
+    seen = traffic(6, moved_ms=MOVED_MS, turned_ms=TURNED_MS, seed=3)
+    batch = scored(SCHEMA, NAMES, MODEL, seen)
+    known = examples(batch, seen, "transaction_id")
+    return tuple(RecordWriter(SCHEMA).encode(batch)), tuple(RecordWriter(EXAMPLE_SCHEMA).encode(known))
+
+
+def _drain(broker: MemoryBroker, make: Callable[[], Work], random: randoms.Random | None = None) -> None:
+    """Run a stage to the end; with ``random``, cut off again and again, checkpoints now and then."""
+    loop = loop_of(broker, make(), 5000)
+    while batches := loop.poll(0.0):
+        if random is not None and random.random() < 0.15:
+            loop = loop_of(broker, make(), random.randint(50, 3000))
+            continue
+        loop.handle(batches)
+        if random is not None and random.random() < 0.3:
+            loop.checkpoint(random.sample(loop.partitions, random.randint(0, len(loop.partitions))))
+
+
+@functools.cache
+def _undisturbed() -> list[dict[str, object]]:
+    broker = filled(_history())
+    _drain(broker, measure)
+    _drain(broker, monitor)
+    return alerts_of(broker)
+
+
+def test_a_shift_of_a_feature_opens_and_closes_a_data_incident_and_nothing_else() -> None:
+    data = [each for each in _undisturbed() if each["kind"] != "concept"]
+    assert {each["kind"] for each in data} == {"data"}
+    assert [data[0]["event"], data[-1]["event"], data[-1]["reason"]] == ["open", "close", "recovered"]
+    assert len({each["id"] for each in data}) == 1
+    first = data[0]
+    assert first["feature"] == NAMES[-1]
+    assert MOVED_MS[0] < first["at_ms"] <= MOVED_MS[0] + 6 * HOUR_MS
+    assert MOVED_MS[1] < data[-1]["at_ms"] <= MOVED_MS[1] + 30 * HOUR_MS
+    assert first["model_version"] == 1
+    assert first["impact"] == pytest.approx(0.25 * json.loads(str(first["subjects"]))[0]["shift"])
+    where = json.loads(str(first["offsets"]))
+    assert sorted(where) == ["0", "1"]
+    assert first["topic"] == SCORED
+    assert all(0 <= low < high for low, high in where.values())
+
+
+def test_another_concept_opens_a_concept_incident_that_stays_open() -> None:
+    concept = [each for each in _undisturbed() if each["kind"] == "concept"]
+    assert concept[0]["event"] == "open"
+    assert {each["event"] for each in concept[1:]} <= {"update"}
+    assert concept[0]["monitor"] == "more positives than scored"
+    assert TURNED_MS + WEEK_MS < concept[0]["at_ms"] <= TURNED_MS + WEEK_MS + DAY_MS
+    assert json.loads(str(concept[0]["offsets"]))["0"][0] >= 3 * 24 * 60 * 0.9
+    assert concept[0]["window_from_ms"] >= TURNED_MS - 6 * HOUR_MS
+
+
+@settings(max_examples=6, deadline=None, phases=[Phase.generate])
+@given(st.integers(0, 1 << 30))
+def test_cut_off_anywhere_it_tells_the_same_alerts_once(seed: int) -> None:
+    random = randoms.Random(seed)
+    broker = filled(_history())
+    _drain(broker, measure, random)
+    _drain(broker, monitor, random)
+    found, want = alerts_of(broker), _undisturbed()
+    for kind in ("data", "concept"):
+        assert [each for each in found if each["kind"] == kind] == [each for each in want if each["kind"] == kind]
+    assert len(found) == len(want)
+
+
+def test_a_new_champion_ends_what_was_said_of_the_old_one_and_brings_its_own_reference() -> None:
+    before = traffic(3, moved_ms=MOVED_MS, seed=3)
+    after = traffic(2, start_ms=START_MS + 3 * DAY_MS, seed=4)
+    records = [
+        each
+        for version, seen in ((1, before), (2, after))
+        for each in RecordWriter(SCHEMA).encode(scored(SCHEMA, NAMES, MODEL, seen, version))
+    ]
+    broker = filled((tuple(records), ()))
+    _drain(broker, measure)
+    _drain(broker, monitor)
+    told = alerts_of(broker)
+    assert [(each["event"], each["model_version"]) for each in told][:: len(told) - 1] == [("open", 1), ("close", 1)]
+    assert told[-1]["reason"] == "superseded"
+    assert told[-1]["at_ms"] == START_MS + 3 * DAY_MS + HOUR_MS
+
+
+def test_dead_letters_late_events_and_slow_scores_are_held_against_limits() -> None:
+    seen = traffic(1, per_hour=300, seed=6)
+    batch = scored(SCHEMA, NAMES, MODEL, seen)
+    slow = seen.times_ms >= START_MS + 12 * HOUR_MS
+    batch = batch.with_columns({"scored_at_ms": seen.times_ms + np.where(slow, 5000, 20)})
+    broker = filled((tuple(RecordWriter(SCHEMA).encode(batch)), ()))
+    count = 180
+    columns = {field.name: np.full(count, "x", dtype=object) for field in CONTRACTS[DEAD_LETTERS].schema.fields}
+    columns |= {name: np.arange(count) for name in ("partition", "offset", "failed_at_ms")}
+    columns |= {name: np.full(count, b"", dtype=object) for name in ("key", "value", "whole_sha256")}
+    columns |= {
+        "stage": np.array(["customer"] * 90 + ["join"] * 90, dtype=object),
+        "reason": np.array((["late"] * 30 + ["range"] * 60) * 2, dtype=object),
+        "received_at_ms": np.full(count, START_MS + 5 * HOUR_MS),
+    }
+    letters = RecordWriter(CONTRACTS[DEAD_LETTERS].schema).encode(Batch(count, columns))
+    broker.append(Output(DEAD_LETTERS, [b"k"] * count, letters, 0))
+    _drain(broker, measure)
+    _drain(broker, lambda: monitor(Limits(dead_letter_share=0.02, late_share=0.02, latency_p99_ms=1000)))
+    told = alerts_of(broker)
+    found = {(each["kind"], each["feature"], each["event"]) for each in told}
+    assert ("quality", "dead letters", "open") in found
+    assert ("operations", "latency", "open") in found
+    assert not any(each["feature"] == "late events" for each in told)
+    (opened,) = [each for each in told if each["kind"] == "quality" and each["event"] == "open"]
+    assert opened["statistic"] == pytest.approx(60 / 1890, rel=0.1)
+    assert opened["at_ms"] == START_MS + 6 * HOUR_MS
