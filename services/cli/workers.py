@@ -48,8 +48,11 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     # Before anything imports Feast, which would turn the metrics library to its multi-process mode.
     telemetry = telemetry_adapter.Telemetry()
     assembly = assemble(settings)
+    # Monitors are asked for by name.
     wanted = list(names) or [
-        name for name in assembly.topology.names if name != LEARN or assembly.declares_online_model
+        name
+        for name in assembly.topology.names
+        if name not in {MEASURE, MONITOR} and (name != LEARN or assembly.declares_online_model)
     ]
     plans = [assembly.topology.stage(name) for name in wanted if name not in LOOP]
     require_topics(endpoints.kafka, assembly.topology.topics)
