@@ -28,10 +28,13 @@ class Choice:
         With as many rounds as were best; grow it without a validation part.
     average_precision : float
         The mean over the folds after that many trees.
+    tried : tuple of (Growth, float)
+        Every candidate, with as many rounds as were best for it, and what it reached.
     """
 
     growth: Growth
     average_precision: float
+    tried: tuple[tuple[Growth, float], ...]
 
 
 def choose(
@@ -56,7 +59,7 @@ def choose(
     progress : callable, optional
         Called after each tree with candidate, fold and how far that one has come.
     """
-    best: Choice | None = None
+    tried = []
     for place, candidate in enumerate(candidates):
         patient = replace(candidate, patience=candidate.rounds)
         curves = []
@@ -69,7 +72,5 @@ def choose(
             curves.append(fit(names, matrix, labels, train, test, patient, tell).curve)
         mean = np.mean(curves, axis=0)
         rounds = int(np.argmax(mean)) + 1
-        if best is None or mean[rounds - 1] > best.average_precision:
-            best = Choice(replace(candidate, rounds=rounds), float(mean[rounds - 1]))
-    assert best is not None, "no candidates"
-    return best
+        tried.append((replace(candidate, rounds=rounds), float(mean[rounds - 1])))
+    return Choice(*max(tried, key=lambda each: each[1]), tuple(tried))

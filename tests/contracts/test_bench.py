@@ -24,7 +24,7 @@ from services.cli.bench.oracle import FEATURES, Answer, features_of, wrong_answe
 from services.cli.bench.path import reference_events
 from services.cli.bench.plan import BenchPlan, Measured, long_form
 from services.cli.bench.report import as_markdown, print_report, write_markdown
-from services.cli.bench.run import PARTS, machine_facts, run_part
+from services.cli.bench.run import PARTS, machine_facts, run_bench, run_part
 from services.cli.bench.sides import FEATURE_REPO, own_environ
 from services.cli.bench.stack import Stack, as_it_is, own_stack, set_up
 from services.cli.bench.workload import DAY_MS, Workload, generate
@@ -315,14 +315,22 @@ def test_a_learner_that_falls_behind_river_is_told_by_how_much() -> None:
 
 @pytest.mark.kafka
 @pytest.mark.redis
-def test_labels_are_joined_and_learnt(bench_stack: Stack) -> None:
-    parts = {
-        name: run_part(name, TINY, bench_stack, lambda _step, _total: lambda _done: None)
-        for name in ("join", "ledger", "learner")
-    }
-    assert parts["join"]["wrong"] == parts["ledger"]["wrong"] == []
-    joined, ledger, learner = (parts[name]["figures"] for name in ("join", "ledger", "learner"))
-    assert (joined["events"], joined["doubled"], joined["complete"]) == (3_000, 0, True)
+def test_labels_are_joined(bench_stack: Stack) -> None:
+    joined = run_part("join", TINY, bench_stack, lambda _step, _total: lambda _done: None)
+    assert joined["wrong"] == []
+    figures = joined["figures"]
+    assert (figures["events"], figures["doubled"], figures["complete"]) == (3_000, 0, True)
+
+
+def test_ledger_and_learner_are_measured_without_servers(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {}
+    said: list[str] = []
+    run_bench(
+        ["learner", "ledger"], TINY, tmp_path, said.append, lambda _step, _total: lambda _done: None, parts.__setitem__
+    )
+    assert not [each for each in said if "starting" in each]
+    assert parts["ledger"]["wrong"] == []
+    ledger, learner = (parts[name]["figures"] for name in ("ledger", "learner"))
     assert len(ledger["fill_rss_bytes"]) == 4 - 1
     assert ledger["disk_bytes"] > 1_000_000
     assert min(learner[name] for name in learning.BASELINES) > 100

@@ -78,6 +78,9 @@ def test_growth_is_chosen_on_the_folds_and_grown_on_without_looking_elsewhere() 
     choice = choose("abc", matrix, labels, folds, [stump, tree], lambda *at: told.append(at))
     assert replace(choice.growth, rounds=30) == tree  # a stump cannot see a product
     assert len(told) == 2 * 2 * 30
+    assert [replace(growth, rounds=30) for growth, _ in choice.tried] == [stump, tree]
+    assert choice.tried[1] == (choice.growth, choice.average_precision)
+    assert choice.tried[0][1] < choice.average_precision
     curves = [fit("abc", matrix, labels, *fold, replace(tree, patience=30)).curve for fold in folds]
     assert (
         choice.average_precision == np.mean(curves, axis=0).max() == np.mean(curves, axis=0)[choice.growth.rounds - 1]

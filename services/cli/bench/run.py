@@ -71,12 +71,15 @@ class Part:
         Says in sentences how the plan has it measured.
     tables : callable
         Shows its figures.
+    servers : bool
+        False if it runs in this process alone, and must not share the machine with a broker.
     """
 
     title: str
     measure: Callable[[BenchPlan, Stack, Track], Measured]
     method: Callable[[BenchPlan], list[str]]
     tables: Callable[[dict[str, Any]], list[Table]]
+    servers: bool = True
 
 
 PARTS: Mapping[str, Part] = {
@@ -87,9 +90,9 @@ PARTS: Mapping[str, Part] = {
     "view": Part("The online view in Redis", measure_view, view_method, view_tables),
     "scaling": Part("More workers", measure_scaling, scaling_method, scaling_tables),
     "keys": Part("More keys", measure_keys, keys_method, keys_tables),
-    "learner": Part("The learner against River", measure_learner, learner_method, learner_tables),
+    "learner": Part("The learner against River", measure_learner, learner_method, learner_tables, servers=False),
     "join": Part("Labels meet predictions", measure_join, join_method, join_tables),
-    "ledger": Part("Predictions pending", measure_ledger, ledger_method, ledger_tables),
+    "ledger": Part("Predictions pending", measure_ledger, ledger_method, ledger_tables, servers=False),
 }
 
 
@@ -115,10 +118,14 @@ def run_bench(
     Misconfigured, Retry, Stop
         Saying what failed.
     """
-    with own_stack(state_dir, say, plan.guarantee, plan.seed) as stack:
-        for name in names:
-            say(f"{name}: {PARTS[name].title.lower()}")
-            keep(name, run_part(name, plan, stack, track))
+    for servers in (True, False):
+        mine = [name for name in names if PARTS[name].servers is servers]
+        if not mine:
+            continue
+        with own_stack(state_dir, say, plan.guarantee, plan.seed, servers) as stack:
+            for name in mine:
+                say(f"{name}: {PARTS[name].title.lower()}")
+                keep(name, run_part(name, plan, stack, track))
 
 
 def run_part(name: str, plan: BenchPlan, stack: Stack, track: Track) -> dict[str, Any]:

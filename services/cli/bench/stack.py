@@ -30,14 +30,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Stack:
-    """Running servers.
+    """Running servers, or none.
 
     Parameters
     ----------
     state_dir : Path
         Of the servers and workers; logs are there too.
     kafka : mapping
-        Client settings.
+        Client settings; empty without servers, as is ``redis_url``.
     guarantee, seed : str, int
         Of every job and model.
     """
@@ -92,8 +92,15 @@ class Job:
 
 
 @contextmanager
-def own_stack(state_dir: Path, say: Say, guarantee: str = "exactly_once", seed: int = 7) -> Iterator[Stack]:
+def own_stack(
+    state_dir: Path, say: Say, guarantee: str = "exactly_once", seed: int = 7, servers: bool = True
+) -> Iterator[Stack]:
     """Start servers in an empty directory; stop them when the block is left.
+
+    Parameters
+    ----------
+    servers : bool
+        False for what runs in this process alone.
 
     Raises
     ------
@@ -106,6 +113,9 @@ def own_stack(state_dir: Path, say: Say, guarantee: str = "exactly_once", seed: 
     os.environ.update(own)
     settings = load_settings({}, state_dir=state_dir)
     try:
+        if not servers:
+            yield Stack(state_dir, {}, "", guarantee, seed, say)
+            return
         started = endpoints.start(settings, say)
         # A broker just started makes clients try again; that is no news.
         yield Stack(state_dir, {**started.kafka, "log_level": "3"}, started.redis_url, guarantee, seed, say)

@@ -30,7 +30,7 @@ from services.settings import Settings
 FOLDS = 4
 ROUNDS = 300
 LEAVES = (7, 15, 31)
-BINS = 4095
+BINS = (255, 4095)
 OURS = "LightGBM"
 
 
@@ -90,8 +90,14 @@ def experiment(assembly: Assembly, history: pl.DataFrame, protocol: Protocol, co
         "sizes": sizes,
         "metrics": evaluate(labels[test], scores, groups[test], times_ms[test]),
         "features": names,
-        "chosen": {"trees": growth.rounds, "leaves": growth.leaves, "learning_rate": growth.learning_rate},
+        "chosen": {
+            "trees": growth.rounds,
+            "leaves": growth.leaves,
+            "bins": growth.bins,
+            "learning_rate": growth.learning_rate,
+        },
         "average_precision_of_earlier_weeks": choice.average_precision,
+        "average_precision_by_growth": {words(each): reached for each, reached in choice.tried},
     }
 
 
@@ -104,7 +110,8 @@ def _chosen(
 ) -> Choice:
     threads = os.cpu_count() or 1
     candidates = [
-        Growth(rounds=ROUNDS, leaves=leaves, learning_rate=0.05, min_rows_in_leaf=20, bins=BINS, threads=threads)
+        Growth(rounds=ROUNDS, leaves=leaves, learning_rate=0.05, min_rows_in_leaf=20, bins=bins, threads=threads)
+        for bins in BINS
         for leaves in LEAVES
     ]
     with progress_bar(console) as bar:
@@ -112,9 +119,14 @@ def _chosen(
 
         def show(candidate: int, fold: int, grown: Progress) -> None:
             done = (candidate * FOLDS + fold) * ROUNDS + grown.trees
-            bar.update(task, completed=done, note=f"{candidates[candidate].leaves} leaves, AP {grown.best:.3f}")
+            bar.update(task, completed=done, note=f"{words(candidates[candidate])}, AP {grown.best:.3f}")
 
         return choose(names, matrix, labels, folds, candidates, show)
+
+
+def words(growth: Growth) -> str:
+    """Return what is tried, in words."""
+    return f"{growth.leaves} leaves, {growth.bins} bins"
 
 
 def _ours(found: dict[str, Any]) -> str:
@@ -136,9 +148,12 @@ def _show(found: dict[str, Any], key: str, console: Console) -> None:
         console.print(f"  {name}: {events:,} events, {positives:,} frauds, {same}", highlight=False)
     chosen = found["chosen"]
     console.print(
-        f"  {chosen['trees']} trees of {chosen['leaves']} leaves, best on the {FOLDS} weeks before (average precision "
-        f"{found['average_precision_of_earlier_weeks']:.3f}); the test week was not looked at",
+        f"  {chosen['trees']} trees of {chosen['leaves']} leaves and {chosen['bins']} bins, best on the {FOLDS} weeks "
+        f"before (average precision {found['average_precision_of_earlier_weeks']:.3f}); the test week was not looked "
+        "at",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    tried = "; ".join(f"{name}: {reached:.3f}" for name, reached in found["average_precision_by_growth"].items())
+    console.print(f"  there, {tried}", highlight=False, soft_wrap=True)
     if not found["at_least_the_random_forest"]:
         console.print("[red]below the published random forest[/]")
