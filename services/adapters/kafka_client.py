@@ -84,8 +84,8 @@ def _refused(kafka: Mapping[str, str]) -> str | None:
     return None
 
 
-def first_offset(consumer: Consumer, topic: str, partition: int) -> int:
-    """Return the first offset of a partition that is still retained.
+def extent(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """Return the first offset of a partition that is still retained, and the one that comes after its last.
 
     Raises
     ------
@@ -93,10 +93,10 @@ def first_offset(consumer: Consumer, topic: str, partition: int) -> int:
         The broker does not say.
     """
     try:
-        low, _high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S, cached=False)
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S, cached=False)
     except KafkaException as failure:
         raise_for(failure.args[0], f"asking where {topic}[{partition}] begins")
-    return int(low)
+    return int(low), int(high)
 
 
 def read_committed(

@@ -71,8 +71,8 @@ class JoinStage:
         """See `Work.open`."""
         store = self._stores[partition] = self._open_store(partition)
         join = self._joins[partition] = self._join(store)
-        beginnings = {topic: log.beginning(topic, partition) for topic in self.inputs}
-        plan = plan_recovery(store.offsets(), committed, beginnings)
+        retained = {topic: range(log.beginning(topic, partition), log.end(topic, partition)) for topic in self.inputs}
+        plan = plan_recovery(store.offsets(), committed, retained)
         self._tell(partition, plan)
         if plan.discard:
             join.clear()
@@ -89,7 +89,7 @@ class JoinStage:
 
     def _tell(self, partition: int, plan: Recovery) -> None:
         if plan.discard:
-            logger.warning("%s[%s]: the ledger is ahead of its group and is built anew", JOIN, partition)
+            logger.warning("%s[%s]: the ledger is ahead of its group or its topics and is built anew", JOIN, partition)
         for topic, count in plan.lost.items():
             logger.warning("%s[%s]: %s records of %s were deleted before they were read", JOIN, partition, count, topic)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from services.adapters.kafka_client import PASSING, client_logger, first_offset, raise_for, read_committed
+from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for, read_committed
 from services.errors import Misconfigured, Rebalanced, Stop
 from services.transport.log import Assignment
 from services.transport.records import Output, Place, Records
@@ -343,7 +343,11 @@ class KafkaLog:
 
     def beginning(self, topic: str, partition: int) -> int:
         """See `StageLog.beginning`."""
-        return first_offset(self._consumer, topic, partition)
+        return extent(self._consumer, topic, partition)[0]
+
+    def end(self, topic: str, partition: int) -> int:
+        """See `StageLog.end`."""
+        return extent(self._consumer, topic, partition)[1]
 
     def lag(self) -> dict[Place, int]:
         """See `StageLog.lag`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from services.adapters.kafka_client import client_logger, first_offset, raise_for, read_committed
+from services.adapters.kafka_client import client_logger, extent, raise_for, read_committed
 from services.transport.kafka_log import records_of
 from services.transport.records import Records
 
@@ -37,7 +37,11 @@ class KafkaReader:
 
     def beginning(self, topic: str, partition: int) -> int:
         """See `LogReader.beginning`."""
-        return first_offset(self._consumer, topic, partition)
+        return extent(self._consumer, topic, partition)[0]
+
+    def end(self, topic: str, partition: int) -> int:
+        """See `LogReader.end`."""
+        return extent(self._consumer, topic, partition)[1]
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """Return the group's offset for each partition; None where it never committed."""

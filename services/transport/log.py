@@ -37,6 +37,9 @@ class LogReader(Protocol):
     def beginning(self, topic: str, partition: int) -> int:
         """Return the first offset still retained."""
 
+    def end(self, topic: str, partition: int) -> int:
+        """Return the offset that comes after the last one as of now."""
+
 
 class AssignedReader(LogReader, Protocol):
     """A reader that is also a member of a stage's group."""

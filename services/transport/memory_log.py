@@ -146,6 +146,10 @@ class MemoryLog:
         """See `StageLog.beginning`."""
         return self._broker.log(topic)[partition].beginning
 
+    def end(self, topic: str, partition: int) -> int:
+        """See `StageLog.end`."""
+        return self._broker.log(topic)[partition].end
+
     def lag(self) -> dict[Place, int]:
         """See `StageLog.lag`."""
         return {(topic, p): self._broker.log(topic)[p].end - at for (topic, p), at in self._positions.items()}

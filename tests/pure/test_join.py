@@ -111,7 +111,7 @@ def counted(batch: Batch) -> dict[Seen, Predicted]:
 
 def start(store: FakeLedgerStore, log: Log) -> Join:
     join = Join(store, Policy(("bank",), 100), SCORED_READER, RecordWriter(EXAMPLES), "id", "at_ms", (), counted)
-    plan = plan_recovery(store.offsets(), log.committed, {"scored": 0, "labels": 0})
+    plan = plan_recovery(store.offsets(), log.committed, dict.fromkeys(("scored", "labels"), range(1 << 30)))
     if plan.discard:
         join.clear()
     for topic, span in plan.replay.items():  # one topic after the other: not the order they were consumed in

@@ -14,7 +14,7 @@ from services.core.batch import Rows
 from services.core.ledger.fold import Held, fold
 from services.core.ledger.horizon import due
 from services.core.ledger.label_sets import KINDS, LabelSets, source_hashes, stamps
-from services.core.ledger.recovery import plan_recovery
+from services.core.ledger.recovery import Recovery, plan_recovery
 from services.core.ledger.resolution import Policy, resolve
 from services.core.ledger.rows import decode_tally, encode_tally
 from services.core.ledger.tally import SIZE, STATES, counters, delay_quantile_s, of_batch, of_held
@@ -239,7 +239,9 @@ def test_recovery_ends_at_the_committed_offsets_whatever_the_disk_holds(
     stored: int, committed: int | None, beginning: int
 ) -> None:
     end = 9
-    plan = plan_recovery({"a": stored, "b": 3}, {"a": committed, "b": end}, {"a": beginning, "b": 0})
+    plan = plan_recovery(
+        {"a": stored, "b": 3}, {"a": committed, "b": end}, {"a": range(beginning, end), "b": range(end)}
+    )
     if committed is not None:
         assert plan.go_on["a"] == committed
         assert plan.discard == (stored > committed)
@@ -248,6 +250,11 @@ def test_recovery_ends_at_the_committed_offsets_whatever_the_disk_holds(
     assert stop == plan.go_on["a"]
     assert start - valid == plan.lost.get("a", 0) or start == stop
     assert plan.replay["b"] == ((0 if plan.discard else 3), end)
+
+
+def test_a_ledger_of_topics_that_were_made_anew_is_thrown_away() -> None:
+    plan = plan_recovery({"a": 120, "b": 3}, {"a": None, "b": None}, {"a": range(2), "b": range(9)})
+    assert plan == Recovery(True, {"b": (0, 3)}, {"a": 0, "b": 3}, {})
 
 
 def test_a_policy_says_what_is_wrong_with_it() -> None:

@@ -36,7 +36,7 @@ class Recovery:
 
 
 def plan_recovery(
-    stored: Mapping[str, int], committed: Mapping[str, int | None], beginnings: Mapping[str, int]
+    stored: Mapping[str, int], committed: Mapping[str, int | None], retained: Mapping[str, range]
 ) -> Recovery:
     """Plan the recovery of one partition.
 
@@ -46,28 +46,29 @@ def plan_recovery(
         Offsets the store is valid for; a topic it has never read is absent.
     committed : mapping of str to (int or None)
         The group's offsets, of every input topic; None where it never committed or Kafka has forgotten.
-    beginnings : mapping of str to int
-        First offsets retained, of every input topic.
+    retained : mapping of str to range
+        Offsets retained, of every input topic. A store beyond their end is of a topic that was made anew since.
 
     Examples
     --------
-    >>> plan_recovery({"labels": 5}, {"labels": 7}, {"labels": 0}).replay
+    >>> plan_recovery({"labels": 5}, {"labels": 7}, {"labels": range(8)}).replay
     {'labels': (5, 7)}
-    >>> plan_recovery({"labels": 9}, {"labels": 7}, {"labels": 0})
+    >>> plan_recovery({"labels": 9}, {"labels": 7}, {"labels": range(8)})
     Recovery(discard=True, replay={'labels': (0, 7)}, go_on={'labels': 7}, lost={})
     """
     go_on: dict[str, int] = {}
-    for topic, beginning in beginnings.items():
-        known = committed[topic]
-        go_on[topic] = max(beginning, stored.get(topic, beginning)) if known is None else known
+    for topic, offsets in retained.items():
+        known, held = committed[topic], stored.get(topic, offsets.start)
+        ours = held if offsets.start <= held <= offsets.stop else offsets.start
+        go_on[topic] = ours if known is None else known
     discard = any(stored.get(topic, 0) > offset for topic, offset in go_on.items())
     replay: dict[str, tuple[int, int]] = {}
     lost: dict[str, int] = {}
     for topic, end in go_on.items():
         wanted = 0 if discard else stored.get(topic, 0)
-        start = max(wanted, beginnings[topic])
+        start = max(wanted, retained[topic].start)
         if start < end:
             replay[topic] = (start, end)
-        if wanted < min(beginnings[topic], end):
-            lost[topic] = min(beginnings[topic], end) - wanted
+        if wanted < min(retained[topic].start, end):
+            lost[topic] = min(retained[topic].start, end) - wanted
     return Recovery(discard, replay, go_on, lost)
