@@ -1,8 +1,4 @@
-"""The log on Kafka: one group member, one transactional producer, both librdkafka's.
-
-Exactly once is KIP-98 with KIP-447: outputs, checkpoint rows and the group's offsets are one transaction, and the
-group metadata sent along fences a worker that no longer owns its partitions.
-"""
+"""The log on Kafka: one group member and its `KafkaWriter`, both librdkafka's."""
 
 from __future__ import annotations
 
@@ -10,13 +6,13 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for, read_committed
-from services.errors import Misconfigured, Rebalanced, Stop
+from services.errors import Misconfigured, Stop
+from services.transport.kafka_writer import KafkaWriter
 from services.transport.log import Assignment
 from services.transport.records import Output, Place, Records
 
@@ -66,16 +62,12 @@ class KafkaLog:
         transaction_timeout_ms: int,
     ) -> None:
         self._kafka = dict(kafka)
-        self._exactly_once = exactly_once
-        self._patience_s = transaction_timeout_ms / 1000
         self.member = self._leaving = False
         self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
         self._partitions: dict[str, int] = {}
         self._look_at_s = 0.0
-        self._delivery_errors: list[KafkaError] = []
-        self._failed = False
         # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
         # partitions that were on their way between two cooperative rounds (KIP-429) would be nobody's for ever.
         self._settings = {
@@ -100,51 +92,7 @@ class KafkaLog:
             "logger": client_logger,
         }
         self._consumer = Consumer(self._settings)
-        transaction = (
-            {
-                "transactional.id": transactional_id,
-                "transaction.timeout.ms": transaction_timeout_ms,
-            }
-            if exactly_once
-            else {}
-        )
-        self._producer = Producer(
-            {
-                "enable.idempotence": True,
-                "acks": "all",
-                "partitioner": "murmur2_random",
-                "compression.type": "lz4",
-                "linger.ms": 2,
-                # The next transaction's first write meets the previous one's markers and is retried after this long.
-                "retry.backoff.ms": 5,
-                "retry.backoff.max.ms": 200,
-                "queue.buffering.max.messages": 1_000_000,
-                "queue.buffering.max.kbytes": 1_048_576,
-                "message.max.bytes": 16_777_216,
-                "delivery.timeout.ms": transaction_timeout_ms,
-                **transaction,
-                **self._kafka,
-                "logger": client_logger,
-            }
-        )
-        if exactly_once:
-            self._call(self._producer.init_transactions, "taking over the transactional id")
-
-    def _call(self, call: Callable[..., object], doing: str, *arguments: object) -> None:
-        """Make a transactional call, again in place while librdkafka says it may succeed and the broker would wait."""
-        deadline = time.monotonic() + self._patience_s
-        while True:
-            try:
-                call(*arguments, max(1.0, deadline - time.monotonic()))
-                return
-            except KafkaException as failure:
-                error: KafkaError = failure.args[0]
-                if error.retriable() and not error.txn_requires_abort() and time.monotonic() < deadline:
-                    logger.warning("%s: %s; trying again", doing, error.str())
-                    continue
-                if error.retriable() and not error.fatal():
-                    raise Stop(f"{doing}: {error.str()}; the transaction stays aborted") from failure
-                raise_for(error, doing)
+        self._writer = KafkaWriter(self._kafka, transactional_id if exactly_once else None, transaction_timeout_ms)
 
     def subscribe(self, topics: Sequence[str], assignment: Assignment) -> None:
         """See `StageLog.subscribe`."""
@@ -256,85 +204,8 @@ class KafkaLog:
 
     def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         """See `StageLog.transact`."""
-        if self._failed:
-            raise Stop("an earlier transaction failed; only a restart recovers")
         offsets = [TopicPartition(topic, p, offset) for (topic, p), offset in next_offsets.items()]
-        self._failed = True
-        if self._exactly_once:
-            self._write_in_transaction(outputs, offsets)
-        else:
-            self._write_then_commit(outputs, offsets)
-        self._failed = False
-
-    def _write_in_transaction(self, outputs: Sequence[Output], offsets: list[TopicPartition]) -> None:
-        try:
-            self._producer.begin_transaction()
-            for output in outputs:
-                self._produce(output)
-            if offsets:
-                self._call(
-                    self._producer.send_offsets_to_transaction,
-                    "adding offsets to the transaction",
-                    offsets,
-                    self._consumer.consumer_group_metadata(),
-                )
-            self._call(self._producer.commit_transaction, "committing")
-        except Rebalanced as moved:
-            if not self._abort():
-                raise Stop(f"{moved}; and the transaction could not be aborted") from moved
-            self._failed = False
-            raise
-        except Stop:
-            self._abort()
-            raise
-        except KafkaException as failure:
-            self._abort()
-            raise_for(failure.args[0], "writing the transaction")
-
-    def _abort(self) -> bool:
-        try:
-            self._producer.abort_transaction(5.0)
-        except KafkaException as failure:
-            # The broker aborts it after transaction.timeout.ms, or the next owner's init_transactions does.
-            logger.warning("aborting: %s", failure.args[0].str())
-            return False
-        return True
-
-    def _write_then_commit(self, outputs: Sequence[Output], offsets: list[TopicPartition]) -> None:
-        for output in outputs:
-            self._produce(output, self._delivered)
-        left = self._producer.flush(_CALL_TIMEOUT_S)
-        if left or self._delivery_errors:
-            detail = self._delivery_errors[0].str() if self._delivery_errors else f"{left} records unacknowledged"
-            raise Stop(f"writing outputs: {detail}; offsets were not committed")
-        if offsets:
-            try:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
-            except KafkaException as failure:
-                raise_for(failure.args[0], "committing offsets")
-
-    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            self._delivery_errors.append(error)
-
-    def _produce(self, output: Output, on_delivery: Callable[..., None] | None = None) -> None:
-        more: dict[str, Any] = {}
-        if output.partition is not None:
-            more["partition"] = output.partition
-        if on_delivery is not None:
-            more["on_delivery"] = on_delivery
-        produce, topic = self._producer.produce, output.topic
-        stamps = output.timestamps_ms
-        for i, (key, value) in enumerate(zip(output.keys, output.values, strict=True)):
-            if stamps is not None:
-                more["timestamp"] = stamps[i]
-            while True:
-                try:
-                    produce(topic, value, key, **more)
-                    break
-                except BufferError:
-                    self._producer.poll(0.05)
-        self._producer.poll(0)
+        self._writer.write(outputs, offsets, self._consumer)
 
     def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
         """See `StageLog.read`."""

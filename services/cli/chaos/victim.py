@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from services.transport.kafka_log import KafkaLog
+from services.transport.kafka_writer import KafkaWriter
 from services.transport.loop import StageLoop
 from services.transport.records import Output, Place
 
@@ -42,11 +43,11 @@ class Bomb:
 
 def arm(bomb: Bomb) -> None:
     """Put the bomb into the places that matter."""
-    call, transact, write = KafkaLog._call, KafkaLog.transact, KafkaLog._write_then_commit
+    call, transact, write = KafkaWriter._call, KafkaLog.transact, KafkaWriter._write_then_commit
     checkpoint, assigned, revoked = StageLoop.checkpoint, StageLoop._assigned, StageLoop._revoked
     in_checkpoint = [False]
 
-    def calling(self: KafkaLog, what: Callable[..., object], doing: str, *arguments: object) -> None:
+    def calling(self: KafkaWriter, what: Callable[..., object], doing: str, *arguments: object) -> None:
         before = {"adding offsets to the transaction": "after-produce", "committing": "before-commit"}.get(doing)
         if before:
             bomb.passing("in-checkpoint" if in_checkpoint[0] else before)
@@ -59,11 +60,11 @@ def arm(bomb: Bomb) -> None:
             bomb.passing("mid-batch")
         transact(self, outputs, next_offsets)
 
-    def writing(self: KafkaLog, outputs: Sequence[Output], offsets: Any) -> None:
+    def writing(self: KafkaWriter, outputs: Sequence[Output], offsets: Any, consumer: Any) -> None:
         # At least once: the outputs are flushed and there to be read, and then the offsets are committed.
-        write(self, outputs, [])
+        write(self, outputs, [], consumer)
         bomb.passing("in-checkpoint" if in_checkpoint[0] else f"before-commit@{offsets[0].topic}")
-        write(self, [], offsets)
+        write(self, [], offsets, consumer)
         if not in_checkpoint[0]:
             bomb.passing("after-commit")
 
@@ -80,9 +81,9 @@ def arm(bomb: Bomb) -> None:
         bomb.passing("in-rebalance")
         revoked(self, partitions)
 
-    patches = {"_call": calling, "transact": transacting, "_write_then_commit": writing}
-    for name, patch in patches.items():
-        setattr(KafkaLog, name, patch)
+    KafkaLog.transact = transacting  # type: ignore[method-assign]
+    for name, patch in {"_call": calling, "_write_then_commit": writing}.items():
+        setattr(KafkaWriter, name, patch)
     for name, step in {"checkpoint": checkpointing, "_assigned": recovering, "_revoked": revoking}.items():
         setattr(StageLoop, name, step)
 

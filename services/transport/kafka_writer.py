@@ -1,0 +1,173 @@
+"""What a stage writes to Kafka: outputs and offsets in one transaction, or at least once.
+
+Exactly once is KIP-98 with KIP-447: outputs, checkpoint rows and the group's offsets are one transaction, and the
+group metadata sent along fences a worker that no longer owns its partitions.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from services.adapters.kafka_client import client_logger, raise_for
+from services.errors import Rebalanced, Stop
+from services.transport.records import Output
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_S = 30.0
+_ABORT_S = 5.0
+
+
+class KafkaWriter:
+    """One producer.
+
+    Parameters
+    ----------
+    kafka : mapping
+        librdkafka settings common to all clients.
+    transactional_id : str or None
+        None writes at least once: outputs are flushed, then offsets committed.
+    transaction_timeout_ms : int
+        After which the broker aborts the transaction of a worker that never came back.
+
+    Raises
+    ------
+    Retry, Stop
+        The transactional id could not be taken over.
+    """
+
+    def __init__(self, kafka: Mapping[str, str], transactional_id: str | None, transaction_timeout_ms: int) -> None:
+        self._patience_s = transaction_timeout_ms / 1000
+        self._exactly_once = transactional_id is not None
+        self._delivery_errors: list[KafkaError] = []
+        self._failed = False
+        transaction = (
+            {"transactional.id": transactional_id, "transaction.timeout.ms": transaction_timeout_ms}
+            if self._exactly_once
+            else {}
+        )
+        self._producer = Producer(
+            {
+                "enable.idempotence": True,
+                "acks": "all",
+                "partitioner": "murmur2_random",
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                # The next transaction's first write meets the previous one's markers and is retried after this long.
+                "retry.backoff.ms": 5,
+                "retry.backoff.max.ms": 200,
+                "queue.buffering.max.messages": 1_000_000,
+                "queue.buffering.max.kbytes": 1_048_576,
+                "message.max.bytes": 16_777_216,
+                "delivery.timeout.ms": transaction_timeout_ms,
+                **transaction,
+                **kafka,
+                "logger": client_logger,
+            }
+        )
+        if self._exactly_once:
+            self._call(self._producer.init_transactions, "taking over the transactional id")
+
+    def write(self, outputs: Sequence[Output], offsets: list[TopicPartition], consumer: Consumer) -> None:
+        """Write outputs, and commit offsets of the consumer's group; see `services.transport.log.StageLog.transact`."""
+        if self._failed:
+            raise Stop("an earlier transaction failed; only a restart recovers")
+        self._failed = True
+        if self._exactly_once:
+            self._write_in_transaction(outputs, offsets, consumer)
+        else:
+            self._write_then_commit(outputs, offsets, consumer)
+        self._failed = False
+
+    def _call(self, call: Callable[..., object], doing: str, *arguments: object) -> None:
+        """Make a transactional call, again in place while librdkafka says it may succeed and the broker would wait."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                call(*arguments, max(1.0, deadline - time.monotonic()))
+                return
+            except KafkaException as failure:
+                error: KafkaError = failure.args[0]
+                if error.retriable() and not error.txn_requires_abort() and time.monotonic() < deadline:
+                    logger.warning("%s: %s; trying again", doing, error.str())
+                    continue
+                if error.retriable() and not error.fatal():
+                    raise Stop(f"{doing}: {error.str()}; the transaction stays aborted") from failure
+                raise_for(error, doing)
+
+    def _write_in_transaction(
+        self, outputs: Sequence[Output], offsets: list[TopicPartition], consumer: Consumer
+    ) -> None:
+        try:
+            self._producer.begin_transaction()
+            for output in outputs:
+                self._produce(output)
+            if offsets:
+                self._call(
+                    self._producer.send_offsets_to_transaction,
+                    "adding offsets to the transaction",
+                    offsets,
+                    consumer.consumer_group_metadata(),
+                )
+            self._call(self._producer.commit_transaction, "committing")
+        except Rebalanced as moved:
+            if not self._abort():
+                raise Stop(f"{moved}; and the transaction could not be aborted") from moved
+            self._failed = False
+            raise
+        except Stop:
+            self._abort()
+            raise
+        except KafkaException as failure:
+            self._abort()
+            raise_for(failure.args[0], "writing the transaction")
+
+    def _abort(self) -> bool:
+        try:
+            self._producer.abort_transaction(_ABORT_S)
+        except KafkaException as failure:
+            # The broker aborts it after transaction.timeout.ms, or the next owner's init_transactions does.
+            logger.warning("aborting: %s", failure.args[0].str())
+            return False
+        return True
+
+    def _write_then_commit(self, outputs: Sequence[Output], offsets: list[TopicPartition], consumer: Consumer) -> None:
+        for output in outputs:
+            self._produce(output, self._delivered)
+        left = self._producer.flush(_FLUSH_S)
+        if left or self._delivery_errors:
+            detail = self._delivery_errors[0].str() if self._delivery_errors else f"{left} records unacknowledged"
+            raise Stop(f"writing outputs: {detail}; offsets were not committed")
+        if offsets:
+            try:
+                consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as failure:
+                raise_for(failure.args[0], "committing offsets")
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._delivery_errors.append(error)
+
+    def _produce(self, output: Output, on_delivery: Callable[..., None] | None = None) -> None:
+        more: dict[str, Any] = {}
+        if output.partition is not None:
+            more["partition"] = output.partition
+        if on_delivery is not None:
+            more["on_delivery"] = on_delivery
+        produce, topic = self._producer.produce, output.topic
+        stamps = output.timestamps_ms
+        for i, (key, value) in enumerate(zip(output.keys, output.values, strict=True)):
+            if stamps is not None:
+                more["timestamp"] = stamps[i]
+            while True:
+                try:
+                    produce(topic, value, key, **more)
+                    break
+                except BufferError:
+                    self._producer.poll(0.05)
+        self._producer.poll(0)
