@@ -21,6 +21,7 @@ import io
 import os
 import pickle
 import secrets
+import sys
 import types
 import zlib
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ _SIGNATURE: Final = 32
 _HEAD: Final = len(MAGIC) + 1 + _SIGNATURE
 _KEY_FILE: Final = "snapshot.key"
 _KEY_BYTES: Final = 32
+_DEPTH: Final = 10_000
+"""pickle follows what is nested, such as trees, by recursion. Only Python 3.11 has a lower limit for that."""
 
 Names = tuple[str, str]
 """Module and qualified name."""
@@ -164,10 +167,16 @@ def references(models: object) -> dict[Names, object]:
 def _write(models: object) -> tuple[bytes, dict[Names, object]]:
     file = io.BytesIO()
     writer = _Writer(file, protocol=5)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEPTH))
     try:
         writer.dump(models)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise Refused(f"the online model's state cannot be stored: {error}") from error
+    except RecursionError as error:
+        raise Refused("the online model's state cannot be stored: it is nested too deep; bound its trees") from error
+    finally:
+        sys.setrecursionlimit(limit)
     return file.getvalue(), writer.functions
 
 

@@ -11,11 +11,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from services.adapters.river_pipelines import OnlineModel
-from services.errors import Refused
+from services.adapters.topics import BIG_RECORD_BYTES
+from services.errors import Refused, Stop
 from services.learn.learner import Learner
 from services.ports import ViewRows
 from services.topology import EXAMPLES, LEARN, SNAPSHOTS
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_RECORDS = 5_000
 _RETAINED = 10  # snapshots to fall back to
+MOST_BYTES: Final = BIG_RECORD_BYTES - 4_096
+"""Of a snapshot: what the topic holds, less what Kafka adds."""
 
 
 class LearnStage:
@@ -120,9 +124,21 @@ class LearnStage:
         """See `Work.written`; all state is in Kafka."""
 
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
-        """See `Work.checkpoint`."""
+        """See `Work.checkpoint`.
+
+        Raises
+        ------
+        Stop
+            The snapshot is larger than its topic takes.
+        """
         assert self.learner is not None
         snapshot = self.learner.snapshot(self._key)
+        if len(snapshot) > MOST_BYTES:
+            raise Stop(
+                f"the snapshot of online model {self._declared.name!r} takes {len(snapshot):,} bytes after "
+                f"{self.learner.examples:,} examples, and {SNAPSHOTS} holds {MOST_BYTES:,}: declare fewer or smaller "
+                "trees (`max_size`, `max_depth`) or fewer segments. Scorers go on with the last snapshot"
+            )
         figures = self.learner.figures()
         logger.info("%s: %s examples learnt, prequential %s", self._declared.name, self.learner.examples, figures)
         return [Output(SNAPSHOTS, [self._declared.name.encode()], [snapshot], 0)]

@@ -17,6 +17,7 @@ from services.core.batch import Batch
 from services.core.prequential import Prequential
 from services.errors import Misconfigured, Refused, Stop
 from services.learn.learner import Learner
+from services.learn.stage import LearnStage
 
 KEY = b"sixteen bytes or more"
 FEATURES = ("a", "b", "c", CHAMPION_SCORE)
@@ -221,6 +222,20 @@ def test_a_pipeline_that_fails_stops_the_learner_and_names_the_example() -> None
     batch.columns["a"][4] = 1e10
     with pytest.raises(Stop, match=r"examples\[0\] offset 104 .*too large"):
         learner.learn(batch, "label", "examples[0]", np.arange(100, 109))
+
+
+def test_a_snapshot_that_outgrows_its_topic_stops_the_learner_and_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = LearnStage(DECLARED["logistic"], lambda records: pytest.fail("there are no examples"), KEY)
+    stage.learner = Learner(DECLARED["logistic"])
+    (written,) = stage.checkpoint(0, {})
+    size = len(written.values[0] or b"")
+    monkeypatch.setattr("services.learn.stage.MOST_BYTES", size)
+    assert stage.checkpoint(0, {})
+    monkeypatch.setattr("services.learn.stage.MOST_BYTES", size - 1)
+    with pytest.raises(Stop, match=f"takes {size} bytes after 0 examples, .* declare fewer or smaller trees"):
+        stage.checkpoint(0, {})
 
 
 @pytest.mark.parametrize(

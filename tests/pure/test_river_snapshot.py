@@ -23,7 +23,7 @@ from river import datasets, forest, linear_model, tree
 from services.adapters import river_snapshot
 from services.adapters.river_model import OnlineScorer
 from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, FILE, OnlineModel, declare, load
-from services.adapters.river_snapshot import from_bytes, read_header, signing_key
+from services.adapters.river_snapshot import from_bytes, read_header, signing_key, to_bytes
 from services.core.declaration import Service
 from services.errors import Misconfigured, Refused
 from services.learn.learner import Learner
@@ -164,6 +164,21 @@ def test_neither_partial_nor_getattr_is_ever_on_the_list(make: Callable[[], Any]
     again = Learner(declared)
     again.restore(learner_of(declared).snapshot(KEY), KEY)
     assert again.examples == 30
+
+
+def test_trees_may_grow_deep_and_what_cannot_be_stored_is_refused() -> None:
+    def nested(depth: int) -> list[Any]:
+        made: list[Any] = []
+        for _ in range(depth):
+            made = [made]
+        return made
+
+    found, depth = from_bytes(to_bytes(nested(2_000), {}), {}), 0
+    while found:
+        (found,), depth = found, depth + 1
+    assert depth == 2_000
+    with pytest.raises(Refused, match="nested too deep"):
+        to_bytes(nested(200_000), {})
 
 
 def test_a_snapshot_says_what_it_is_without_being_loaded() -> None:
