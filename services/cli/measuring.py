@@ -33,7 +33,13 @@ def measured(settings: Settings, service: Service, contract: Contract, scored: S
             raise Misconfigured(f"MILLSTREAM_QUALITY_{name} is {column!r}, {found}; allowed are: {', '.join(allowed)}")
     positive = service.tags.get("decision_above", "positive")
     return Measured(
-        contract.event_time, service.name, positive, service.threshold, investigated, settings.quality_group
+        contract.event_time,
+        service.name,
+        positive,
+        service.threshold,
+        investigated,
+        settings.quality_group,
+        settings.blend_online_share,
     )
 
 
@@ -56,4 +62,4 @@ def declared(settings: Settings, how: Measured) -> Declared:
         raise Misconfigured(f"MILLSTREAM_QUALITY_MATURITIES_DAYS: {error}; give days, e.g. 7, 30, 90") from error
     horizon = settings.label_horizon_days
     maturities = (*sorted(age for age in ages if 0 < age < horizon), horizon)
-    return Declared(maturities, how.investigated, how.group, settings.quality_cards)
+    return Declared(maturities, how.investigated, how.group, settings.quality_cards, how.online_share)

@@ -31,17 +31,20 @@ class Declared:
         Columns; see `services.core.quality.contenders.Measured`.
     k : int
         Of card precision.
+    online_share : float
+        As `services.core.quality.contenders.Measured`.
     """
 
     maturities_days: tuple[int, ...]
     investigated: str
     group: str
     k: int
+    online_share: float = 0.5
 
     @property
     def fingerprint(self) -> str:
         """What rows that are stored must have been written with."""
-        return json.dumps([LAYOUT, self.maturities_days, self.investigated, self.group])
+        return json.dumps([LAYOUT, self.maturities_days, self.investigated, self.group, self.online_share])
 
 
 @dataclass

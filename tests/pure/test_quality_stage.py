@@ -286,7 +286,7 @@ def test_a_declaration_that_changed_and_a_state_that_cannot_be_read_are_made_ane
     before, rows = figures_of(list(published(broker).values())), published(broker, QUALITY_CHANGELOG)
     key = next(key for key in rows if b"delayed" in key)
     broker.append(Output(QUALITY_CHANGELOG, [key], [b"\0\0\0\1nonsense"], 0))
-    for declared in (DECLARED, Declared((3, 30), "card", "", 2)):
+    for declared in (DECLARED, replace(DECLARED, online_share=0.25), Declared((3, 30), "card", "", 2)):
         loop, _ = start(broker, declared)
         loop.poll(0)
         loop.checkpoint(loop.partitions)
@@ -300,6 +300,20 @@ def test_a_declaration_that_changed_and_a_state_that_cannot_be_read_are_made_ane
     left = joined({key: value for key, value in published(broker, QUALITY_CHANGELOG).items() if key != b"m"})
     assert left
     assert not [key for key in left if b"night" in key]
+
+
+def test_a_blend_is_measured_before_anybody_is_answered_by_it() -> None:
+    known = [
+        Event(0, 1, 0, arm, champion, 0.2) for arm, champion in (("champion", 0.6), ("blend", 0.6), ("blend", None))
+    ]
+    scored = batch_of(known, [Example(each, 1, 1.0, DAY_MS) for each in range(3)])
+    scored.columns["score"][1:] = 0.44, 0.3
+    blend = replace(MEASURED, online_share=0.4).contenders(scored)[-1]
+    assert set(blend.arm) == {"blend"}
+    assert blend.score.tolist() == pytest.approx([0.44, 0.44, 0.3])
+    assert blend.called.tolist() == [True, True, False]
+    alone = batch_of([replace(known[0], online=None)], [Example(0, 1, 1.0, DAY_MS)])
+    assert "blend" not in {each.arm[0] for each in MEASURED.contenders(alone)}
 
 
 def test_headlines_are_metrics_and_what_is_undefined_is_none() -> None:

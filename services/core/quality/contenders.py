@@ -37,6 +37,8 @@ class Measured:
         Column of what card precision counts, e.g. the card.
     group : str
         Column of the fairness view; "" for none.
+    online_share : float
+        Weight of the online model's probability in the blend, in [0, 1].
     """
 
     event_time: str
@@ -45,13 +47,15 @@ class Measured:
     threshold: float
     investigated: str
     group: str = ""
+    online_share: float = 0.5
 
     def contenders(self, scored: Batch) -> list[Scores]:
         """Return everybody's answers.
 
         Arms: ``answer`` is the answer as served, whoever gave it; ``champion`` and ``online`` are those models' own
-        scores, whoever answered; ``blend`` is the answer where a blend gave it. Version 0 is the baseline's, and the
-        online model's, which is another after each example. All are called at the threshold of the answer.
+        scores, whoever answered; ``blend`` is the declared mix of the two, or what a blend answered. Version 0 is the
+        baseline's, and the online model's, which is another after each example. All are called at the threshold of the
+        answer.
         """
         n, columns = scored.length, scored.columns
         none = np.zeros(n, dtype=np.int64)
@@ -64,14 +68,15 @@ class Measured:
         score, arm = scored.as_floats("score"), columns["arm"]
         decided: Mask = np.asarray(columns["decision"] == self.positive, dtype=np.bool_)
         champion, online = scored.as_floats("champion_score"), scored.as_floats("online_score")
-        blend = np.where(np.asarray(arm == BLEND, dtype=np.bool_), score, np.nan)
+        mixed = (1.0 - self.online_share) * champion + self.online_share * online
+        blend = np.where(np.asarray(arm == BLEND, dtype=np.bool_), score, mixed)
         answering = np.where(np.asarray(arm == ONLINE, dtype=np.bool_), 0, columns["model_version"])
         versions = np.where(scored.is_null("champion_version"), 0, columns["champion_version"])
         found = [
             Scores(columns["model"], answering, named(ANSWER), score, decided),
             Scores(named(self.model), versions, named(CHAMPION), champion, champion >= threshold),
             Scores(named(ONLINE), none, named(ONLINE), online, online >= threshold),
-            Scores(named(BLEND), none, named(BLEND), blend, decided),
+            Scores(named(BLEND), none, named(BLEND), blend, blend >= threshold),
         ]
         return [each for each in found if not np.isnan(each.score).all()]
 
