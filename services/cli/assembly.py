@@ -31,8 +31,9 @@ from services.core.text import as_text
 from services.errors import Misconfigured
 from services.featurize.step import Featurize
 from services.join.contract import examples_schema
+from services.join.examples import Rekeyed
 from services.join.stage import JoinStage
-from services.join.step import Join, Rekeyed
+from services.join.step import Join
 from services.learn.stage import LearnStage
 from services.monitor.quality_stage import QualityStage, Tell
 from services.ports import LedgerStore

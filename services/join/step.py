@@ -18,19 +18,20 @@ import numpy as np
 
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
-from services.core.batch import Array, Batch, Rejection
+from services.core.batch import Batch
 from services.core.ledger import rows
 from services.core.ledger.fold import Folded, Held, fold
 from services.core.ledger.horizon import due
-from services.core.ledger.label_sets import KINDS, LATEST_MS, RETRACTION, LabelSets, source_hashes, stamps
+from services.core.ledger.label_sets import LATEST_MS, LabelSets
 from services.core.ledger.resolution import Policy, resolve
 from services.core.ledger.tally import of_batch, of_forgetting
 from services.core.metrics import DAY_MS
 from services.core.quality.board import Seen
 from services.core.quality.part import Predicted
 from services.core.text import as_text
-from services.errors import Stop
 from services.join.account import Account, Counted, newest_ms
+from services.join.examples import Rekeyed, made_of, rekeyed_output
+from services.join.statements import meaningful, statements
 from services.ports import LedgerStore
 from services.transport.flow import Flow
 from services.transport.records import Output
@@ -69,15 +70,6 @@ class Joined:
     oldest_ms: int
     counted: Counted
     sources: Mapping[int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Rekeyed:
-    """Where examples go once more, by the key of an entity that has label-derived features."""
-
-    topic: str
-    key_column: str
-    writer: RecordWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +225,7 @@ class Join:
         return Held(predicted, times_ms, LabelSets.decode(labels)), predictions
 
     def _join(self, scored: Flow, labels: Flow, now_ms: int, publish: bool) -> Joined:
-        labels = _meaningful(labels)
+        labels = meaningful(labels)
         places: dict[bytes, int] = {}
         about = [
             np.fromiter((places.setdefault(each, len(places)) for each in as_text(ids)), np.int64, len(ids))
@@ -241,7 +233,7 @@ class Join:
         ]
         event_ids = list(places)
         held, predictions = self._read(event_ids)
-        said, sources = _statements(about[1], labels.batch)
+        said, sources = statements(about[1], labels.batch)
         fresh = {source: name for source, name in sources.items() if source not in self._names}
         predicted = np.zeros(len(event_ids), dtype=np.bool_)
         times_ms = np.zeros(len(event_ids), dtype=np.int64)
@@ -261,9 +253,9 @@ class Join:
         rekeyed: list[Output] = []
         if publish and len(folded.publish):
             records = [rows.scored_record(predictions[event] or b"") for event in folded.publish.tolist()]
-            made = self._made(records, event_ids, folded, {**self._names, **fresh}, now_ms)
+            made = made_of(self._scored, records, event_ids, folded, {**self._names, **fresh}, now_ms)
             examples = self._examples.encode(made)
-            rekeyed = [_output(each, made) for each in self._rekeyed]
+            rekeyed = [rekeyed_output(each, made) for each in self._rekeyed]
         keys = [event_ids[event] for event in folded.publish.tolist()] if publish else []
         new = first[folded.arrived[events]]
         counted = Counted(
@@ -273,89 +265,6 @@ class Join:
             self._count(scored.batch.take(new)) if len(new) else {},
         )
         return Joined(keys, examples, rekeyed, labels, puts, deleted, oldest_ms, counted, fresh)
-
-    def _made(
-        self, records: list[bytes], event_ids: list[bytes], folded: Folded, names: Mapping[int, str], now_ms: int
-    ) -> Batch:
-        """Return the examples to publish: scored records and what became known."""
-        decoded = self._scored.decode(records, max(map(len, records)))
-        if decoded.rejections:
-            problem = decoded.rejections[0]
-            event_id = event_ids[folded.publish[problem.row]].decode()
-            raise Stop(
-                f"the prediction of event {event_id!r} in the ledger cannot be read: {problem.detail}. Bring back the "
-                f"schema it was written with, or delete the ledger's directory"
-            )
-        at = folded.publish
-        before, after = folded.before, folded.after
-        known_at_ms = after.known_at_ms[at]
-        columns: dict[str, Array] = {
-            "event_id": _objects([event_ids[event].decode() for event in at.tolist()]),
-            "label": after.labels[at].astype(np.float64),
-            "label_known_at_ms": known_at_ms,
-            "label_source": _objects([names[source] for source in after.sources[at].tolist()]),
-            "label_delay_s": (known_at_ms - folded.held.event_time_ms[at]) // 1000,
-            "revision": folded.versions[at],
-            "previous_label": before.labels[at].astype(np.float64),
-            "previous_known_at_ms": before.known_at_ms[at],
-            "joined_at_ms": np.full(len(at), now_ms, dtype=np.int64),
-        }
-        none_before = before.labels[at] < 0
-        nulls = {
-            "label": after.labels[at] < 0,
-            "previous_label": none_before,
-            "previous_known_at_ms": none_before,
-        }
-        return decoded.batch.with_columns(columns, nulls)
-
-
-def _output(where: Rekeyed, made: Batch) -> Output:
-    """Return examples keyed by an entity; one without that entity concerns nobody there."""
-    missing = made.nulls.get(where.key_column)
-    concerned = made if missing is None else made.take(~missing)
-    return Output(where.topic, as_text(concerned.columns[where.key_column]), where.writer.encode(concerned))
-
-
-def _objects(values: Sequence[str]) -> Array:
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return column
-
-
-def _meaningful(labels: Flow) -> Flow:
-    """Return the labels that can be believed or taken back."""
-    batch = labels.batch
-    stated = batch.columns["kind"] != KINDS[RETRACTION]
-    missing = batch.is_null("label") & stated
-    between = stated & ~missing & ~np.isin(batch.columns["label"], (0.0, 1.0))
-    known_at_ms = batch.columns["known_at_ms"]
-    outside = (known_at_ms < 0) | (known_at_ms > LATEST_MS)
-    rejections = [
-        Rejection(row, "no-label", "label", "label is null; allowed: 0 or 1 unless the kind is retraction")
-        for row in np.flatnonzero(missing).tolist()
-    ]
-    rejections += [
-        Rejection(row, "not-allowed", "label", f"label is {batch.columns['label'][row]}; allowed: 0 or 1")
-        for row in np.flatnonzero(between).tolist()
-    ]
-    rejections += [
-        Rejection(row, "range", "known_at_ms", f"known_at_ms is {known_at_ms[row]}; allowed: 0 to {LATEST_MS}")
-        for row in np.flatnonzero(outside & ~missing & ~between).tolist()
-    ]
-    return labels.keep(~(missing | between | outside), rejections)
-
-
-def _statements(owners: Array, batch: Batch) -> tuple[LabelSets, dict[int, str]]:
-    """Return the statements of label rows, and the names of their sources by hash."""
-    names = list(dict.fromkeys(batch.columns["source"].tolist()))
-    hashes = source_hashes(names).tolist()
-    code = dict(zip(names, hashes, strict=True))
-    kind = {name: position for position, name in enumerate(KINDS)}
-    n = len(owners)
-    sources = np.fromiter((code[name] for name in batch.columns["source"].tolist()), np.int64, n)
-    kinds = np.fromiter((kind[name] for name in batch.columns["kind"].tolist()), np.int64, n)
-    made = stamps(batch.columns["known_at_ms"], kinds, batch.columns["label"] == 1)
-    return LabelSets(owners, sources, made), dict(zip(hashes, names, strict=True))
 
 
 def _changes(

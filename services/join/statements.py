@@ -1,0 +1,45 @@
+"""Labels as they come, as statements about events: what can be believed or taken back, by whom it was said."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from services.core.batch import Array, Batch, Rejection
+from services.core.ledger.label_sets import KINDS, LATEST_MS, RETRACTION, LabelSets, source_hashes, stamps
+from services.transport.flow import Flow
+
+
+def meaningful(labels: Flow) -> Flow:
+    """Return the labels that can be believed or taken back."""
+    batch = labels.batch
+    stated = batch.columns["kind"] != KINDS[RETRACTION]
+    missing = batch.is_null("label") & stated
+    between = stated & ~missing & ~np.isin(batch.columns["label"], (0.0, 1.0))
+    known_at_ms = batch.columns["known_at_ms"]
+    outside = (known_at_ms < 0) | (known_at_ms > LATEST_MS)
+    rejections = [
+        Rejection(row, "no-label", "label", "label is null; allowed: 0 or 1 unless the kind is retraction")
+        for row in np.flatnonzero(missing).tolist()
+    ]
+    rejections += [
+        Rejection(row, "not-allowed", "label", f"label is {batch.columns['label'][row]}; allowed: 0 or 1")
+        for row in np.flatnonzero(between).tolist()
+    ]
+    rejections += [
+        Rejection(row, "range", "known_at_ms", f"known_at_ms is {known_at_ms[row]}; allowed: 0 to {LATEST_MS}")
+        for row in np.flatnonzero(outside & ~missing & ~between).tolist()
+    ]
+    return labels.keep(~(missing | between | outside), rejections)
+
+
+def statements(owners: Array, batch: Batch) -> tuple[LabelSets, dict[int, str]]:
+    """Return the statements of label rows, and the names of their sources by hash."""
+    names = list(dict.fromkeys(batch.columns["source"].tolist()))
+    hashes = source_hashes(names).tolist()
+    code = dict(zip(names, hashes, strict=True))
+    kind = {name: position for position, name in enumerate(KINDS)}
+    n = len(owners)
+    sources = np.fromiter((code[name] for name in batch.columns["source"].tolist()), np.int64, n)
+    kinds = np.fromiter((kind[name] for name in batch.columns["kind"].tolist()), np.int64, n)
+    made = stamps(batch.columns["known_at_ms"], kinds, batch.columns["label"] == 1)
+    return LabelSets(owners, sources, made), dict(zip(hashes, names, strict=True))
