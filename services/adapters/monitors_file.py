@@ -5,6 +5,7 @@
     false_alarms = "1 per week"       # of everything measured against a reference, for the whole model
     windows = ["6h", "1d", "7d"]      # compared with the model's reference
     ignore = []                       # features that are not watched one by one
+    segment_by = ""                   # a feature such as a category: everything is watched within its values as well
 
     [limits]                          # "off" switches one off
     dead_letter_share = 0.01
@@ -70,6 +71,7 @@ class _File(BaseModel):
     false_alarms: Annotated[Budget, BeforeValidator(lambda each: parse_budget(each) if isinstance(each, str) else each)]
     windows: tuple[Span, ...] = _DEFAULT.windows_ms
     ignore: tuple[str, ...] = ()
+    segment_by: str = ""
     limits: _Limits = _Limits()
 
 
@@ -95,4 +97,4 @@ def load_monitors(feature_repo: Path) -> Monitors:
         raise Misconfigured(f"{path} is wrong:\n  " + "\n  ".join(lines)) from error
     except ValueError as error:
         raise Misconfigured(f"{path} is wrong: {error}") from error
-    return Monitors(found.false_alarms, found.windows, found.ignore, limits=found.limits.value())
+    return Monitors(found.false_alarms, found.windows, found.ignore, found.segment_by, limits=found.limits.value())

@@ -1,19 +1,17 @@
-"""``millstream drift``: distributions then and now as a page, and what the monitors are worth."""
+"""``millstream drift``: distributions then and now as a page, expected and realised figures, a benchmark."""
 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.table import Table
 
-from services.cli.screen import progress
+from services.cli.drift_bench import bench
+from services.cli.drift_performance import performance
 from services.errors import Misconfigured
 from services.settings import load_settings
 
@@ -26,8 +24,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    drift = typer.Typer(help="Drift: a report of distributions then and now; a benchmark.", no_args_is_help=True)
+    drift = typer.Typer(help="Drift: reports of then and now; a benchmark.", no_args_is_help=True)
     drift.command()(report)
+    drift.command()(performance)
     drift.command()(bench)
     app.add_typer(drift, name="drift")
 
@@ -107,108 +106,3 @@ def _utc(ms: int) -> str:
     import numpy as np
 
     return str(np.datetime64(int(ms), "ms").astype("datetime64[m]")).replace("T", " ")
-
-
-def bench(
-    out: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
-    parts: Annotated[
-        str, typer.Option(help="Some of streams, calm, power, cost; comma-separated.")
-    ] = "streams,calm,power,cost",
-    runs: Annotated[int, typer.Option(min=1, help="Streams and changes of each kind.")] = 10,
-    years: Annotated[int, typer.Option(min=1, help="Drift-free years, each with a reference of its own.")] = 3,
-) -> None:
-    """Measure delays, misses and false alarms of the monitors, with the method and the yardsticks beside them."""
-    known = {"streams": _streams, "calm": _calm, "power": _power, "cost": _cost}
-    wanted = [each.strip() for each in parts.split(",") if each.strip()]
-    unknown = sorted(set(wanted) - set(known))
-    if unknown:
-        raise typer.BadParameter(f"there is no part {', '.join(unknown)}; there are: {', '.join(known)}")
-    results: dict[str, Any] = {}
-    console = Console()
-    for each in wanted:
-        results[each] = known[each](console, years if each == "calm" else runs)
-    if out is not None:
-        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def _bar(console: Console, title: str, total: int) -> Any:
-    bar = progress(console, TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    bar.add_task(title, total=total)
-    return bar
-
-
-def _streams(console: Console, runs: int) -> list[dict[str, Any]]:
-    from services.adapters.river_detectors import Adwin
-    from services.core.drift.drift_streams import circles, sine1
-    from services.core.drift.evaluation import CONTENDERS, Contender, table
-
-    contenders = (*CONTENDERS, Contender("ADWIN", lambda x: Adwin(delta=1 / x), 500.0, 1.001, 1e30))
-    shown = Table(
-        title="published drift streams, 10 % label noise", caption="calibrated: one false alarm in 100,000 events on "
-        "streams without drift; a Gaussian naive Bayes learner begins anew at each detection; delay in events"
-    )  # fmt: skip
-    for name in ("stream", "detector", "setting", "calibrated", "drifts", "missed", "false", "median delay"):
-        shown.add_column(name)
-    found = []
-    with _bar(console, "drift streams", 2) as bar:
-        for make in (sine1, circles):
-            found += table(make, lambda seed, make=make: make(seed, every=10**9), contenders, 100_000, runs)  # type: ignore[misc]
-            bar.advance(bar.task_ids[0])
-    for each in found:
-        shown.add_row(
-            each.stream, each.detector, f"{each.setting:.4g}", "yes" if each.calibrated else "as it comes",
-            str(each.drifts), str(each.missed), str(each.false), f"{each.median_delay:.0f}",
-        )  # fmt: skip
-    console.print(shown)
-    return [asdict(each) for each in found]
-
-
-def _calm(console: Console, years: int) -> dict[str, Any]:
-    from services.adapters.monitors_file import load_monitors
-    from services.core.drift.drill import World, calm
-
-    monitors = load_monitors(load_settings().feature_repo)
-    with _bar(console, "drift-free years", years) as bar:
-        found = calm(World(), monitors, years, progress=lambda: bar.advance(bar.task_ids[0]))
-    opened = sum(found.opened.values())
-    console.print(
-        f"[bold]{years} years without drift[/] (2,400 events a day, seasonal and bursty; each with eight weeks of "
-        f"reference of its own): [bold]{opened}[/] false alarms, {found.allowed:.0f} allowed; by kind {found.opened}"
-    )
-    return asdict(found)
-
-
-def _power(console: Console, runs: int) -> list[dict[str, Any]]:
-    from services.adapters.monitors_file import load_monitors
-    from services.core.drift.drill import Change, World, power
-
-    monitors = load_monitors(load_settings().feature_repo)
-    changes = [Change(0, shift_std=each) for each in (0.1, 0.25, 0.5)]
-    changes += [Change(0, positive_ratio=each) for each in (1.25, 1.5, 2.0)]
-    shown = Table(
-        title="how soon a change is told, at the declared budget", caption="2,400 events a day, 2 % positive; changes "
-        "begin at a random hour; labels known at once: add the label delay for positives"
-    )  # fmt: skip
-    for name in ("change", "told within 4 weeks", "median events", "median days"):
-        shown.add_column(name)
-    found = []
-    with _bar(console, "changes", len(changes) * runs) as bar:
-        for each in changes:
-            found.append(power(World(), monitors, each, runs, progress=lambda: bar.advance(bar.task_ids[0])))
-            last = found[-1]
-            shown.add_row(
-                last.change, f"{last.found} of {last.runs}", f"{last.median_events:,.0f}", f"{last.median_days:.1f}"
-            )
-    console.print(shown)
-    return [asdict(each) for each in found]
-
-
-def _cost(console: Console, _runs: int) -> dict[str, Any]:
-    from services.core.drift.cost import measure
-
-    found = measure(time.perf_counter)
-    console.print(
-        f"[bold]{found.events_per_s:,.0f} events/s[/] on one thread: all default monitors of {found.models} models on "
-        f"{found.features} features, concept monitors included, {found.readings} slots judged"
-    )
-    return {**asdict(found), "events_per_s": found.events_per_s}

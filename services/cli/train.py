@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from services.cli.assembly import Assembly
     from services.core.declaration import Declaration
+    from services.core.drift.model_reference import ModelReference
     from services.ports import ModelVersion
     from services.retrain.fit import Growth
     from services.retrain.fit import Progress as Grown
@@ -228,8 +229,21 @@ def _report(trained: Trained, group: str, console: Console) -> None:
             f"in {1 / reference.alarms_per_day:g} days{rarely}",
             soft_wrap=True,
         )
+        if reference.held_out_days:
+            console.print(
+                f"  drift: thresholds of the earlier weeks gave {reference.held_out_alarms:g} false alarms in the "
+                f"{reference.held_out_days:.0f} days held out, of {_budgeted(reference):.1f} budgeted",
+                soft_wrap=True,
+            )
     elif reference is not None:
         console.print(f"  [yellow]drift: distributions are not watched: {reference.note}[/]", soft_wrap=True)
+
+
+def _budgeted(reference: ModelReference) -> float:
+    """Return how many alarms about distributions the budget allows in the days held out."""
+    from services.core.drift.make_reference import WINDOWED_SHARE
+
+    return reference.held_out_days * reference.alarms_per_day * WINDOWED_SHARE
 
 
 def _promote(

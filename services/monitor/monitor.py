@@ -161,6 +161,8 @@ class MonitorStage:
             versions,
             batch.as_floats("champion_score"),
             np.asarray(batch.columns["label"] == 1.0),
+            batch.as_floats("online_score"),
+            lambda name: batch.as_floats(name) if name in batch.columns else np.full(batch.length, np.nan),
         )
 
     def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:

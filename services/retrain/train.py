@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from services.adapters.importance_plot import gains
 from services.adapters.lightgbm_model import TextModel
+from services.adapters.monitors_file import FILE
 from services.core.batch import Mask
 from services.core.declaration import Service
 from services.core.drift.budget import DAY_MS
 from services.core.drift.declared import Monitors
-from services.core.drift.model_reference import LEAST_DAYS, ModelReference, make_reference
+from services.core.drift.make_reference import LEAST_DAYS, make_reference
+from services.core.drift.model_reference import ModelReference
 from services.core.manifest import Manifest, Training, sha256
 from services.core.metrics import best_f1_threshold, evaluate
 from services.core.profile import profile
@@ -176,17 +178,20 @@ def _reference(
     enough = history.times_ms.max() - history.unseen_from_ms >= (LEAST_DAYS + 1) * DAY_MS
     taken = unseen if enough else history.times_ms >= history.times_ms.min() + spec.window.warm_up_ms
     matrix = history.matrix[taken]
-    return make_reference(
-        [name for name, _ in spec.service.features],
-        matrix,
-        model.predict(np.ascontiguousarray(matrix.T)),
-        history.times_ms[taken],
-        history.labels[taken],
-        spec.monitors,
-        decision=threshold,
-        importance=importance,
-        watch_score=bool(enough),
-    )
+    try:
+        return make_reference(
+            [name for name, _ in spec.service.features],
+            matrix,
+            model.predict(np.ascontiguousarray(matrix.T)),
+            history.times_ms[taken],
+            history.labels[taken],
+            spec.monitors,
+            decision=threshold,
+            importance=importance,
+            watch_score=bool(enough),
+        )
+    except ValueError as error:
+        raise Misconfigured(f"{FILE} of the feature repo: {error}") from error
 
 
 def _usable(features: pl.DataFrame, spec: TrainSpec, names: list[str]) -> pl.DataFrame:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from river import drift
 
 from services.adapters.river_detectors import Adwin, Kswin
+from services.adapters.river_documented import DOCUMENTED, Documented
 from services.core.drift import streaming
 from services.core.drift.detector import Detector, Floats
 
@@ -102,35 +102,11 @@ def test_batches_and_snapshots_change_nothing(name: str, data: st.DataObject) ->
     np.testing.assert_equal((many.statistic, many.threshold), (one.statistic, one.threshold))
 
 
-def _two_levels() -> Sequence[float]:
-    rng = random.Random(12345)
-    return rng.choices([0, 1], k=1000) + rng.choices(range(4, 8), k=1000)
-
-
-def _two_error_rates() -> Sequence[float]:
-    rng = random.Random(42)
-    return rng.choices([0, 1], k=1000) + rng.choices([0, 1], k=1000, weights=[0.3, 0.7])
-
-
-@pytest.mark.parametrize(
-    ("make", "stream", "drifts", "first_warning"),
-    [
-        (Adwin, _two_levels, [1023], None),
-        (streaming.page_hinkley, _two_levels, [1006], None),
-        (lambda: Kswin(alpha=0.0001, seed=42), _two_levels, [1016], None),
-        (streaming.ddm, _two_error_rates, [1334], 1084),
-        (lambda: streaming.eddm(alpha=0.8, beta=0.75), _two_error_rates, [1278], 1059),
-        (streaming.hddm_a, _two_error_rates, [1206], 451),
-        (streaming.hddm_w, _two_error_rates, [1077], 451),
-    ],
-)
-def test_the_indices_river_documents(
-    make: Make, stream: Callable[[], Sequence[float]], drifts: list[int], first_warning: int | None
-) -> None:
-    """The examples in the docstrings of river.drift and river.drift.binary, version 0.26.1."""
-    detections = make().update_many(np.array(stream(), dtype=np.float64))
-    assert detections.rows.tolist() == drifts
-    assert (detections.warnings[:1].tolist() or [None]) == [first_warning]
+@pytest.mark.parametrize("example", DOCUMENTED, ids=lambda each: each.name)
+def test_the_indices_river_documents(example: Documented) -> None:
+    detections = example.make().update_many(example.stream())
+    assert tuple(detections.rows.tolist()) == example.drifts
+    assert (detections.warnings[:1].tolist() or [None]) == [example.first_warning]
 
 
 @pytest.mark.parametrize("name", ["ddm", "eddm", "hddm_a", "hddm_w"])

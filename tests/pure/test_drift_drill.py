@@ -11,7 +11,7 @@ from services.adapters.drift_page import Page, render
 from services.core.drift.budget import Budget
 from services.core.drift.compare import compare
 from services.core.drift.declared import Monitors
-from services.core.drift.drill import Change, World, alerts_of, calm, drill_reference, power, traffic
+from services.core.drift.drill import Change, World, alerts_of, calm, drill_reference, meaning, power, traffic
 from services.core.drift.seasons import HOUR_MS
 
 WORLD = World(events_per_day=1200, positive_share=0.05)
@@ -33,6 +33,13 @@ def test_a_change_of_meaning_is_told_by_kind_concept() -> None:
     assert [each.kind for each in opened] == ["concept"]
     assert 29 <= opened[0].at_ms / (24 * HOUR_MS) <= 33
     assert power(WORLD, RARELY, Change(0, positive_ratio=2.5), runs=1, reference_days=21).found == 1
+
+
+def test_features_that_move_are_no_change_of_meaning_and_the_other_way_round() -> None:
+    moved, turned = meaning(WORLD, RARELY, runs=1, reference_days=21)
+    assert moved.opened.get("data") == moved.opened.get("score") == 1
+    assert "concept" not in moved.opened
+    assert turned.opened == {"concept": 1}
 
 
 def test_calm_counts_what_opened_against_the_budget() -> None:

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from services.core.drift import streaming
 from services.core.drift.cost import measure
 from services.core.drift.drift_streams import BLANK, circles, learn_and_predict, sine1, two_levels
-from services.core.drift.evaluation import CONTENDERS, Contender, detections, fed, judge, table
+from services.core.drift.evaluation import (
+    CONTENDERS,
+    VALUE_CONTENDERS,
+    Contender,
+    detections,
+    fed,
+    judge,
+    levels_table,
+    table,
+)
 from services.core.drift.windowed_psi import WindowedPsi
 
 
@@ -109,6 +118,20 @@ def test_two_levels_are_told_by_the_yardstick_and_by_page_hinkley() -> None:
         assert contender.default is not None
         first = contender.make(contender.default).update_many(two_levels(1)).rows[0]
         assert 1000 <= first < latest
+
+
+def test_at_one_rate_two_levels_are_found_by_all() -> None:
+    outcomes = levels_table(VALUE_CONTENDERS, 20_000.0, 2)
+    assert [(each.detector, each.calibrated) for each in outcomes] == [
+        ("CUSUM of standardised values", True),
+        ("Page-Hinkley", False),
+        ("Page-Hinkley", True),
+        ("windowed PSI", False),
+        ("windowed PSI", True),
+    ]
+    for outcome in outcomes:
+        assert (outcome.drifts, outcome.missed) == (2, 0), outcome
+    assert outcomes[0].median_delay < 10 < outcomes[-1].median_delay
 
 
 def test_the_cost_is_events_by_the_given_clock() -> None:

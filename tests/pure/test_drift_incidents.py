@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from services.core.drift.alert import Alert, Evidence, Kind, Signal
 from services.core.drift.declared import Monitors
 from services.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
-from services.core.drift.model_reference import make_reference
+from services.core.drift.make_reference import make_reference
 from services.core.drift.plan import Plan
 from services.core.drift.signals import distribution_signals
 from services.core.drift.windowed import Reading
@@ -209,7 +209,8 @@ def test_a_reading_becomes_what_each_monitor_says() -> None:
     none = np.zeros((2, 2))
     cells = np.zeros((2, 0), dtype=np.int64)
     offsets = (((2, 1, 9),), ((0, 3, 4), (2, 0, 9)))
-    reading = Reading(48 * HOUR_MS, found, np.array([5, 6]), np.array([1000, 4000]), offsets, none, none, cells)
+    events, by_column = np.array([1000, 4000]), np.array([[1000, 1000], [4000, 16_000]])
+    reading = Reading(48 * HOUR_MS, found, np.array([5, 6]), events, by_column, offsets, none, none, cells)
     said = list(distribution_signals(reading, made, "fraud", 3, "scored"))
     rows = [
         (s.feature, s.kind, s.monitor, s.statistic, pytest.approx(s.threshold), s.ratio > 1, s.shift, s.impact)
@@ -220,7 +221,7 @@ def test_a_reading_becomes_what_each_monitor_says() -> None:
         ("score", "score", "psi over 1 h", 0.2, 0.25, False, 0.9, 0.9),
         ("amount", "data", "ks over 1 h", 0.3, 0.25, True, 0.3, 0.3),
         ("score", "score", "ks over 1 h", 0.4, 0.25, True, 0.9, 0.9),
-        ("score", "score", "ks over 24 h", 0.9, 0.125, True, 0.9, 0.9),
+        ("score", "score", "ks over 24 h", 0.9, 0.0625, True, 0.9, 0.9),
     ]
     assert said[-1].evidence == Evidence(6, 48 * HOUR_MS, "scored", offsets[1])
     assert "2,000 events" in said[-1].reference

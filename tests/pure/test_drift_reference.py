@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from services.adapters.monitors_file import FILE, load_monitors
+from services.cli.drift_performance import by_day
 from services.core.drift.budget import Budget
 from services.core.drift.concept import Calibration
 from services.core.drift.declared import Limits, Monitors
 from services.core.drift.estimated_performance import estimate
 from services.core.drift.expected_metric import Cells
-from services.core.drift.model_reference import SCORE, ModelReference, make_reference
+from services.core.drift.make_reference import make_reference
+from services.core.drift.model_reference import SCORE, ModelReference
 from services.core.drift.reconstruction import COLUMN
 from services.core.drift.seasons import HOUR_MS
+from services.core.drift.slot_counts import Block
+from services.core.drift.slot_summary import Summary
 from services.core.metrics import average_precision
 from services.errors import Misconfigured
 
@@ -117,3 +121,26 @@ def test_the_file_has_a_default_for_everything_and_names_what_is_wrong(tmp_path:
         file.write_text(text)
         with pytest.raises(Misconfigured, match=named):
             load_monitors(tmp_path)
+
+
+def test_the_expected_metric_of_a_day_is_that_of_all_its_slots_and_of_one_version() -> None:
+    cells = made().cells
+    assert cells is not None
+    k = len(cells.events)
+    slots = {
+        (1, 0): np.arange(k),
+        (1, 23): np.ones(k, dtype=np.int64),
+        (1, 24): np.arange(k)[::-1],
+        (2, 5): np.arange(k),
+    }
+    blocks = {
+        at: Block(np.zeros((1, 2), dtype=np.int64), np.zeros(1, dtype=np.int64), counted, 0, 9)
+        for at, counted in slots.items()
+    }
+    parts = [dict([each]) for each in blocks.items()]
+    found = by_day([Summary(i, None, part, {}) for i, part in enumerate(parts)], 1, cells)
+    first = np.arange(k) + 1
+    assert found == {
+        "1970-01-01": (int(first.sum()), cells.average_precision(first)),
+        "1970-01-02": (int(np.arange(k).sum()), cells.average_precision(np.arange(k)[::-1])),
+    }

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from services.core.drift import distance
 from services.core.drift.declared import Monitors
-from services.core.drift.model_reference import ModelReference, make_reference
+from services.core.drift.make_reference import make_reference
+from services.core.drift.model_reference import ModelReference
 from services.core.drift.partition_counts import Counting, Events, PartitionCounts
 from services.core.drift.plan import Plan
 from services.core.drift.reference import Reference, readings_over_time
@@ -164,6 +165,7 @@ def _reference() -> ModelReference:
         seasonal=np.ones((168, 2, width), dtype=np.int64),
         low=(0.0, 0.0),
         high=(2.0, 1.0),
+        levels=(),
         plan=PLAN,
     )
 
@@ -251,6 +253,7 @@ def _brute_force(values: NDArray[np.float64], times_ms: NDArray[np.int64]) -> li
                     np.array(found),
                     np.array(begins),
                     np.array(counts),
+                    np.repeat(np.array(counts)[:, None], 2, axis=1),
                     tuple(offsets),
                     blank,
                     blank,

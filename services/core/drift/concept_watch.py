@@ -1,7 +1,7 @@
-"""The fold from examples to alerts about what scores mean, and about labels that come late.
+"""The fold from examples to alerts about what models' scores mean, and about labels that come late.
 
-A change of meaning goes on until somebody acts, so the sums of evidence are not begun anew at an alarm, as a CUSUM's
-usually is: they stay above the threshold, capped at twice of it, while it lasts, and fall when it is over.
+The champion's scores are held against its reference, over all events and in each segment; the online model's, which has
+none, against what labels so far have said of such scores.
 """
 
 from __future__ import annotations
@@ -17,42 +17,18 @@ from services.core.drift.alert import Alert, Evidence, Signal
 from services.core.drift.concept import MONITORS
 from services.core.drift.declared import Limits
 from services.core.drift.detector import Floats
+from services.core.drift.evidence_sums import CAP, EvidenceSums, RunningCalibration
 from services.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
 from services.core.drift.model_reference import ModelReference
 from services.core.drift.seasons import HOUR_MS
 from services.core.drift.signals import described
-from services.core.jit import kernel
 
-_CAP: Final = 2.0
+ONLINE: Final = "online"
+"""What the online model is called in alerts."""
+
+_OURS: Final = len(MONITORS)
 _DELAY_SLOTS: Final = 24
 _DELAY_EDGES_MS: Final = np.array([round(HOUR_MS * 2 ** (i / 2)) for i in range(24)])
-
-
-@kernel
-def advance(sums: Floats, since: Rows, evidence: Floats, threshold: float, cap: float, first: int) -> tuple[int, bool]:
-    """Take rows from ``first`` on until a sum rises above the threshold.
-
-    Returns how many rows were taken in all, and whether that is because one did.
-
-    Parameters
-    ----------
-    sums : float64 ndarray of shape (m,)
-        Changed in place, kept in [0, cap].
-    since : int64 ndarray of shape (m,)
-        Row after the last at which the sum was 0; -1 if that was before these rows.
-    evidence : float64 ndarray of shape (n, m)
-    """
-    for row in range(first, len(evidence)):
-        crossed = False
-        for i in range(len(sums)):
-            before = sums[i]
-            sums[i] = min(max(before + evidence[row, i], 0.0), cap)
-            if sums[i] == 0.0:
-                since[i] = row + 1
-            crossed = crossed or (before <= threshold and sums[i] > threshold)
-        if crossed:
-            return row + 1, True
-    return len(evidence), False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +44,10 @@ class Labelled:
     scores : float64 ndarray of shape (n,)
         The champion's.
     labels : bool ndarray of shape (n,)
+    online : float64 ndarray of shape (n,)
+        The online model's scores; NaN where it had none.
+    column : callable
+        From a feature's name to its values, float64 of shape (n,).
     """
 
     offsets: Rows
@@ -76,6 +56,8 @@ class Labelled:
     versions: Rows
     scores: Floats
     labels: Mask
+    online: Floats
+    column: Callable[[str], Floats]
 
     def take(self, rows: Rows) -> Labelled:
         """Return these rows."""
@@ -86,6 +68,8 @@ class Labelled:
             self.versions[rows],
             self.scores[rows],
             self.labels[rows],
+            self.online[rows],
+            lambda name: self.column(name)[rows],
         )
 
 
@@ -119,9 +103,8 @@ class ConceptWatch:
         self.version: int | None = None
         self._newest_ms = -1
         self._slot = -1
-        self._sums = np.zeros(len(MONITORS))
-        self._since: list[tuple[int, int]] = [(-1, 0)] * len(MONITORS)
-        self._last_offset = -1
+        self._sums = EvidenceSums(_OURS)  # of the online model, then of the champion: everywhere, in each segment
+        self._online = RunningCalibration()
         self._delays: dict[int, list[int]] = {}
         self._state = initial()
 
@@ -159,8 +142,8 @@ class ConceptWatch:
         superseded = [Superseded((self._slot + 1) * HOUR_MS, self._model, version)]
         self._state, alerts = update(self._state, superseded if self.version is not None else [], self._policy)
         self.version = version
-        self._sums = np.zeros(len(MONITORS))
-        self._since = [(-1, 0)] * len(MONITORS)
+        reference = self._reference
+        self._sums.restart(_OURS, 0 if reference is None else _OURS * (1 + len(reference.segments)))
         return alerts
 
     def _take(self, labelled: Labelled) -> list[Alert]:
@@ -170,31 +153,33 @@ class ConceptWatch:
         held = self._delays.setdefault(self._slot, [0] * (len(_DELAY_EDGES_MS) + 1))
         cells = np.searchsorted(_DELAY_EDGES_MS, labelled.known_ms - labelled.times_ms)
         self._delays[self._slot] = (np.bincount(cells, minlength=len(held)) + np.array(held)).tolist()
-        reference = None if self.version is None else self._reference_of(self.version)
-        mine = labelled.take(np.flatnonzero((labelled.versions == self.version) & ~np.isnan(labelled.scores)))
+        reference = self._reference
         if reference is None or reference.calibration is None:
             return alerts
-        chances = reference.calibration(mine.scores)
-        evidence = np.column_stack([each.evidence(mine.labels, chances) for each in MONITORS])
-        done, threshold = 0, reference.concept_threshold
-        while done < len(evidence):
-            since = np.full(len(MONITORS), -1, dtype=np.int64)
-            start = done
-            done, crossed = advance(self._sums, since, evidence, threshold, _CAP * threshold, start)
-            self._last_offset = int(mine.offsets[done - 1])
-            self._note(mine, since, start, done)
+        told = self._evidence(labelled, reference)
+        speaking = np.flatnonzero(told.any(axis=1))
+        told, rows, done = told[speaking], labelled.take(speaking), 0
+        while done < len(told):
+            done, crossed = self._sums.take(told, rows.offsets, rows.times_ms, reference.concept_threshold, done)
             if crossed:  # told at once, without waiting for the hour to end: labels may come once a day
                 alerts += self._say()
         return alerts
 
-    def _note(self, mine: Labelled, since: Rows, start: int, done: int) -> None:
-        """Remember where each sum began to grow."""
-        for i, row in enumerate(since.tolist()):
-            if row >= done:
-                self._since[i] = (-1, 0)
-            elif row >= 0 or self._since[i][0] < 0:
-                began = max(row, start)
-                self._since[i] = int(mine.offsets[began]), int(mine.times_ms[began])
+    def _evidence(self, labelled: Labelled, reference: ModelReference) -> Floats:
+        """Return what each example says to each sum, float64 of shape (n, m); 0 where it says nothing."""
+        assert reference.calibration is not None
+        has_online = ~np.isnan(labelled.online)
+        chances = np.full(len(labelled.offsets), np.nan)
+        chances[has_online] = self._online(labelled.online[has_online], labelled.labels[has_online])
+        mine = (labelled.versions == self.version) & ~np.isnan(labelled.scores)
+        champion = np.where(mine, reference.calibration(np.nan_to_num(labelled.scores)), np.nan)
+        online, whole = _of_monitors(labelled.labels, chances), _of_monitors(labelled.labels, champion)
+        members = reference.members(labelled.column(reference.segment_by)) if reference.segments else []
+        return np.hstack([online, whole, *(np.where(each[:, None], whole, 0.0) for each in members)])
+
+    @property
+    def _reference(self) -> ModelReference | None:
+        return None if self.version is None else self._reference_of(self.version)
 
     def _say(self) -> list[Alert]:
         at_ms = (self._slot + 1) * HOUR_MS
@@ -205,24 +190,31 @@ class ConceptWatch:
         return alerts
 
     def _concept_signals(self, at_ms: int) -> Iterator[Signal]:
-        reference = None if self.version is None else self._reference_of(self.version)
-        if self.version is None or reference is None or reference.calibration is None or self._last_offset < 0:
+        reference = self._reference
+        if self.version is None or reference is None or reference.calibration is None:
             return
-        for monitor, total, (offset, since_ms) in zip(MONITORS, self._sums.tolist(), self._since, strict=True):
-            first = offset if offset >= 0 else self._last_offset
+        if self._sums.last_offset < 0:
+            return
+        threshold, last, champion = reference.concept_threshold, self._sums.last_offset, described(reference)
+        about = [(ONLINE, 0, "", "what labels said of such scores before")]
+        about += [(self._model, self.version, segment, champion) for segment in ("", *reference.segment_names())]
+        each_one = [(*subject, monitor) for subject in about for monitor in MONITORS]
+        for (model, version, segment, reference_text, monitor), total, (offset, since_ms) in zip(
+            each_one, self._sums.values.tolist(), self._sums.since, strict=True
+        ):
             yield Signal(
                 kind="concept",
-                model=self._model,
-                model_version=self.version,
+                model=model,
+                model_version=version,
                 feature="",
-                segment="",
+                segment=segment,
                 monitor=monitor.name,
                 statistic=total,
-                threshold=reference.concept_threshold,
-                evidence=Evidence(since_ms or at_ms, at_ms, self._topic, ((0, first, self._last_offset),)),
-                reference=described(reference),
+                threshold=threshold,
+                evidence=Evidence(since_ms or at_ms, at_ms, self._topic, ((0, offset if offset >= 0 else last, last),)),
+                reference=reference_text,
                 importance=1.0,
-                shift=min(1.0, total / (_CAP * reference.concept_threshold)),
+                shift=min(1.0, total / (CAP * threshold)),
             )
 
     def _delay_signals(self, at_ms: int) -> Iterator[Signal]:
@@ -253,9 +245,8 @@ class ConceptWatch:
             "version": self.version,
             "newest_ms": self._newest_ms,
             "slot": self._slot,
-            "sums": self._sums.tolist(),
-            "since": self._since,
-            "last_offset": self._last_offset,
+            "sums": self._sums.to_json(),
+            "online": self._online.to_json(),
             "delays": sorted(self._delays.items()),
             "incidents": self._state.to_json(),
         }
@@ -263,8 +254,14 @@ class ConceptWatch:
     def load(self, raw: dict[str, Any]) -> None:
         """Go on from what `to_json` returned."""
         self.version, self._newest_ms, self._slot = raw["version"], raw["newest_ms"], raw["slot"]
-        self._sums = np.array(raw["sums"], dtype=np.float64)
-        self._since = [(offset, since_ms) for offset, since_ms in raw["since"]]
-        self._last_offset = raw["last_offset"]
+        self._sums = EvidenceSums.of_json(raw["sums"])
+        self._online = RunningCalibration.of_json(raw["online"])
         self._delays = dict(map(tuple, raw["delays"]))
         self._state = State.from_json(raw["incidents"])
+
+
+def _of_monitors(labels: Mask, chances: Floats) -> Floats:
+    """Return what each monitor is fed, float64 of shape (n, m); 0 where there is no chance to go by."""
+    known = ~np.isnan(chances)
+    found = np.column_stack([each.evidence(labels, np.where(known, chances, 0.5)) for each in MONITORS])
+    return np.where(known[:, None], found, 0.0)

@@ -11,7 +11,8 @@ from services.core.drift.budget import DAY_MS
 from services.core.drift.concept_watch import ConceptWatch, Labelled
 from services.core.drift.declared import Limits, Monitors
 from services.core.drift.incidents import Policy
-from services.core.drift.model_reference import ModelReference, make_reference
+from services.core.drift.make_reference import make_reference
+from services.core.drift.model_reference import ModelReference
 from services.core.drift.partition_counts import Counting, Events, PartitionCounts
 from services.core.drift.slot_summary import SLOT_MS
 from services.core.drift.watch import Watch
@@ -119,4 +120,5 @@ class _Model:
         events = Events(times_ms, times_ms, times_ms, offsets, versions, scores, lambda _features: values)
         for told in self._counts.update(events, self._countings):
             self.alerts += len(self.watch.update(told))
-        self.alerts += len(self._concept.update(Labelled(offsets, times_ms, times_ms, versions, scores, labels)))
+        known = Labelled(offsets, times_ms, times_ms, versions, scores, labels, scores, lambda _name: scores)
+        self.alerts += len(self._concept.update(known))

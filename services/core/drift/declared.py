@@ -54,12 +54,15 @@ class Monitors:
         Lengths of the windows that are compared with the reference, multiples of an hour.
     ignore : tuple of str
         Features that are not watched one by one.
+    segment_by : str
+        Everything is watched once more within each value of this feature, of the most frequent ones; "" for none.
     limits : Limits
     """
 
     budget: Budget = field(default_factory=Budget)
     windows_ms: tuple[int, ...] = (6 * HOUR_MS, 24 * HOUR_MS, 168 * HOUR_MS)
     ignore: tuple[str, ...] = ()
+    segment_by: str = ""
     limits: Limits = field(default_factory=Limits)
 
 

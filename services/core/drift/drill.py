@@ -19,7 +19,8 @@ from services.core.drift.concept_watch import ConceptWatch, Labelled
 from services.core.drift.declared import Limits, Monitors
 from services.core.drift.detector import Floats
 from services.core.drift.incidents import Policy
-from services.core.drift.model_reference import ModelReference, make_reference
+from services.core.drift.make_reference import make_reference
+from services.core.drift.model_reference import ModelReference
 from services.core.drift.partition_counts import Counting, Events, PartitionCounts
 from services.core.drift.seasons import HOUR_MS
 from services.core.drift.slot_summary import SLOT_MS
@@ -56,11 +57,14 @@ class Change:
         The first feature, which the model does not read, is higher by so many standard deviations.
     positive_ratio : float, > 0
         There are so many times the positives that scores say.
+    driver_std : float
+        The feature that the model goes by most is higher by so many standard deviations: scores follow, and are right.
     """
 
     day: float
     shift_std: float = 0.0
     positive_ratio: float = 1.0
+    driver_std: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,13 @@ def traffic(world: World, seed: int, first_day: int, days: int, change: Change |
     times_ms = np.sort(hours[rows] * HOUR_MS + rng.integers(0, HOUR_MS, len(rows)))
     rows = (times_ms // HOUR_MS - first_day * 24).astype(np.int64)
     matrix = rng.normal(size=(len(rows), len(FEATURES))) + (0.7 * daily + np.where(weekend, 0.7, 0.0))[rows, None]
+    after = times_ms >= (math.inf if change is None else change.day * DAY_MS)
+    if change is not None:
+        matrix[after, 1] += change.driver_std
     offset = math.log(world.positive_share / (1 - world.positive_share)) - 1.0
     scores = 1 / (1 + np.exp(-offset - matrix[:, 1] - 0.7 * matrix[:, 2]))
     truth = scores
     if change is not None:
-        after = times_ms >= change.day * DAY_MS
         matrix[after, 0] += change.shift_std
         truth = np.where(after, np.minimum(scores * change.positive_ratio, 0.999), scores)
     return Drilled(times_ms, matrix, scores, rng.random(len(rows)) < truth)
@@ -129,7 +135,10 @@ def alerts_of(reference: ModelReference, seen: Drilled, batch: int = 20_000) -> 
         events = Events(times_ms, times_ms, times_ms, offsets, versions, scores, lambda _f, matrix=matrix: matrix)  # type: ignore[misc]
         for told in counts.update(events, counting):
             alerts += watch.update(told)
-        alerts += concept.update(Labelled(offsets, times_ms, times_ms, versions, scores, seen.labels[part]))
+        labels, silent = seen.labels[part], np.full(len(offsets), np.nan)
+        alerts += concept.update(
+            Labelled(offsets, times_ms, times_ms, versions, scores, labels, silent, lambda _name, silent=silent: silent)  # type: ignore[misc]
+        )
     return alerts
 
 
@@ -222,3 +231,42 @@ def power(
     words = f"{change.shift_std:g} sd in one feature" if shifted else f"{change.positive_ratio - 1:+.0%} positives"
     told = sum(map(math.isfinite, delays_days))
     return Power(words, told, runs, float(np.median(events)), float(np.median(delays_days)))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What kinds of incidents a change opened.
+
+    Parameters
+    ----------
+    change : str
+    runs : int
+    opened : mapping of str to int
+        Runs in which an incident of that kind opened after the change.
+    """
+
+    change: str
+    runs: int
+    opened: dict[str, int]
+
+
+def meaning(
+    world: World, monitors: Monitors, runs: int, reference_days: int = 56, progress: Callable[[], None] = lambda: None
+) -> list[Told]:
+    """Tell covariate shift from concept change: what opens within two weeks of either."""
+    begins = reference_days + _BURN_IN_DAYS
+    changes = {
+        "features and scores move, meaning stays": Change(begins, driver_std=1.0),
+        "meaning changes, features and scores stay": Change(begins, positive_ratio=2.0),
+    }
+    reference, found = drill_reference(world, 1, reference_days, monitors), []
+    for words, change in changes.items():
+        opened: dict[str, int] = {}
+        for run in range(runs):
+            seen = traffic(world, 2000 + run, reference_days, _BURN_IN_DAYS + 14, change)
+            told = alerts_of(reference, seen)
+            for kind in {each.kind for each in told if each.event == "open" and each.at_ms > begins * DAY_MS}:
+                opened[kind] = opened.get(kind, 0) + 1
+            progress()
+        found.append(Told(words, runs, opened))
+    return found

@@ -16,7 +16,7 @@ from services.core.drift import streaming
 from services.core.drift.budget import least_cautious
 from services.core.drift.concept import error_evidence
 from services.core.drift.detector import Detector, Floats
-from services.core.drift.drift_streams import BLANK, DriftStream, learn_and_predict
+from services.core.drift.drift_streams import BLANK, DriftStream, learn_and_predict, two_levels
 from services.core.drift.windowed_psi import WindowedPsi
 
 Feed = Literal["errors", "evidence"]
@@ -168,3 +168,37 @@ def _outcome(streams: Sequence[DriftStream], contender: Contender, setting: floa
     drifts = sum(len(each.drifts) for each in streams)
     median = float(np.median(delays)) if delays else float("nan")
     return Outcome(streams[0].name, contender.name, setting, calibrated, drifts, missed, false, median)
+
+
+VALUE_CONTENDERS: tuple[Contender, ...] = (
+    Contender("CUSUM of standardised values", streaming.cusum, None, 0.5, 1e3),
+    Contender("Page-Hinkley", lambda h: streaming.page_hinkley(threshold=h), 50.0, 1.0, 1e4),
+    Contender("windowed PSI", WindowedPsi, 0.25, 1e-3, 100.0),
+)
+"""For streams of values rather than of errors."""
+
+
+def levels_table(contenders: Sequence[Contender], events_per_alarm: float, runs: int) -> list[Outcome]:
+    """Return the same table for the stream of two levels, whose values are fed as they are, standardised."""
+    streams = [_standardised(two_levels(seed)) for seed in range(runs)]
+    calm = [_standardised(two_levels(1000 + seed, 20_000, 20_000)) for seed in range(runs)]
+    outcomes = []
+    for contender in contenders:
+
+        def alarms(setting: float, contender: Contender = contender) -> int:
+            return sum(len(contender.make(setting).update_many(each).rows) for each in calm)
+
+        allowed = sum(map(len, calm)) / events_per_alarm
+        setting = least_cautious(alarms, contender.low, contender.high, allowed, 18)
+        settings = [(setting, True)] if contender.default is None else [(contender.default, False), (setting, True)]
+        for value, calibrated in settings:
+            judged = [judge(contender.make(value).update_many(each).rows.tolist(), (1000,), 1000) for each in streams]
+            delays = [delay for some, _, _ in judged for delay in some]
+            missed, false = sum(out for _, out, _ in judged), sum(wrong for _, _, wrong in judged)
+            median = float(np.median(delays)) if delays else float("nan")
+            outcomes.append(Outcome("two levels", contender.name, value, calibrated, runs, missed, false, median))
+    return outcomes
+
+
+def _standardised(values: Floats) -> Floats:
+    return np.asarray((values - 0.5) / 0.5)

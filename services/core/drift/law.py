@@ -63,7 +63,7 @@ class Law:
     Parameters
     ----------
     mean, freedom, windows : float64 ndarray of shape (m,)
-        Mean; degrees of freedom; how many windows that do not overlap the history has.
+        Mean (infinite for one that says nothing); degrees of freedom; how many windows that do not overlap there are.
     """
 
     mean: Floats
@@ -83,20 +83,18 @@ class Law:
         noise : float64 ndarray of shape (k,)
             See `Scale`.
 
-        Raises
-        ------
-        ValueError
-            If a monitor never had anything to say.
+        A monitor that never had anything to say, as that of a small segment in a short window, never will.
         """
-        if np.isnan(scaled).all(axis=0).any():
-            raise ValueError("a monitor had no statistic on the reference: it is too short or too thin for it")
+        silent = np.isnan(scaled).all(axis=0)
+        scaled = np.where(silent, 1.0, scaled)
         mean, variance = np.nanmean(scaled, axis=0), np.nanvar(scaled, axis=0)
         freedom = np.clip(2 * mean**2 / np.maximum(variance, np.finfo(np.float64).tiny), 1.0, _MOST_FREEDOM)
         for i in range(1, len(windows)):
             if windows[i] < _ENOUGH:
                 freedom[i] = freedom[i - 1]
         many = np.broadcast_to(windows[:, None], mean.shape)
-        return Law(np.maximum(mean, noise).ravel(), freedom.ravel(), np.maximum(many, 1.0).ravel())
+        mean = np.where(silent, np.inf, np.maximum(mean, noise))
+        return Law(mean.ravel(), freedom.ravel(), np.maximum(many, 1.0).ravel())
 
     def surprise(self, scaled: Floats) -> Floats:
         """Return minus the logarithm of the p-value, shape (t, m); NaN stays."""
@@ -113,9 +111,11 @@ class Law:
         p = np.exp(-surprise)
         if p > 1e-9:
             return np.asarray(self.mean * fdtri(self.freedom, self.freedom * self.windows, 1 - p))
-        low, high = self.mean.copy(), self.mean * 1e6
+        silent = np.isinf(self.mean)
+        low = np.where(silent, 1.0, self.mean)
+        high = low * 1e6
         for _ in range(80):
             middle = np.sqrt(low * high)
             below = self.surprise(middle) < surprise
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return np.asarray(high)
+        return np.asarray(np.where(silent, np.inf, high))

@@ -13,7 +13,7 @@ import numpy as np
 from services.core.batch import Rows
 from services.core.drift.detector import Floats
 from services.core.drift.model_reference import ModelReference
-from services.core.drift.slot_counts import Binning, Block, count_rows
+from services.core.drift.slot_counts import ABSENT, Binning, Block, count_rows
 from services.core.drift.slot_summary import LATENCY_EDGES_MS, Summary, Tally
 
 
@@ -25,10 +25,12 @@ class Counting:
     binning: Binning
     low: Floats
     high: Floats
+    levels: tuple[Floats, ...]
 
     @staticmethod
     def of(reference: ModelReference) -> Counting:
-        return Counting(reference, reference.binning(), np.array(reference.low), np.array(reference.high))
+        low, high = np.array(reference.low), np.array(reference.high)
+        return Counting(reference, reference.binning(), low, high, tuple(map(np.array, reference.levels)))
 
     def block(self, matrix: Floats, scores: Floats, offsets: Rows) -> Block:
         """Count events, n >= 1, of one slot.
@@ -43,7 +45,11 @@ class Counting:
         table = np.ascontiguousarray(self.reference.table(matrix, scores))
         counts = np.zeros((1, *self.binning.shares.shape[1:]), dtype=np.int64)
         count_rows(table, self.binning.edges, np.zeros(len(table), dtype=np.int64), counts)
-        outside = ((table < self.low) | (table > self.high)).sum(axis=0)
+        unseen = ((table < self.low) | (table > self.high)) & (table != ABSENT)
+        for column, levels in enumerate(self.levels):
+            if len(levels):
+                unseen[:, column] = ~np.isin(table[:, column], levels) & np.isfinite(table[:, column])
+        outside = unseen.sum(axis=0)
         calibration, cells = self.reference.calibration, self.reference.cells
         found = np.zeros(0, dtype=np.int64)
         if calibration is not None and cells is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def calibrate(
         slots = (days[:, None] * per_day + np.arange(per_day)).ravel()
         counts = reference.counts[slots]
         found = statistics_over_time(counts, expected[slots], binning.bins, plan)
-        return scaled(found, events_over_time(counts, plan), plan, len(binning.columns), floors)
+        return scaled(found, events_over_time(counts, plan), plan, floors)
 
     lengths = np.array([each / DAY_MS for each in plan.windows_ms])
     noise = np.repeat([each.noise for each in plan.scales], len(binning.columns))
@@ -140,6 +140,29 @@ def calibrate(
     return Thresholds(law.scaled_at(level.surprise), level)
 
 
+def held_out(reference: Reference, binning: Binning, budget: Budget) -> Achieved | None:
+    """Return how often incidents open in the last weeks of a history, by thresholds and shares of those before.
+
+    Of the whole history both are made anew: it measures the method on this traffic. None where the history is too
+    short, less than four weeks.
+
+    Parameters
+    ----------
+    binning : Binning
+        Its shares are not used.
+    """
+    cut = reference.days * 2 // 3 // 7 * 7
+    if cut < 14 or reference.days - cut < 7:
+        return None
+    at = cut * reference.slots_per_day
+    first = Reference(reference.counts[:at], reference.first_slot, reference.plan)
+    rest = Reference(reference.counts[at:], reference.first_slot + at, reference.plan)
+    seen = np.zeros(binning.shares.shape, dtype=np.int64)
+    np.add.at(seen, first.hours(), first.counts)
+    known = replace(binning, shares=seasonal_shares(seen))
+    return held_out_rate(rest, known, calibrate(first, known, budget, years=1.0).scaled, budget)
+
+
 def held_out_rate(held_out: Reference, binning: Binning, thresholds: Floats, budget: Budget) -> Achieved:
     """Return how often incidents opened on history that the profile and thresholds have not seen.
 
@@ -155,7 +178,7 @@ def held_out_rate(held_out: Reference, binning: Binning, thresholds: Floats, bud
 def scaled_over_time(history: Reference, binning: Binning) -> Floats:
     """Return the scaled statistics at the end of each slot of a history, shape (t, m)."""
     events = events_over_time(history.counts, history.plan)
-    return scaled(readings_over_time(history, binning), events, history.plan, len(binning.columns))
+    return scaled(readings_over_time(history, binning), events, history.plan)
 
 
 def readings_over_time(history: Reference, binning: Binning) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from services.core.drift.alert import Evidence, Kind, Signal
 from services.core.drift.declared import Limits
 from services.core.drift.detector import Floats
-from services.core.drift.model_reference import SCORE, ModelReference
+from services.core.drift.model_reference import SCORE, ModelReference, subject
 from services.core.drift.seasons import HOUR_MS
 from services.core.drift.windowed import Reading, thresholds_at
 
@@ -32,7 +32,7 @@ def distribution_signals(
         Where the events are.
     """
     monitors, plan = reference.plan.monitors(reference.columns), reference.plan
-    limits = thresholds_at(np.array(reference.thresholds), reading.events, plan, len(reference.columns))
+    limits = thresholds_at(np.array(reference.thresholds), reading.by_column, plan)
     shifts: dict[str, float] = {}
     for (column, distance, _), statistic in zip(monitors, reading.statistics.tolist(), strict=True):
         if distance in _SHIFT and not math.isnan(statistic):
@@ -43,14 +43,15 @@ def distribution_signals(
     ):
         if math.isnan(statistic):
             continue
-        kind: Kind = "score" if column == SCORE else "data"
-        importance = 1.0 if column == SCORE else reference.importance.get(column, 0.0)
+        feature, segment = subject(column)
+        kind: Kind = "score" if feature == SCORE else "data"
+        importance = 1.0 if feature == SCORE else reference.importance.get(feature, 0.0)
         yield Signal(
             kind=kind,
             model=model,
             model_version=version,
-            feature=column,
-            segment="",
+            feature=feature,
+            segment=segment,
             monitor=f"{distance} over {window_ms / HOUR_MS:g} h",
             statistic=statistic,
             threshold=limit,

@@ -6,7 +6,7 @@ import base64
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from services.core.jit import kernel
 from services.core.profile import FeatureProfile
 
 Counts = NDArray[np.int64]
+
+ABSENT: Final = -np.inf
+"""Stands where an event does not count for a column: that of a segment it is not in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,10 @@ def padded_edges(profiles: Mapping[str, FeatureProfile]) -> Floats:
 
 @kernel
 def count_rows(values: Floats, edges: Floats, places: Rows, counts: Counts) -> None:
-    """Add each row of ``values`` to ``counts[place]``; rows whose place is negative are passed over."""
+    """Add each row of ``values`` to ``counts[place]``.
+
+    Rows whose place is negative are passed over, and so are values of minus infinity: `ABSENT`.
+    """
     width = edges.shape[1]
     for row in range(len(values)):
         place = places[row]
@@ -75,6 +81,8 @@ def count_rows(values: Floats, edges: Floats, places: Rows, counts: Counts) -> N
             continue
         for column in range(values.shape[1]):
             x = values[row, column]
+            if x == -np.inf:
+                continue
             if np.isnan(x):
                 counts[place, column, 0] += 1
                 continue

@@ -41,44 +41,44 @@ def statistics(observed: Any, expected: Floats, bins: Counts, plan: Plan) -> Flo
     return np.asarray(np.where(enough[..., None, :], found, np.nan))
 
 
-def scaled(found: Floats, events: Any, plan: Plan, columns: int, floors: bool = True) -> Floats:
+def scaled(found: Floats, events: Floats, plan: Plan, floors: bool = True) -> Floats:
     """Return statistics times events, as `services.core.drift.law` has them.
 
     Parameters
     ----------
     found : float64 ndarray of shape (t, m)
         In the order of `Plan.monitors`.
-    events : ndarray of shape (t, w)
-        In each length of window.
+    events : float64 ndarray of shape (t, w, c)
+        In each length of window, by column.
     floors : bool
         Whether distances up to their floor count as 0.
     """
-    shaped = found.reshape(len(found), len(plan.lengths), len(plan.distances), columns)
+    shaped = found.reshape(len(found), len(plan.lengths), len(plan.distances), -1)
     power = np.array([each.power for each in plan.scales])[:, None]
     floor = np.array([each.floor for each in plan.scales])[:, None]
-    times = shaped**power * np.asarray(events)[:, :, None, None]
+    times = shaped**power * events[:, :, None, :]
     return np.asarray(np.where((shaped <= floor) & floors, 0.0, times).reshape(found.shape))
 
 
-def thresholds_at(scaled_thresholds: Floats, events: Any, plan: Plan, columns: int) -> Floats:
+def thresholds_at(scaled_thresholds: Floats, events: Rows, plan: Plan) -> Floats:
     """Return each monitor's threshold in windows of so many events, shape (m,), in the unit of its distance.
 
     Parameters
     ----------
     scaled_thresholds : float64 ndarray of shape (m,)
-    events : ndarray of shape (w,)
+    events : int64 ndarray of shape (w, c)
     """
-    shaped = scaled_thresholds.reshape(len(plan.lengths), len(plan.distances), columns)
+    shaped = scaled_thresholds.reshape(len(plan.lengths), len(plan.distances), -1)
     power = np.array([each.power for each in plan.scales])[:, None]
     floor = np.array([each.floor for each in plan.scales])[:, None]
-    limits = (shaped / np.maximum(np.asarray(events), 1)[:, None, None]) ** (1 / power)
+    limits = (shaped / np.maximum(events, 1)[:, None, :]) ** (1 / power)
     return np.asarray(np.maximum(limits, floor).ravel())
 
 
 def events_over_time(observed: Any, plan: Plan) -> Floats:
-    """Return how many events each length of window has at the end of every slot, shape (t, w), NaN until it is full."""
-    events = observed[:, 0].sum(axis=-1).astype(np.float64)
-    found = np.full((len(events), len(plan.lengths)), np.nan)
+    """Return the events of each length of window at the end of every slot, shape (t, w, c), NaN until it is full."""
+    events = observed.sum(axis=-1).astype(np.float64)
+    found = np.full((len(events), len(plan.lengths), events.shape[1]), np.nan)
     for i, length in enumerate(plan.lengths):
         if len(events) >= length:
             found[length - 1 :, i] = _trailing(events, length)
@@ -119,6 +119,8 @@ class Reading:
         In the order of `Plan.monitors`; NaN where a window is not full or has too few events.
     from_ms, events : int64 ndarray of shape (w,)
         Where each length of window begins, and how many events there are in it.
+    by_column : int64 ndarray of shape (w, c)
+        Events that count for each column; fewer where it is of one segment.
     offsets : tuple of length w of tuples of (partition, first, last)
         Lowest and highest offset of each window's events.
     null_excess, outside : float64 ndarray of shape (w, c)
@@ -131,6 +133,7 @@ class Reading:
     statistics: Floats
     from_ms: Rows
     events: Rows
+    by_column: Rows
     offsets: tuple[tuple[tuple[int, int, int], ...], ...]
     null_excess: Floats
     outside: Floats
@@ -207,18 +210,20 @@ class Windows:
             parts.append(
                 (
                     int(observed[0].sum()),
+                    observed.sum(axis=-1),
                     self._places(slots),
                     (observed[:, 0] - expected[:, 0]) / many,
                     rest[:columns] / many,
                     rest[columns:],
                 )
             )
-        events_by_window, offsets, nulls, outside, cells = zip(*parts, strict=True)
+        events_by_window, by_column, offsets, nulls, outside, cells = zip(*parts, strict=True)
         return Reading(
             (end + 1) * plan.slot_ms,
             np.concatenate(found),
             np.array([(end - length + 1) * plan.slot_ms for length in plan.lengths]),
             np.array(events_by_window),
+            np.array(by_column),
             tuple(offsets),
             np.array(nulls),
             np.array(outside),
