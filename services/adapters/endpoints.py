@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import random
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ BOOTSTRAP = "bootstrap.servers"
 DATA = ("kafka", "valkey", "endpoints.json", "feast-registry.db", "demo/bookmark.json")
 """What this module and its servers keep in the state directory."""
 _TRIES = 3
+_PORTS = (20_000, 30_000)  # Linux gives out from 32768 on, other systems from 49152 (RFC 6335)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +241,17 @@ def _is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct loopback ports that nobody listens on at the moment."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    """Return distinct loopback ports that nobody listens on at the moment.
+
+    None is among those that systems give to outgoing connections: such a connection may take the port while the server
+    is down, and keep it from coming back.
+    """
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.randrange(*_PORTS)
+        if _is_free(port):
+            found.add(port)
+    return list(found)
 
 
 @contextmanager

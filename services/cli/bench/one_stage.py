@@ -35,9 +35,9 @@ class SideResult:
     throughput: Throughput | None = None
     latencies: list[Latency] = field(default_factory=list)
     memory: dict[str, Any] = field(default_factory=dict)
-    phases: dict[str, float] = field(default_factory=dict)
     checked: int = 0
     wrong: list[str] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import redis
+from confluent_kafka import KafkaException
+
 from services.cli.chaos.arena import Arena
 from services.cli.chaos.faults import KILLS
 from services.errors import MillstreamError, Stop
@@ -82,8 +85,8 @@ def torment(
         arena.harmed = True
         try:
             note = faults[name](arena)
-        except MillstreamError as error:
-            note, wrong = "went wrong", f"{name}: {error}"
+        except (MillstreamError, redis.RedisError, KafkaException, OSError) as error:
+            note, wrong = "went wrong", f"{name}: {type(error).__name__}: {error}"
         over_s = time.monotonic()
         hasty = name in KILLS and arena.random.random() < HASTE
         while not hasty and not healthy(over_s):
