@@ -63,11 +63,11 @@ class TelemetryObserver:
         tell.observe("millstream_batch_records", float(records), stage=stage)
         for phase, spent_s in processed.seconds.items():
             tell.observe("millstream_batch_seconds", spent_s, stage=stage, phase=phase)
-        # The scored record travels on, with its arm; only who answers counts it.
+        # The scored record travels on, with its arm; only who answers counts it. Labels, its other input, have none.
         answers = any(output.topic == PREDICTIONS for output in processed.outputs)
         for flow in processed.flows:
             self._flowed(stage, flow)
-            if answers:
+            if answers and "arm" in flow.batch.columns:
                 self._answered(flow.batch)
 
     def _flowed(self, stage: str, flow: Flow) -> None:

@@ -16,8 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.adapters.process_usage import usage_of
 from services.adapters.telemetry import Telemetry, serve
 from services.adapters.telemetry_endpoint import TelemetryEndpoint, worker_file
+from services.core.batch import Batch
 from services.errors import Misconfigured
 from services.settings import load_settings
+from services.topology import PREDICTIONS
+from services.transport.flow import Flow
+from services.transport.observer import TelemetryObserver
+from services.transport.records import Output, Records
+from services.transport.work import Processed
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -174,3 +180,26 @@ def test_usage_includes_children() -> None:
     assert tree.cpu_s - alone.cpu_s >= 0.25
     assert tree.rss_bytes > alone.rss_bytes > 0
     assert usage_of(process.pid).rss_bytes == 0
+
+
+def test_a_stage_that_answers_and_takes_in_labels_counts_its_answers() -> None:
+    telemetry = Telemetry()
+    answers = {
+        "arm": np.array(["champion", "online", "champion"], dtype=object),
+        "model": np.array(["fraud"] * 3, dtype=object),
+        "model_version": np.array([3, 41, 3]),
+    }
+    flows = [Batch(3, answers), Batch(2, {"label": np.array([0.0, 1.0])})]
+    records = [
+        Records(name, *np.zeros((3, each.length), np.int64), [b"k"] * each.length, [b"v"] * each.length)
+        for name, each in zip(("transactions.terminal", "examples.terminal"), flows, strict=True)
+    ]
+    processed = Processed(
+        tuple(Flow(each, np.arange(len(each)), batch) for each, batch in zip(records, flows, strict=True)),
+        [Output(PREDICTIONS, [b"k"] * 3, [b"v"] * 3)],
+    )
+    TelemetryObserver(telemetry, None, 60_000).processed("terminal", 5, processed, 0.1)
+    counted = {arm: telemetry.value("millstream_predictions_total", arm=arm, model="fraud", version=version)
+               for arm, version in (("champion", 3), ("online", ""))}  # fmt: skip
+    assert counted == {"champion": 2, "online": 1}
+    assert telemetry.value("millstream_model_version", model="fraud") == 3

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from cards import DAY_MS, events
 from running import Workers, committed, wait_until
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ from services.adapters import endpoints as servers
 from services.adapters.producer import Deliveries, drain, open_producer, publish
 from services.adapters.river_model import OnlineScorer
 from services.adapters.river_snapshot import signing_key
-from services.cli import app
+from services.cli import models
 from services.cli.assembly import Assembly
 from services.cli.setup import initialise
 from services.core.avro.decode import RecordReader
@@ -68,7 +69,7 @@ def test_what_was_learnt_is_what_scores(settings: Settings) -> None:
         """Publish a wave of events; once they are scored, their labels."""
         part = batch.take(np.arange(wave * WAVE, (wave + 1) * WAVE))
         send("transactions", as_text(part.columns["customer_id"]), RecordWriter(assembly.contract.schema).encode(part))
-        wait_until(lambda: len(committed(kafka, SCORED)) == (wave + 1) * WAVE, 90, workers)
+        wait_until(lambda: len(committed(kafka, SCORED)) == (wave + 1) * WAVE, 240, workers)
         send(LABELS, *_labels(assembly, part))
 
     try:
@@ -78,11 +79,11 @@ def test_what_was_learnt_is_what_scores(settings: Settings) -> None:
             stream(wave)
             # Versions count examples: all that is labelled has been learnt, published and heard of.
             learnt = (wave + 1) * WAVE
-            wait_until(lambda learnt=learnt: _metric(settings, "millstream_online_version") == learnt, 90, workers)
+            wait_until(lambda learnt=learnt: _metric(settings, "millstream_online_version") == learnt, 240, workers)
         assert workers.stop("loop") == 0
         last = committed(kafka, SNAPSHOTS)[-1].value() or b""
         send(SNAPSHOTS, [assembly.declaration.service.name.encode()], [last[:-1] + bytes([last[-1] ^ 1])])
-        wait_until(lambda: _metric(settings, "millstream_online_refused_total") == 1, 30, workers)
+        wait_until(lambda: _metric(settings, "millstream_online_refused_total") == 1, 120, workers)
         stream(3)
         assert _metric(settings, "millstream_online_version") == 3 * WAVE
         assert "tampered with" in workers.log("path").read_text()
@@ -108,6 +109,8 @@ def test_what_was_learnt_is_what_scores(settings: Settings) -> None:
         expected = snapshots[version].score(rows).tolist()
         assert rows.columns["online_score"].tolist() == rows.columns["score"].tolist() == expected
         assert len(set(expected)) > WAVE // 2, "it tells events apart"
+    app = typer.Typer()
+    models.register(app)
     told = CliRunner().invoke(
         app, ["models", "online", "--json"], env={"MILLSTREAM_STATE_DIR": str(settings.state_dir), **ENVIRONMENT}
     )
