@@ -234,6 +234,8 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0 if arguments else 2
     use_supported_python()
+    # Where it is set, each of the many processes would compile the same thousands of modules anew, for seconds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     command, rest = arguments[0], arguments[1:]
     setup("dev" if command in {"test", "lock"} else "run")
     if command == "setup":
