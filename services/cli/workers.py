@@ -55,6 +55,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         if name not in {MEASURE, MONITOR} and (name != LEARN or assembly.declares_online_model)
     ]
     plans = [assembly.topology.stage(name) for name in wanted if name not in LOOP]
+    # Before it is checked, so that one that grows meanwhile is refused there or noticed when it is read.
+    layout = partition_counts(endpoints.kafka, [topic.name for topic in assembly.topology.topics])
     require_topics(endpoints.kafka, assembly.topology.topics)
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
@@ -80,6 +82,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
             transactional_id=f"{assembly.topology.project}.{work.name}.{slot.name}",
             exactly_once=settings.guarantee == "exactly_once",
             transaction_timeout_ms=settings.transaction_timeout_ms,
+            partitions=layout,
         )
         limits = LoopLimits(settings.batch_records, settings.checkpoint_interval_ms)
         letters = DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_window)
@@ -108,8 +111,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         measure = measure_stage(assembly, resolver, freshness(assembly, times))
         loops.append(loop(measure, when_idle=measure.idle))
     if MONITOR in wanted:
-        partitions = partition_counts(endpoints.kafka, [SCORED])[SCORED]
-        loops.append(loop(monitor_stage(assembly, resolver, partitions, writer)))
+        loops.append(loop(monitor_stage(assembly, resolver, layout[SCORED], writer)))
     observer.watch(loops)
     stack.enter_context(
         telemetry_adapter.serve(

@@ -50,6 +50,8 @@ class KafkaLog:
         False writes at least once: outputs are flushed, then offsets committed.
     transaction_timeout_ms : int
         After which the broker aborts the transaction of a worker that never came back.
+    partitions : mapping of str to int, optional
+        How many the input topics had when their layout was checked; where it is not told, what is seen first counts.
     """
 
     def __init__(
@@ -60,13 +62,14 @@ class KafkaLog:
         transactional_id: str,
         exactly_once: bool,
         transaction_timeout_ms: int,
+        partitions: Mapping[str, int] | None = None,
     ) -> None:
         self._kafka = dict(kafka)
         self.member = self._leaving = False
         self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
-        self._partitions: dict[str, int] = {}
+        self._partitions = dict(partitions or {})
         self._look_at_s = 0.0
         # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
         # partitions that were on their way between two cooperative rounds (KIP-429) would be nobody's for ever.

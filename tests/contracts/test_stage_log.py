@@ -10,7 +10,7 @@ import pytest
 
 from services.adapters.endpoints import Endpoints
 from services.adapters.topics import create_topics
-from services.errors import Stop
+from services.errors import Misconfigured, Stop
 from services.topology import Topic
 from services.transport.kafka_log import KafkaLog
 from services.transport.log import Assignment, StageLog
@@ -277,3 +277,21 @@ def test_a_second_owner_fences_the_first(kafka: Endpoints) -> None:
     assert [value for records in first.read(world.out, 0, 0, None) for value in records.values] == []
     for log in world.opened:
         log.close()
+
+
+@pytest.mark.kafka
+def test_a_topic_that_grew_after_it_was_checked_is_refused(kafka: Endpoints) -> None:
+    name = f"grown-{uuid.uuid4().hex[:8]}"
+    create_topics(kafka.kafka, [Topic(name, "key", "w", ())], PARTITIONS, 1)
+    log = KafkaLog(
+        kafka.kafka,
+        group=name,
+        transactional_id=name,
+        exactly_once=True,
+        transaction_timeout_ms=10_000,
+        partitions={name: PARTITIONS - 1},
+    )
+    log.subscribe([name], Seen().assignment())
+    with pytest.raises(Misconfigured, match=f"{name} had {PARTITIONS - 1} partitions and has {PARTITIONS} now"):
+        log.poll(1, 0.1)
+    log.close()
