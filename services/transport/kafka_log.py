@@ -105,6 +105,8 @@ class KafkaLog:
             starts: list[TopicPartition] = []
             if self._leaving:
                 return  # handed out while we close: nobody will read them
+            # A partition that was added has no state and no changelog to read it from: that would be waited for.
+            self._refuse_growth(self._topics[0], 1 + max((each.partition for each in partitions), default=-1))
             for partition in [each.partition for each in partitions]:
                 begun = assignment.assigned(partition, self._committed(consumer, partition))
                 starts += [TopicPartition(topic, partition, begun[topic]) for topic in self._topics]
@@ -161,13 +163,17 @@ class KafkaLog:
                 count = len(self._consumer.list_topics(topic, timeout=1.0).topics[topic].partitions)
             except KafkaException:
                 return  # the broker is away, which is told elsewhere; looked at again in a while
-            known = self._partitions.setdefault(topic, count)
-            if known and count > known:
-                raise Misconfigured(
-                    f"{topic} had {known} partitions and has {count} now, so that keys move to partitions that do not "
-                    "hold their state; what arrived in the last seconds may be answered without its history. Create "
-                    "the topics anew with the number you want, and publish or replay what they held"
-                )
+            self._partitions.setdefault(topic, count)
+            self._refuse_growth(topic, count)
+
+    def _refuse_growth(self, topic: str, count: int) -> None:
+        known = self._partitions.get(topic)
+        if known and count > known:
+            raise Misconfigured(
+                f"{topic} had {known} partitions and has {count} now, so that keys move to partitions that do not hold "
+                "their state; what arrived in the last seconds may be answered without its history. Create the topics "
+                "anew with the number you want, and publish or replay what they held"
+            )
 
     def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """See `StageLog.poll`."""

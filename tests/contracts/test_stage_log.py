@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -280,7 +281,8 @@ def test_a_second_owner_fences_the_first(kafka: Endpoints) -> None:
 
 
 @pytest.mark.kafka
-def test_a_topic_that_grew_after_it_was_checked_is_refused(kafka: Endpoints) -> None:
+@pytest.mark.parametrize("told_by", ["layout", "assignment"])
+def test_a_topic_that_grew_after_it_was_checked_is_refused(kafka: Endpoints, told_by: str) -> None:
     name = f"grown-{uuid.uuid4().hex[:8]}"
     create_topics(kafka.kafka, [Topic(name, "key", "w", ())], PARTITIONS, 1)
     log = KafkaLog(
@@ -291,7 +293,11 @@ def test_a_topic_that_grew_after_it_was_checked_is_refused(kafka: Endpoints) -> 
         transaction_timeout_ms=10_000,
         partitions={name: PARTITIONS - 1},
     )
-    log.subscribe([name], Seen().assignment())
+    seen = Seen()
+    log.subscribe([name], seen.assignment())
+    if told_by == "assignment":
+        log._look_at_s = math.inf
     with pytest.raises(Misconfigured, match=f"{name} had {PARTITIONS - 1} partitions and has {PARTITIONS} now"):
-        log.poll(1, 0.1)
+        seen.read(log, 1)
+    assert seen.assigned == {}
     log.close()
