@@ -83,7 +83,7 @@ def _references() -> References:
     return References(MODEL, lambda values: reader.decode(values, 1 << 24).batch)
 
 
-def monitor(limits: Limits = Limits()) -> MonitorStage:  # noqa: B008 frozen
+def monitor(limits: Limits) -> MonitorStage:
     found = _references()
     return MonitorStage(
         lambda: Watch(MODEL, found, PARTITIONS, limits, SCORED, Policy()),
@@ -93,6 +93,11 @@ def monitor(limits: Limits = Limits()) -> MonitorStage:  # noqa: B008 frozen
         RecordWriter(CONTRACTS[ALERTS].schema),
         "event_time_ms",
     )
+
+
+def unlimited() -> MonitorStage:
+    """Return a monitor with the limits that stand where none is declared."""
+    return monitor(Limits())
 
 
 def loop_of(broker: MemoryBroker, work: Work, batch_records: int) -> StageLoop:

@@ -1,4 +1,4 @@
-"""Feast's own way of writing a view's rows: what our codec is held against at start, and used instead if it differs."""
+"""Feast's own way of writing a view's rows: what our codec is held against, and used instead if it differs."""
 
 from __future__ import annotations
 

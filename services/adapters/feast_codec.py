@@ -2,7 +2,7 @@
 
 A row is part of a hash: its key is the serialized entity key and the project's name; a feature's field is the murmur3
 hash of ``view:feature``, its value a serialized ``feast.types.Value``; ``_ts:view`` holds the event timestamp.
-`services.adapters.feast_check` compares with Feast's own writer at start.
+`services.adapters.feast_check` compares with Feast's own writer when the repo is compiled.
 """
 
 from __future__ import annotations

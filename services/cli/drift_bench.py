@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,7 +106,7 @@ def _streams(console: Console, runs: int) -> list[dict[str, Any]]:
     found = []
     with _bar(console, "drift streams", 3) as bar:
         for make in (sine1, circles):
-            found += table(make, lambda seed, make=make: make(seed, every=10**9), contenders, 100_000, runs)  # type: ignore[misc]
+            found += table(make, partial(make, every=10**9), contenders, 100_000, runs)
             bar.advance(bar.task_ids[0])
         found += levels_table((*VALUE_CONTENDERS, adwin), 100_000, runs)
         bar.advance(bar.task_ids[0])

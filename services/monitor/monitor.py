@@ -64,7 +64,7 @@ class MonitorStage:
         event_time: str,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._make = watch, concept
+        self._new_watch, self._new_concept = watch, concept
         self._examples = examples
         self._references = references
         self._alerts = alerts
@@ -78,7 +78,7 @@ class MonitorStage:
     ) -> Recovered:
         """See `Work.open`."""
         self._references.open(log)
-        self.watch, self.concept = (make() for make in self._make)  # type: ignore[assignment]
+        self.watch, self.concept = self._new_watch(), self._new_concept()
         starts = {topic: log.beginning(topic, partition) for topic in self.inputs}
         newest = None
         for records in log.read(MONITOR_CHANGELOG, 0, 0, None):
@@ -107,7 +107,7 @@ class MonitorStage:
             self.concept.load(raw["concept"])
         except ValueError as error:
             logger.warning("%s; the monitor's state is made anew from the retained measures", error)
-            self.watch, self.concept = (make() for make in self._make)  # type: ignore[assignment]
+            self.watch, self.concept = self._new_watch(), self._new_concept()
             return {}
         return {topic: int(offset) for topic, offset in raw["offsets"].items()}
 

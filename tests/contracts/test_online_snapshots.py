@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 import pickle
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from online_models import FEATURES, KEY, declared, learner_of, signed
+from running import wait_until
 
 from services.adapters.endpoints import Endpoints
 from services.adapters.producer import Deliveries, drain, open_producer
@@ -79,13 +79,6 @@ def publish(broker: Endpoints, model: OnlineModel, *snapshots: bytes | None) -> 
     assert not deliveries.failed
 
 
-def soon(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline_s = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-
-
 def test_what_does_not_fit_is_refused_by_name_and_the_one_before_goes_on(
     broker: Endpoints, serve: Callable[[OnlineModel], Serving], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -96,7 +89,7 @@ def test_what_does_not_fit_is_refused_by_name_and_the_one_before_goes_on(
     good = learner.snapshot(KEY)
     publish(broker, declared("another"), learner_of(declared("another"), 99).snapshot(KEY))
     publish(broker, MODEL, good)
-    soon(lambda: serving.serves(30))
+    wait_until(lambda: serving.serves(30), 20)
     bad = [
         (good[:-1] + bytes([good[-1] ^ 1]), "tampered with"),
         (pickle.dumps({"": 1}), "unsigned"),
@@ -105,7 +98,7 @@ def test_what_does_not_fit_is_refused_by_name_and_the_one_before_goes_on(
     ]
     for times, (snapshot, reason) in enumerate(bad, 1):
         publish(broker, MODEL, snapshot)
-        soon(lambda times=times: serving.refused() == times)
+        wait_until(lambda times=times: serving.refused() == times, 20)
         assert serving.serves(30)
         told = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert len(told) == times
@@ -114,11 +107,11 @@ def test_what_does_not_fit_is_refused_by_name_and_the_one_before_goes_on(
         assert told[-1].endswith("snapshot 30 goes on")
     assert not Path("pwned").exists()
     publish(broker, MODEL, bad[-1][0])  # the same again: counted, but not worth a line
-    soon(lambda: serving.refused() == 5)
+    wait_until(lambda: serving.refused() == 5, 20)
     publish(broker, MODEL, None, learner_of(MODEL, 40).snapshot(KEY))
-    soon(lambda: serving.serves(40))
+    wait_until(lambda: serving.serves(40), 20)
     publish(broker, MODEL, learner_of(MODEL, 41).snapshot(KEY))
-    soon(lambda: serving.serves(41))
+    wait_until(lambda: serving.serves(41), 20)
     errors = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert len(errors) == 4
     told = [each.getMessage() for each in caplog.records if "from now on" in each.getMessage()]

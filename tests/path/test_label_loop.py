@@ -25,6 +25,7 @@ from services.transport.dead_letters import DeadLetterLimit
 from services.transport.loop import LoopLimits, StageLoop, Unobserved
 from services.transport.memory_log import MemoryBroker, MemoryLog
 from services.transport.records import Output
+from services.transport.work import Work
 
 EVENTS = 120
 GROUP = "transaction_context__is_weekend"
@@ -107,10 +108,10 @@ def _outputs(assembly: Assembly, scored: Batch, said: list[tuple[int, float | No
     return made + [Output(SCORED, [key], [value]) for key, value in zip(ids, answered, strict=True)]
 
 
-def _started(work: object, broker: MemoryBroker) -> StageLoop:
-    log = MemoryLog(broker, str(getattr(work, "name")))  # noqa: B009 # any stage
+def _started(work: Work, broker: MemoryBroker) -> StageLoop:
+    log = MemoryLog(broker, work.name)
     limits = LoopLimits(30, 1_000_000)
-    loop = StageLoop(work, log, limits, DeadLetterLimit(1.0, 10), None, Unobserved(), now_ms=lambda: 0)  # type: ignore[arg-type]
+    loop = StageLoop(work, log, limits, DeadLetterLimit(1.0, 10), None, Unobserved(), now_ms=lambda: 0)
     loop.start()
     return loop
 

@@ -13,7 +13,7 @@ from cards import CONTRACTS
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from watched import DAY_MS, HOUR_MS, START_MS, WEEK_MS, examples, scored, traffic
-from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, filled, loop_of, measure, monitor
+from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, filled, loop_of, measure, monitor, unlimited
 
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
@@ -52,7 +52,7 @@ def _drain(broker: MemoryBroker, make: Callable[[], Work], random: randoms.Rando
 def _undisturbed() -> list[dict[str, object]]:
     broker = filled(_history())
     _drain(broker, measure)
-    _drain(broker, monitor)
+    _drain(broker, unlimited)
     return alerts_of(broker)
 
 
@@ -92,7 +92,7 @@ def test_cut_off_anywhere_it_tells_the_same_alerts_once(seed: int) -> None:
     random = randoms.Random(seed)
     broker = filled(_history())
     _drain(broker, measure, random)
-    _drain(broker, monitor, random)
+    _drain(broker, unlimited, random)
     found, want = alerts_of(broker), _undisturbed()
     for kind in ("data", "concept"):
         assert [each for each in found if each["kind"] == kind] == [each for each in want if each["kind"] == kind]
@@ -109,7 +109,7 @@ def test_a_new_champion_ends_what_was_said_of_the_old_one_and_brings_its_own_ref
     ]
     broker = filled((tuple(records), ()))
     _drain(broker, measure)
-    _drain(broker, monitor)
+    _drain(broker, unlimited)
     told = alerts_of(broker)
     assert [(each["event"], each["model_version"]) for each in told][:: len(told) - 1] == [("open", 1), ("close", 1)]
     assert told[-1]["reason"] == "superseded"
