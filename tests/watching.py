@@ -22,8 +22,9 @@ from services.monitor.monitor import MonitorStage
 from services.monitor.references import References
 from services.topology import ALERTS, DEAD_LETTERS, EXAMPLES, MEASURES, MODELS, MONITOR_CHANGELOG, SCORED
 from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog, Partition
+from services.transport.observer import Unobserved
 from services.transport.records import Output
 from services.transport.work import Work
 from services.validate.step import Validate

@@ -91,6 +91,7 @@ def stream_view(view: Any, entities: dict[str, Any]) -> View:
         round(lateness.total_seconds() * 1000) if lateness is not None else 0,
         aggregates,
         of_labels,
+        bool(view.online),
     )
 
 

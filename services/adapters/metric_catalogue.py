@@ -130,7 +130,7 @@ HISTOGRAMS: Final[Mapping[HistogramName, Metric]] = {
     "millstream_end_to_end_seconds": Metric(
         "From the record's Kafka timestamp to the commit of what the stage made of it.", _STAGE, _LATENCY_S
     ),
-    "millstream_checkpoint_seconds": Metric("Time per checkpoint of window state.", _STAGE, _PHASE_S),
+    "millstream_checkpoint_seconds": Metric("Time to make a checkpoint, before it is written.", _STAGE, _PHASE_S),
     "millstream_recovery_seconds": Metric(
         "Time to recover one partition's state.", _STAGE, (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
     ),

@@ -25,9 +25,10 @@ def references(assembly: Assembly, resolve: Resolve) -> References:
 
 def freshness(assembly: Assembly, read: ReadTimes) -> Freshness:
     """Return what asks how fresh online features are; a view of each entity stands for all of it."""
-    stages = assembly.topology.stages
+    online = [(stage, next((view for view in stage.views if view.online), None)) for stage in assembly.topology.stages]
     return Freshness(
-        read, {stage.views[0].name: Columns(stage.join_key, stage.feature_time_column) for stage in stages}
+        read,
+        {view.name: Columns(stage.join_key, stage.feature_time_column) for stage, view in online if view is not None},
     )
 
 

@@ -162,7 +162,7 @@ def _typed(given: pa.ChunkedArray, table: pa.Table, aggregate: Any) -> pa.Array:
 
 
 def _online(assembly: Assembly, store: FeatureStore, served: Batch, found: Parity) -> None:
-    for view in assembly.declaration.views:
+    for view in filter(lambda each: each.online, assembly.declaration.views):
         rows = _newest_rows(view, served)
         times_us = served.columns[f"{view.entity}__feature_time_us"][rows]
         # A row's time is a little after its event's where another came first; by a millisecond only if that was newer.

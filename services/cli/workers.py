@@ -26,8 +26,8 @@ from services.topology import DEAD_LETTERS, JOIN, LEARN, LOOP, MEASURE, MONITOR,
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop
-from services.transport.observer import TelemetryObserver
 from services.transport.records import Output
+from services.transport.telemetry_observer import TelemetryObserver
 from services.transport.work import Work
 from services.transport.worker_slot import WorkerSlot
 
@@ -68,7 +68,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     def writer(topic: str, schema: Schema) -> RecordWriter:
         return RecordWriter(schema, registry_prefix(registry.register(topic, schema)) if registry else None)
 
-    view = _view(assembly, endpoints, plans, stack) if plans else None
+    online = plans and any(view.online for view in assembly.declaration.views)
+    view = _view(assembly, endpoints, plans, stack) if online else None
     observer = TelemetryObserver(telemetry, view, settings.watchdog_ms // 2)
 
     def loop(
@@ -104,9 +105,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     if QUALITY in wanted:
         loops.append(loop(assembly.quality_stage(resolver, QualityMetrics(telemetry), writer)))
     if MEASURE in wanted:
-        times = FeatureTimes(
-            endpoints.redis_url, assembly.declaration.project, [plan.views[0] for plan in assembly.topology.stages]
-        )
+        times = FeatureTimes(endpoints.redis_url, assembly.declaration.project, assembly.declaration.views)
         stack.callback(times.close)
         measure = measure_stage(assembly, resolver, freshness(assembly, times))
         loops.append(loop(measure, when_idle=measure.idle))

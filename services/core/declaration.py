@@ -32,7 +32,7 @@ class View:
 
     ``lateness_ms`` is the source's ``watermark_delay_threshold``: an event older than its key's newest by more than
     this is late. With ``of_labels`` the topic is that of examples: what became known of events, as of the time when it
-    did; an event asks and is not counted.
+    did; an event asks and is not counted. What is not ``online`` is computed and scored, and not kept for readers.
     """
 
     name: str
@@ -44,6 +44,7 @@ class View:
     lateness_ms: int
     aggregates: tuple[Aggregate, ...]
     of_labels: bool = False
+    online: bool = True
 
     @property
     def columns(self) -> tuple[str, ...]:

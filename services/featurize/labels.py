@@ -118,12 +118,12 @@ class LabelFeatures:
         return events.stream_time_ms - self._reach_ms
 
     def online(self, partition: int, events: WindowStore, keys: Array) -> Iterable[ViewRows]:
-        """Return the rows of these keys, one `ViewRows` per view.
+        """Return the rows of these keys, one `ViewRows` per view that is online.
 
         A row is as of the key's newest event or label, whichever is later. It changes with either, so its feature
         time is the later of both, too; see `LabelStore` for why that always grows.
         """
-        if not len(keys):
+        if not len(keys) or not any(view.online for view in self.plan.views):
             return
         store = self.store(partition)
         (event_ms, event_us), (label_ms, label_us) = events.newest(keys), store.newest(keys)
@@ -132,7 +132,8 @@ class LabelFeatures:
         at = 0
         for view in self.plan.views:
             width = len(view.aggregates)
-            yield ViewRows(view.name, keys, features[:, at : at + width], feature_time_us)
+            if view.online:
+                yield ViewRows(view.name, keys, features[:, at : at + width], feature_time_us)
             at += width
 
     def storable(self, said: Flow) -> Flow:

@@ -139,14 +139,17 @@ class Featurize:
         return self._turn_away(flow, status, features, feature_time_us), told, view_rows
 
     def online(self, store: WindowStore, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterable[ViewRows]:
-        """Return the newest rows of these slots, one `ViewRows` per view."""
+        """Return the newest rows of these slots, one `ViewRows` per view that is online."""
+        if not any(view.online for view in self._views):
+            return
         keys, features, feature_time_us = store.online(slots)
         if not len(feature_time_us):
             return
         at = 0
         for view in self._views:
             width = len(view.aggregates)
-            yield ViewRows(view.name, keys, features[:, at : at + width], feature_time_us)
+            if view.online:
+                yield ViewRows(view.name, keys, features[:, at : at + width], feature_time_us)
             at += width
 
     def _values(self, batch: Batch, columns: Sequence[str], rows: np.ndarray) -> np.ndarray:

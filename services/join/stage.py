@@ -45,6 +45,7 @@ class JoinStage:
 
     name = JOIN
     inputs: tuple[str, ...] = (SCORED, LABELS)
+    written_behind = True
 
     def __init__(
         self,

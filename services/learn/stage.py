@@ -53,6 +53,7 @@ class LearnStage:
 
     name = LEARN
     inputs: tuple[str, ...] = (EXAMPLES,)
+    written_behind = False
 
     def __init__(
         self,

@@ -61,6 +61,7 @@ class MeasureStage:
 
     name = MEASURE
     inputs: tuple[str, ...] = (SCORED, DEAD_LETTERS)
+    written_behind = False
 
     def __init__(
         self,

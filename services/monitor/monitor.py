@@ -53,6 +53,7 @@ class MonitorStage:
 
     name = MONITOR
     inputs: tuple[str, ...] = (MEASURES, EXAMPLES)
+    written_behind = False
 
     def __init__(
         self,

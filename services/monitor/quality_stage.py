@@ -55,6 +55,7 @@ class QualityStage:
 
     name = QUALITY
     inputs: tuple[str, ...] = (EXAMPLES, JOIN_CHANGELOG)
+    written_behind = False
 
     def __init__(
         self,

@@ -66,6 +66,7 @@ class KafkaLog:
     ) -> None:
         self._kafka = dict(kafka)
         self.member = self._leaving = False
+        self.atomic = exactly_once
         self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
@@ -86,6 +87,9 @@ class KafkaLog:
             # request would wake a fetch, and the broker spend its time on those.
             "fetch.min.bytes": 65_536,
             "fetch.wait.max.ms": 5,
+            # A partition whose records fill the queue is fetched again after this long; the default of a second starves
+            # a stage that is faster.
+            "fetch.queue.backoff.ms": 5,
             # A record read ahead takes half a kilobyte besides its bytes: some micro-batches' worth, not a backlog's.
             # A record larger than a fetch comes alone, whatever its size (KIP-74).
             "queued.min.messages": 10_000,

@@ -55,9 +55,12 @@ class StageLog(AssignedReader, Protocol):
     ----------
     member : bool
         Whether the group has given out its partitions, of which this member may have got none.
+    atomic : bool
+        Whether `transact` writes all or nothing; otherwise outputs may be there without their offsets.
     """
 
     member: bool
+    atomic: bool
 
     def subscribe(self, topics: Sequence[str], assignment: Assignment) -> None:
         """Join the group that shares the first of ``topics``; partitions arrive during later polls.
@@ -83,6 +86,8 @@ class StageLog(AssignedReader, Protocol):
 
     def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
         """Write the outputs and commit the offsets, all or nothing (or at least once, if so configured).
+
+        One at a time, but from any thread, and while another one polls.
 
         Raises
         ------

@@ -7,60 +7,19 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 from services.errors import Rebalanced, Stop
-from services.ports import ViewRows
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.log import Assignment, StageLog
+from services.transport.observer import Observer
 from services.transport.records import Output, Place, Records, next_offsets
-from services.transport.work import Processed, Recovered, Work
+from services.transport.transactions import Transaction, Transactions
+from services.transport.work import View, Work
 
 logger = logging.getLogger(__name__)
 
 _TURN_MS = 250
-
-
-class View(Protocol):
-    """The write-behind side of the online store, as the loop sees it; none of it waits."""
-
-    def refill_wanted(self, source: str) -> str | None:
-        """Return an epoch name when the store lost its data and all rows of this source are wanted, else None."""
-
-    def offer(self, rows: Sequence[ViewRows]) -> None:
-        """Take rows to be written when possible."""
-
-    def refilled(self, epoch: str, source: str) -> None:
-        """Tell that this loop has offered every row it has."""
-
-
-class Observer(Protocol):
-    """Who is told what happened; none of it may raise or wait."""
-
-    def processed(self, stage: str, records: int, processed: Processed, seconds: float) -> None: ...
-
-    def checkpointed(self, stage: str, rows: int, seconds: float) -> None: ...
-
-    def recovered(self, stage: str, partition: int, recovered: Recovered, seconds: float) -> None: ...
-
-    def revoked(self, stage: str, partitions: Sequence[int]) -> None: ...
-
-
-class Unobserved:
-    """An `Observer` that tells nobody."""
-
-    def processed(self, stage: str, records: int, processed: Processed, seconds: float) -> None:
-        """Ignore."""
-
-    def checkpointed(self, stage: str, rows: int, seconds: float) -> None:
-        """Ignore."""
-
-    def recovered(self, stage: str, partition: int, recovered: Recovered, seconds: float) -> None:
-        """Ignore."""
-
-    def revoked(self, stage: str, partitions: Sequence[int]) -> None:
-        """Ignore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +33,12 @@ class LoopLimits:
 class StageLoop:
     """Drive one stage on one log.
 
-    `poll` and `handle` are called in turn, never at once; rebalances happen inside `poll`, so no transaction is ever
-    open when partitions move.
+    `poll` and `handle` are called in turn, never at once. Rebalances happen inside `poll`, and wait for a transaction
+    that is still being written.
+
+    Behind a backlog (a micro-batch is full), the next micro-batch is polled and processed while the transaction of this
+    one is written: the broker's answers cost no time of the stage then. Otherwise it is waited for, since what arrives
+    meanwhile would only be held back. State is at most one micro-batch ahead of the log, and thrown away with it.
 
     Parameters
     ----------
@@ -94,8 +57,6 @@ class StageLoop:
         When the loop last came round or recovery told of progress.
     joined : bool
         Whether partitions were given out, and those that are here are recovered.
-    transacting_since_s : float or None
-        When the transaction that is being written was begun.
     """
 
     def __init__(
@@ -115,7 +76,6 @@ class StageLoop:
         self.log = log
         self.progress_at_s = clock_s()
         self.joined = False
-        self.transacting_since_s: float | None = None
         self._limits = limits
         self._dead_letter_limit = dead_letter_limit
         self._view = view
@@ -127,6 +87,7 @@ class StageLoop:
         self._next_offsets: dict[Place, int] = {}
         self._checkpointed_at_s = clock_s()
         self._changed: dict[int, None] = {}  # as a set that keeps order: who waits longest for a checkpoint is first
+        self._transactions = Transactions(log, f"write-{work.name}", clock_s)
 
     @property
     def name(self) -> str:
@@ -139,8 +100,13 @@ class StageLoop:
         return tuple(sorted({partition for _, partition in self._next_offsets.copy()}))
 
     @property
+    def transacting_since_s(self) -> float | None:
+        """When the transaction that is being written was begun."""
+        return self._transactions.since_s
+
+    @property
     def next_offsets(self) -> dict[Place, int]:
-        """The offsets this worker will read next."""
+        """The offsets this worker has committed, or recovered to."""
         return self._next_offsets.copy()
 
     def start(self) -> None:
@@ -150,12 +116,16 @@ class StageLoop:
     def rejoin(self) -> None:
         """Throw all state away and join the group anew: what a restart does, without the restart."""
         self._lost(self.partitions)
-        self.joined, self.transacting_since_s = False, None
+        self._transactions.forget()
+        self.joined = False
         self.log.rejoin()
 
     def poll(self, timeout_s: float) -> list[Records]:
         """Return the next micro-batch: what there is, by input topic."""
-        return self.log.poll(self._limits.batch_records, timeout_s)
+        polled = self.log.poll(self._limits.batch_records, 0.0 if self._transactions.begun else timeout_s)
+        if not polled:
+            self._settle()
+        return polled
 
     def handle(self, batches: Sequence[Records]) -> None:
         """Process a micro-batch in one transaction, and what is due besides.
@@ -163,81 +133,108 @@ class StageLoop:
         Raises
         ------
         Rebalanced
-            The transaction was aborted; `rejoin` helps.
+            A transaction was aborted; `rejoin` helps.
         Stop
-            The transaction was aborted or should not be made; state in memory must be thrown away.
+            A transaction was aborted or should not be made; state in memory must be thrown away.
         """
-        started_s = self._clock_s()
         if batches:
-            self._before_batch()
-            processed = self.work.process(batches, self._now_ms())
-            count = sum(map(len, batches))
-            self._dead_letter_limit.update(count, [each for flow in processed.flows for each in flow.rejections])
-            moved = next_offsets(batches)
-            committing_s = self._clock_s()
-            self._transact(processed.outputs, moved)
-            processed.seconds["commit"] = self._clock_s() - committing_s
-            logger.debug("%s: %s records, %s", self.name, count, processed.seconds)
-            self._next_offsets.update(moved)
-            self._changed |= dict.fromkeys(partition for _, partition in moved)
-            self.work.written(processed, _by_topic(moved))
-            if self._view is not None and processed.view_rows:
-                self._view.offer(processed.view_rows)
-            self._observer.processed(self.name, count, processed, self._clock_s() - started_s)
+            self._take(batches)
         elif told := self._when_idle(self._now_ms()):
             # What made it speak follows from no input: the state after it must be what recovery begins with.
             self.checkpoint(self.partitions, told)
-        self._checkpoint_in_turn()
+        if due := self._due(self._changed):
+            self.checkpoint(due)
         self._refill()
         # Only a poll that returned has finished handing out partitions and recovering them.
         self.joined = self.log.member
         self.progress_at_s = self._clock_s()
 
-    def _transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
-        self.transacting_since_s = self._clock_s()
-        self.log.transact(outputs, next_offsets)
-        self.transacting_since_s = None
+    def _take(self, batches: Sequence[Records]) -> None:
+        self._before_batch()
+        processed = self.work.process(batches, self._now_ms())
+        count = sum(map(len, batches))
+        self._dead_letter_limit.update(count, [each for flow in processed.flows for each in flow.rejections])
+        self._settle()
+        transaction = Transaction(processed.outputs, next_offsets(batches), processed=processed, records=count)
+        if not self.work.written_behind and self.log.atomic:
+            touched = dict.fromkeys(partition for _, partition in transaction.moved)
+            transaction = self._with_checkpoint(transaction, self._due(self._changed | touched))
+        # A checkpoint is of the state as it is now, and a ledger follows what is written: nothing may come between.
+        if count < self._limits.batch_records or transaction.due or self.work.written_behind:
+            self._transactions.write(transaction)
+            self._written(transaction)
+        else:
+            self._transactions.begin(transaction)
 
-    def _checkpoint_in_turn(self) -> None:
-        """Checkpoint those that wait longest, so that each has its turn within the interval.
+    def _settle(self) -> None:
+        if (transaction := self._transactions.settle()) is not None:
+            self._written(transaction)
+
+    def _written(self, transaction: Transaction) -> None:
+        self._next_offsets.update(transaction.moved)
+        if (processed := transaction.processed) is not None:
+            logger.debug("%s: %s records, %s", self.name, transaction.records, processed.seconds)
+            self._changed |= dict.fromkeys(partition for _, partition in transaction.moved)
+            self.work.written(processed, _by_topic(transaction.moved))
+            if self._view is not None and processed.view_rows:
+                self._view.offer(processed.view_rows)
+            self._observer.processed(self.name, transaction.records, processed)
+        for partition in transaction.due:
+            self.work.checkpointed(partition)
+            self._changed.pop(partition, None)
+        if transaction.due:
+            self._observer.checkpointed(self.name, transaction.rows, transaction.seconds)
+
+    def _due(self, changed: Mapping[int, None]) -> list[int]:
+        """Return the partitions to checkpoint now: those that wait longest, each in its turn within the interval.
 
         All at once would keep the events that arrive meanwhile waiting for as many times longer.
         """
         interval_ms, owned = self._limits.checkpoint_interval_ms, len(self.partitions)
         turn_ms = max(interval_ms / max(1, owned), min(_TURN_MS, interval_ms))
-        if (self._clock_s() - self._checkpointed_at_s) * 1000 >= turn_ms:
-            self.checkpoint(list(itertools.islice(self._changed, math.ceil(owned * turn_ms / interval_ms))))
+        if (self._clock_s() - self._checkpointed_at_s) * 1000 < turn_ms:
+            return []
+        self._checkpointed_at_s = self._clock_s()
+        return list(itertools.islice(changed, math.ceil(owned * turn_ms / interval_ms)))
 
-    def checkpoint(self, partitions: Iterable[int], told: Sequence[Output] = ()) -> None:
-        """Write the changed state of these partitions, with the offsets it is valid for, in one transaction.
+    def _with_checkpoint(self, transaction: Transaction, due: Sequence[int]) -> Transaction:
+        """Return the transaction with what stores the state of these partitions, and the offsets that it is valid for.
 
-        What is ``told`` besides goes along.
-
-        The offsets go along although they are committed already: they make the group fence a worker that has lost
-        its partitions and does not know yet.
+        Offsets that are committed already go along: they make the group fence a worker that has lost its partitions
+        and does not know yet.
         """
+        if not due:
+            return transaction
         started_s = self._clock_s()
-        mine = set(self.partitions)
-        due = [partition for partition in partitions if partition in mine]
-        offsets = {place: offset for place, offset in self._next_offsets.items() if place[1] in due}
+        known = {**self._next_offsets, **transaction.moved}
+        offsets = {place: offset for place, offset in known.items() if place[1] in due}
         outputs = [
             output
             for partition in due
             for output in self.work.checkpoint(partition, {t: at for (t, p), at in offsets.items() if p == partition})
         ]
-        if outputs or told:
-            self._transact([*told, *outputs], offsets)
-            for partition in due:
-                self.work.checkpointed(partition)
-            rows = sum(len(output.keys) for output in outputs)
-            self._observer.checkpointed(self.name, rows, self._clock_s() - started_s)
-        for partition in due:
-            self._changed.pop(partition, None)
-        self._checkpointed_at_s = self._clock_s()
+        return replace(
+            transaction,
+            outputs=[*transaction.outputs, *outputs],
+            moved={**transaction.moved, **offsets},
+            due=list(due),
+            rows=sum(len(output.keys) for output in outputs),
+            seconds=self._clock_s() - started_s,
+        )
+
+    def checkpoint(self, partitions: Iterable[int], told: Sequence[Output] = ()) -> None:
+        """Write the changed state of these partitions in a transaction of its own; what is ``told`` goes along."""
+        self._settle()
+        due = [each for each in partitions if each in self.partitions]
+        transaction = self._with_checkpoint(Transaction(list(told), {}), due)
+        if transaction.outputs:
+            self._transactions.write(transaction)
+        self._written(transaction)
 
     def _refill(self) -> None:
         if self._view is None or (epoch := self._view.refill_wanted(self.name)) is None:
             return
+        self._settle()
         for partition in self.partitions:
             self._offer_all(partition)
         self._view.refilled(epoch, self.name)
@@ -272,13 +269,16 @@ class StageLoop:
 
     def _revoked(self, partitions: Sequence[int]) -> None:
         try:
-            self.checkpoint([partition for partition in partitions if partition in self._changed])
+            self._settle()
+            self.checkpoint([each for each in partitions if each in self._changed])
         except (Rebalanced, Stop) as error:
-            # The next owner replays a little more; it needs nothing from us.
+            # The next owner replays a little more; it needs nothing from us. What failed is told by the next `_settle`.
             logger.warning("no last checkpoint of %s%s: %s", self.name, list(partitions), error)
         self._lost(partitions)
 
     def _lost(self, partitions: Sequence[int]) -> None:
+        if not self._transactions.failed():  # if it was, the next `_settle` tells
+            self._settle()
         for partition in partitions:
             self.work.drop(partition)
             for topic in self.work.inputs:
@@ -288,10 +288,12 @@ class StageLoop:
 
     def close(self) -> None:
         """Checkpoint, hand the partitions back and leave."""
+        self._settle()
         self.log.close()
+        self._transactions.close()
 
 
-def _by_topic(offsets: Mapping[Place, int]) -> dict[str, dict[int, int]]:
+def _by_topic(offsets: Mapping[Place, int]) -> Mapping[str, Mapping[int, int]]:
     found: dict[str, dict[int, int]] = {}
     for (topic, partition), offset in offsets.items():
         found.setdefault(topic, {})[partition] = offset

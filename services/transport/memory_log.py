@@ -83,6 +83,7 @@ class MemoryLog:
         self._broker = broker
         self._group = group
         self.member = False
+        self.atomic = True
         self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._positions: dict[Place, int] = {}

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED
 from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.observer import Unobserved
 from services.transport.records import Output, Records
 from services.transport.stage import Stage
 

@@ -91,6 +91,8 @@ class Stage:
         Largest record that the dead-letter topic takes; default: brokers' own.
     """
 
+    written_behind = False
+
     def __init__(
         self,
         plan: StagePlan,

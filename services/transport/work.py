@@ -82,10 +82,15 @@ class Work(Protocol):
     name : str
     inputs : tuple of str
         Topics; the first one's partitions are shared out, the others' follow.
+    written_behind : bool
+        State outside of Kafka follows each transaction: `written` is called before anything else is processed or
+        checkpointed. Otherwise a checkpoint may share a micro-batch's transaction, and `written` may come after the
+        next `process`.
     """
 
     name: str
     inputs: tuple[str, ...]
+    written_behind: bool
 
     def open(
         self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
@@ -124,3 +129,16 @@ class Work(Protocol):
 
     def state_size(self, partition: int) -> StateSize | None:
         """Return the size of a partition's state, None if it is not here."""
+
+
+class View(Protocol):
+    """The write-behind side of the online store, as the loop sees it; none of it waits."""
+
+    def refill_wanted(self, source: str) -> str | None:
+        """Return an epoch name when the store lost its data and all rows of this source are wanted, else None."""
+
+    def offer(self, rows: Sequence[ViewRows]) -> None:
+        """Take rows to be written when possible."""
+
+    def refilled(self, epoch: str, source: str) -> None:
+        """Tell that this loop has offered every row it has."""

@@ -27,8 +27,9 @@ from services.score.step import Score
 from services.settings import load_settings
 from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED
 from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.observer import Unobserved
 from services.transport.records import Output, Records
 from services.transport.recovery import MARKER_KEY
 

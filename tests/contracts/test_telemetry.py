@@ -21,8 +21,8 @@ from services.errors import Misconfigured
 from services.settings import load_settings
 from services.topology import PREDICTIONS
 from services.transport.flow import Flow
-from services.transport.observer import TelemetryObserver
 from services.transport.records import Output, Records
+from services.transport.telemetry_observer import TelemetryObserver
 from services.transport.work import Processed
 
 
@@ -198,7 +198,7 @@ def test_a_stage_that_answers_and_takes_in_labels_counts_its_answers() -> None:
         tuple(Flow(each, np.arange(len(each)), batch) for each, batch in zip(records, flows, strict=True)),
         [Output(PREDICTIONS, [b"k"] * 3, [b"v"] * 3)],
     )
-    TelemetryObserver(telemetry, None, 60_000).processed("terminal", 5, processed, 0.1)
+    TelemetryObserver(telemetry, None, 60_000).processed("terminal", 5, processed)
     counted = {arm: telemetry.value("millstream_predictions_total", arm=arm, model="fraud", version=version)
                for arm, version in (("champion", 3), ("online", ""))}  # fmt: skip
     assert counted == {"champion": 2, "online": 1}

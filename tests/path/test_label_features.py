@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from cards import DAY_MS, events, published, topology, view
+from crashing import crash
 from fakes_ledger_store import FakeLedgerStore
 from fakes_online_view import FakeOnlineView
 from rich.console import Console
@@ -30,8 +31,9 @@ from services.settings import load_settings
 from services.topology import LABELS, SCORED
 from services.transport.bootstrap import seed
 from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.observer import Unobserved
 from services.transport.records import Output
 from services.transport.work import Work
 
@@ -116,10 +118,13 @@ class Live:
         self.broker = MemoryBroker(partitions)
         self.view = FakeOnlineView()
         self._ledgers = {partition: FakeLedgerStore() for partition in range(partitions)}
+        self.loops: list[StageLoop] = []
         self.start()
 
     def start(self) -> None:
         """Begin, or begin anew after a crash: nothing is closed."""
+        for loop in self.loops:
+            crash(loop)
         resolve = self.assembly.resolver()
         works: list[Work] = [self.assembly.stage(plan, resolve) for plan in self.assembly.topology.stages]
         works.append(self.assembly.join_stage(resolve, lambda partition: self._ledgers[partition]))

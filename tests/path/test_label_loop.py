@@ -22,8 +22,9 @@ from services.core.text import as_text
 from services.settings import load_settings
 from services.topology import EXAMPLES, JOIN_CHANGELOG, LABELS, QUALITY, SCORED
 from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.observer import Unobserved
 from services.transport.records import Output
 from services.transport.work import Work
 

@@ -28,8 +28,9 @@ from services.settings import Settings, load_settings
 from services.topology import ALERTS, EXAMPLES, MEASURE, MEASURES, MODELS, MONITOR, MONITOR_CHANGELOG, SCORED
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog, Partition
+from services.transport.observer import Unobserved
 from services.transport.records import Output
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]

@@ -14,8 +14,9 @@ from services.cli.rebuilding import rebuild_partition
 from services.ports import ViewRows
 from services.settings import load_settings
 from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.observer import Unobserved
 
 PARTITIONS = 2
 

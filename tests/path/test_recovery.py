@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 from cards import events, first_stage, published, view
+from crashing import crash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.declaration import View
 from services.core.windows.store import WindowStore
+from services.errors import Rebalanced
 from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.records import Output
+from services.transport.observer import Unobserved
+from services.transport.records import Output, Place
 from services.transport.stage import Stage
 
 CUSTOMER = view("activity", "customer")
 NEVER_MS = 1 << 60
 
 
-def _loop(broker: MemoryBroker, *views: View, checkpoint_interval_ms: int = NEVER_MS, batch: int = 7) -> StageLoop:
+def _loop(
+    broker: MemoryBroker,
+    *views: View,
+    checkpoint_interval_ms: int = NEVER_MS,
+    batch: int = 7,
+    log: MemoryLog | None = None,
+) -> StageLoop:
     stage = first_stage(*views)
     loop = StageLoop(
         stage,
-        MemoryLog(broker, "group"),
+        log or MemoryLog(broker, "group"),
         LoopLimits(batch, checkpoint_interval_ms),
         DeadLetterLimit(1.0, 10),
         None,
@@ -84,11 +96,58 @@ def test_crashes_at_any_batch_change_nothing(lives: list[tuple[int, bool]], batc
         _run(loop, batches)
         if checkpointed:
             loop.checkpoint(loop.partitions)
-        # Gone without a word: no close, no last checkpoint.
+        crash(loop, written=not checkpointed)
     survivor = _loop(broker, CUSTOMER, batch=batch)
     _run(survivor)
     assert _outputs(broker) == _outputs(calm)
     assert _stores(survivor) == _stores(undisturbed)
+
+
+class _Failing(MemoryLog):
+    """Refuses one transaction, as a broker does to a member of a generation that is over."""
+
+    def __init__(self, broker: MemoryBroker, refused: int) -> None:
+        super().__init__(broker, "group")
+        self._left = refused
+
+    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
+        self._left -= 1
+        if self._left == 0:
+            time.sleep(0.01)  # the stage goes on meanwhile
+            raise Rebalanced("the group has moved on")
+        super().transact(outputs, next_offsets)
+
+
+@given(refused=st.integers(1, 12), batch=st.integers(5, 40))
+@settings(max_examples=40, deadline=None)
+def test_a_transaction_refused_while_the_stage_goes_on_changes_nothing(refused: int, batch: int) -> None:
+    output = published(events(150, 3))
+    calm, broker = _broker(output), _broker(output)
+    undisturbed = _loop(calm, CUSTOMER)
+    _run(undisturbed)
+
+    loop = _loop(broker, CUSTOMER, batch=batch, log=_Failing(broker, refused))
+    try:
+        _run(loop)
+    except Rebalanced:
+        loop.rejoin()
+        _run(loop)
+    assert _outputs(broker) == _outputs(calm)
+    assert _stores(loop) == _stores(undisturbed)
+
+
+def test_partitions_that_go_while_a_transaction_is_written_are_stored_with_it() -> None:
+    broker = _broker(published(events(100)))
+    loop = _loop(broker, CUSTOMER, batch=5)
+    _run(loop, 3)
+    assert loop._transactions.begun
+    loop._revoked(loop.partitions)
+    seen: list[int] = []
+    again = _loop(broker, CUSTOMER)
+    _stage(again).apply = lambda records: seen.append(len(records))  # type: ignore
+    again.poll(0.0)
+    assert seen == []
+    assert sum(broker.committed.values()) == 15
 
 
 def test_a_clean_stop_leaves_nothing_to_replay() -> None:
@@ -128,7 +187,9 @@ def test_changed_windows_are_rebuilt_from_the_retained_events() -> None:
 
 def test_nothing_is_answered_twice_when_recovery_replays() -> None:
     broker = _broker(published(events(60)))
-    _run(_loop(broker, CUSTOMER, batch=10), 3)
+    loop = _loop(broker, CUSTOMER, batch=10)
+    _run(loop, 3)
+    crash(loop)
     _run(_loop(broker, CUSTOMER, batch=10))
     assert sum(map(len, _outputs(broker))) == 60
 
@@ -140,7 +201,7 @@ def test_duplicates_are_counted_and_not_answered_again() -> None:
     counts: list[int] = []
 
     class Counting(Unobserved):
-        def processed(self, stage, records, processed, seconds) -> None:  # type: ignore[no-untyped-def]
+        def processed(self, stage, records, processed) -> None:  # type: ignore[no-untyped-def]
             counts.append(processed.flows[0].counts.get("duplicates", 0))
 
     loop = _loop(broker, CUSTOMER)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from cards import CONTRACTS
+from crashing import crash
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from watched import DAY_MS, HOUR_MS, START_MS, WEEK_MS, examples, scored, traffic
@@ -41,6 +42,7 @@ def _drain(broker: MemoryBroker, make: Callable[[], Work], random: randoms.Rando
     loop = loop_of(broker, make(), 5000)
     while batches := loop.poll(0.0):
         if random is not None and random.random() < 0.15:
+            crash(loop, written=random.random() < 0.5)
             loop = loop_of(broker, make(), random.randint(50, 3000))
             continue
         loop.handle(batches)

@@ -32,8 +32,9 @@ from services.monitor.quality_state import Declared
 from services.settings import load_settings
 from services.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
 from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop, Unobserved
+from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.observer import Unobserved
 from services.transport.records import Output, Place
 from services.validate.step import Validate
 

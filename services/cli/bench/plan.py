@@ -38,6 +38,8 @@ class BenchPlan:
         Backlogs; the part keys publishes at least an event a key.
     recovery_cases : sequence of str
         Of `services.cli.bench.recovery.CASES`.
+    broker_warm_up_events : int
+        Backlog of a first round of the one-stage job, which does not count; 0 leaves it out.
     warm_up_events : int
         Worked off before anything paced.
     view_rows, view_rounds : int
@@ -66,6 +68,7 @@ class BenchPlan:
     reference_repo: Path = Path("feature_repo")
     layouts: Sequence[str] = ("split",)
     path_events: int = 200_000
+    broker_warm_up_events: int = 300_000
     warm_up_events: int = 20_000
     recovery_events: int = 1_000_000
     recovery_cases: Sequence[str] = ("checkpointed", "changelog lost")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,34 +45,30 @@ class Bomb:
 def arm(bomb: Bomb) -> None:
     """Put the bomb into the places that matter."""
     call, transact, write = KafkaWriter._call, KafkaLog.transact, KafkaWriter._write_then_commit
-    checkpoint, assigned, revoked = StageLoop.checkpoint, StageLoop._assigned, StageLoop._revoked
-    in_checkpoint = [False]
+    assigned, revoked = StageLoop._assigned, StageLoop._revoked
+    now = threading.local()  # of each thread that writes: whether its transaction holds a checkpoint
 
     def calling(self: KafkaWriter, what: Callable[..., object], doing: str, *arguments: object) -> None:
         before = {"adding offsets to the transaction": "after-produce", "committing": "before-commit"}.get(doing)
         if before:
-            bomb.passing("in-checkpoint" if in_checkpoint[0] else before)
+            bomb.passing("in-checkpoint" if now.storing else before)
         call(self, what, doing, *arguments)
-        if doing == "committing" and not in_checkpoint[0]:
+        if doing == "committing" and not now.storing:
             bomb.passing("after-commit")
 
     def transacting(self: KafkaLog, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
-        if not in_checkpoint[0]:
+        now.storing = any(output.topic.endswith(".changelog") for output in outputs)
+        if not now.storing:
             bomb.passing("mid-batch")
         transact(self, outputs, next_offsets)
 
     def writing(self: KafkaWriter, outputs: Sequence[Output], offsets: Any, consumer: Any) -> None:
         # At least once: the outputs are flushed and there to be read, and then the offsets are committed.
         write(self, outputs, [], consumer)
-        bomb.passing("in-checkpoint" if in_checkpoint[0] else f"before-commit@{offsets[0].topic}")
+        bomb.passing("in-checkpoint" if now.storing else f"before-commit@{offsets[0].topic}")
         write(self, [], offsets, consumer)
-        if not in_checkpoint[0]:
+        if not now.storing:
             bomb.passing("after-commit")
-
-    def checkpointing(self: StageLoop, partitions: Any) -> None:
-        in_checkpoint[0] = True
-        checkpoint(self, partitions)
-        in_checkpoint[0] = False
 
     def recovering(self: StageLoop, partition: int, committed: Mapping[str, int | None]) -> Mapping[str, int]:
         bomb.passing("in-recovery")
@@ -84,7 +81,7 @@ def arm(bomb: Bomb) -> None:
     KafkaLog.transact = transacting  # type: ignore[method-assign]
     for name, patch in {"_call": calling, "_write_then_commit": writing}.items():
         setattr(KafkaWriter, name, patch)
-    for name, step in {"checkpoint": checkpointing, "_assigned": recovering, "_revoked": revoking}.items():
+    for name, step in {"_assigned": recovering, "_revoked": revoking}.items():
         setattr(StageLoop, name, step)
 
 
