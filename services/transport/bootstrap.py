@@ -53,9 +53,11 @@ def seed(log: StageLog, stage: Stage, partitions: int, ends: Mapping[int, Mappin
         shares[place].append(row)
     for partition, share in enumerate(shares):
         for start in range(0, len(share), _ROWS_PER_TRANSACTION):
-            log.transact([_rows(plan.changelog, partition, share[start : start + _ROWS_PER_TRANSACTION])], {})
+            log.send([_rows(plan.changelog, partition, share[start : start + _ROWS_PER_TRANSACTION])])
+            log.commit({})
         marker = marker_of(parts, ends[partition], stage.featurize.stores[0].stream_time_ms)
-        log.transact([Output(plan.changelog, [MARKER_KEY], [marker.encode()], partition)], {})
+        log.send([Output(plan.changelog, [MARKER_KEY], [marker.encode()], partition)])
+        log.commit({})
     return len(rows)
 
 

@@ -215,10 +215,14 @@ class KafkaLog:
             logger.warning("reading %s: %s; librdkafka goes on trying", message.topic(), error.str())
         return False
 
-    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
-        """See `StageLog.transact`."""
+    def send(self, outputs: Sequence[Output]) -> None:
+        """See `StageLog.send`."""
+        self._writer.send(outputs)
+
+    def commit(self, next_offsets: Mapping[Place, int]) -> None:
+        """See `StageLog.commit`."""
         offsets = [TopicPartition(topic, p, offset) for (topic, p), offset in next_offsets.items()]
-        self._writer.write(outputs, offsets, self._consumer)
+        self._writer.commit(offsets, self._consumer)
 
     def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
         """See `StageLog.read`."""

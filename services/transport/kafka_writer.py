@@ -73,15 +73,26 @@ class KafkaWriter:
         if self._exactly_once:
             self._call(self._producer.init_transactions, "taking over the transactional id")
 
-    def write(self, outputs: Sequence[Output], offsets: list[TopicPartition], consumer: Consumer) -> None:
-        """Write outputs, and commit offsets of the consumer's group; see `services.transport.log.StageLog.transact`."""
+    def send(self, outputs: Sequence[Output]) -> None:
+        """Begin a transaction and queue outputs; see `services.transport.log.StageLog.send`."""
         if self._failed:
             raise Stop("an earlier transaction failed; only a restart recovers")
         self._failed = True
+        try:
+            if self._exactly_once:
+                self._producer.begin_transaction()
+            for output in outputs:
+                self._produce(output)
+        except KafkaException as failure:
+            self._abort()
+            raise_for(failure.args[0], "writing the transaction")
+
+    def commit(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
+        """Write what was sent, and offsets of the consumer's group; see `services.transport.log.StageLog.commit`."""
         if self._exactly_once:
-            self._write_in_transaction(outputs, offsets, consumer)
+            self._commit_transaction(offsets, consumer)
         else:
-            self._write_then_commit(outputs, offsets, consumer)
+            self._flush_then_commit(offsets, consumer)
         self._failed = False
 
     def _call(self, call: Callable[..., object], doing: str, *arguments: object) -> None:
@@ -100,13 +111,8 @@ class KafkaWriter:
                     raise Stop(f"{doing}: {error.str()}; the transaction stays aborted") from failure
                 raise_for(error, doing)
 
-    def _write_in_transaction(
-        self, outputs: Sequence[Output], offsets: list[TopicPartition], consumer: Consumer
-    ) -> None:
+    def _commit_transaction(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
         try:
-            self._producer.begin_transaction()
-            for output in outputs:
-                self._produce(output)
             if offsets:
                 self._call(
                     self._producer.send_offsets_to_transaction,
@@ -123,9 +129,6 @@ class KafkaWriter:
         except Stop:
             self._abort()
             raise
-        except KafkaException as failure:
-            self._abort()
-            raise_for(failure.args[0], "writing the transaction")
 
     def _abort(self) -> bool:
         try:
@@ -136,9 +139,7 @@ class KafkaWriter:
             return False
         return True
 
-    def _write_then_commit(self, outputs: Sequence[Output], offsets: list[TopicPartition], consumer: Consumer) -> None:
-        for output in outputs:
-            self._produce(output, self._delivered)
+    def _flush_then_commit(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
         left = self._producer.flush(_FLUSH_S)
         if left or self._delivery_errors:
             detail = self._delivery_errors[0].str() if self._delivery_errors else f"{left} records unacknowledged"
@@ -153,12 +154,12 @@ class KafkaWriter:
         if error is not None:
             self._delivery_errors.append(error)
 
-    def _produce(self, output: Output, on_delivery: Callable[..., None] | None = None) -> None:
+    def _produce(self, output: Output) -> None:
         more: dict[str, Any] = {}
         if output.partition is not None:
             more["partition"] = output.partition
-        if on_delivery is not None:
-            more["on_delivery"] = on_delivery
+        if not self._exactly_once:  # else the transaction says
+            more["on_delivery"] = self._delivered
         produce, topic = self._producer.produce, output.topic
         stamps = output.timestamps_ms
         for i, (key, value) in enumerate(zip(output.keys, output.values, strict=True)):

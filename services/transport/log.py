@@ -56,7 +56,7 @@ class StageLog(AssignedReader, Protocol):
     member : bool
         Whether the group has given out its partitions, of which this member may have got none.
     atomic : bool
-        Whether `transact` writes all or nothing; otherwise outputs may be there without their offsets.
+        Whether `commit` writes all or nothing; otherwise outputs may be there without their offsets.
     """
 
     member: bool
@@ -84,10 +84,19 @@ class StageLog(AssignedReader, Protocol):
             It never will be, as configured.
         """
 
-    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
-        """Write the outputs and commit the offsets, all or nothing (or at least once, if so configured).
+    def send(self, outputs: Sequence[Output]) -> None:
+        """Begin a transaction with these outputs; `commit` writes it. Nothing is waited for.
 
-        One at a time, but from any thread, and while another one polls.
+        Raises
+        ------
+        Stop
+            An output cannot be written, or an earlier transaction failed.
+        """
+
+    def commit(self, next_offsets: Mapping[Place, int]) -> None:
+        """Write what was sent and commit the offsets, all or nothing (or at least once, if so configured).
+
+        From any thread, and while another one polls.
 
         Raises
         ------

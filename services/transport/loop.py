@@ -155,7 +155,7 @@ class StageLoop:
         count = sum(map(len, batches))
         self._dead_letter_limit.update(count, [each for flow in processed.flows for each in flow.rejections])
         self._settle()
-        transaction = Transaction(processed.outputs, next_offsets(batches), processed=processed, records=count)
+        transaction = Transaction.of(processed, next_offsets(batches), count)
         if not self.work.written_behind and self.log.atomic:
             touched = dict.fromkeys(partition for _, partition in transaction.moved)
             transaction = self._with_checkpoint(transaction, self._due(self._changed | touched))
@@ -173,17 +173,17 @@ class StageLoop:
     def _written(self, transaction: Transaction) -> None:
         self._next_offsets.update(transaction.moved)
         if (processed := transaction.processed) is not None:
-            logger.debug("%s: %s records, %s", self.name, transaction.records, processed.seconds)
+            logger.debug("%s: %s records, %s", self.name, transaction.records, transaction.seconds)
             self._changed |= dict.fromkeys(partition for _, partition in transaction.moved)
             self.work.written(processed, _by_topic(transaction.moved))
             if self._view is not None and processed.view_rows:
                 self._view.offer(processed.view_rows)
-            self._observer.processed(self.name, transaction.records, processed)
+            self._observer.processed(self.name, transaction.records, processed, transaction.seconds)
         for partition in transaction.due:
             self.work.checkpointed(partition)
             self._changed.pop(partition, None)
         if transaction.due:
-            self._observer.checkpointed(self.name, transaction.rows, transaction.seconds)
+            self._observer.checkpointed(self.name, transaction.rows, transaction.checkpoint_s)
 
     def _due(self, changed: Mapping[int, None]) -> list[int]:
         """Return the partitions to checkpoint now: those that wait longest, each in its turn within the interval.
@@ -219,7 +219,7 @@ class StageLoop:
             moved={**transaction.moved, **offsets},
             due=list(due),
             rows=sum(len(output.keys) for output in outputs),
-            seconds=self._clock_s() - started_s,
+            checkpoint_s=self._clock_s() - started_s,
         )
 
     def checkpoint(self, partitions: Iterable[int], told: Sequence[Output] = ()) -> None:

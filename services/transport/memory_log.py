@@ -88,6 +88,7 @@ class MemoryLog:
         self._assignment: Assignment | None = None
         self._positions: dict[Place, int] = {}
         self._turn = 0
+        self._sent: Sequence[Output] = ()
 
     def subscribe(self, topics: Sequence[str], assignment: Assignment) -> None:
         """See `StageLog.subscribe`."""
@@ -130,10 +131,15 @@ class MemoryLog:
                 found.append(records)
         return found
 
-    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
-        """See `StageLog.transact`."""
-        for output in outputs:
+    def send(self, outputs: Sequence[Output]) -> None:
+        """See `StageLog.send`."""
+        self._sent = outputs
+
+    def commit(self, next_offsets: Mapping[Place, int]) -> None:
+        """See `StageLog.commit`."""
+        for output in self._sent:
             self._broker.append(output)
+        self._sent = ()
         for (topic, partition), offset in next_offsets.items():
             self._broker.committed[self._group, topic, partition] = offset
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from services.transport.work import Processed, Recovered
@@ -11,7 +11,7 @@ from services.transport.work import Processed, Recovered
 class Observer(Protocol):
     """None of it may raise or wait."""
 
-    def processed(self, stage: str, records: int, processed: Processed) -> None: ...
+    def processed(self, stage: str, records: int, processed: Processed, seconds: Mapping[str, float]) -> None: ...
 
     def checkpointed(self, stage: str, rows: int, seconds: float) -> None: ...
 
@@ -23,7 +23,7 @@ class Observer(Protocol):
 class Unobserved:
     """An `Observer` that tells nobody."""
 
-    def processed(self, stage: str, records: int, processed: Processed) -> None:
+    def processed(self, stage: str, records: int, processed: Processed, seconds: Mapping[str, float]) -> None:
         """Ignore."""
 
     def checkpointed(self, stage: str, rows: int, seconds: float) -> None:

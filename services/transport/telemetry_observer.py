@@ -56,12 +56,12 @@ class TelemetryObserver:
             if now_s - loop.progress_at_s > self._stuck_s
         }
 
-    def processed(self, stage: str, records: int, processed: Processed) -> None:
+    def processed(self, stage: str, records: int, processed: Processed, seconds: Mapping[str, float]) -> None:
         """See `Observer.processed`."""
         tell = self._telemetry
         tell.count("millstream_events_total", records, stage=stage)
         tell.observe("millstream_batch_records", float(records), stage=stage)
-        for phase, spent_s in processed.seconds.items():
+        for phase, spent_s in seconds.items():
             tell.observe("millstream_batch_seconds", spent_s, stage=stage, phase=phase)
         # The scored record travels on, with its arm; only who answers counts it. Labels, its other input, have none.
         answers = any(output.topic == PREDICTIONS for output in processed.outputs)

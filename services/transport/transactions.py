@@ -21,18 +21,26 @@ class Transaction:
     moved : mapping of Place to int
         Offsets that it commits.
     due : list of int
-        Partitions whose checkpoint is in it, of so many ``rows``, made in so many ``seconds``.
+        Partitions whose checkpoint is in it, of so many ``rows``, made in ``checkpoint_s`` seconds.
     processed : Processed or None
         The micro-batch in it, if one is, of so many ``records``.
+    seconds : dict of str to float
+        Time spent by phase: those of the micro-batch's processing, ``send`` and ``commit``.
     """
 
     outputs: list[Output]
     moved: Mapping[Place, int]
     due: list[int] = field(default_factory=list)
     rows: int = 0
-    seconds: float = 0.0
+    checkpoint_s: float = 0.0
     processed: Processed | None = None
     records: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, processed: Processed, moved: Mapping[Place, int], records: int) -> Transaction:
+        """Return that of a micro-batch."""
+        return cls(processed.outputs, moved, processed=processed, records=records, seconds=dict(processed.seconds))
 
 
 class Transactions:
@@ -57,18 +65,27 @@ class Transactions:
         Raises
         ------
         Rebalanced, Fenced, Stop
-            It was not written; see `StageLog.transact`.
+            It was not written; see `StageLog.commit`.
         """
-        self.since_s = started_s = self._clock_s()
-        self._log.transact(transaction.outputs, transaction.moved)
-        self.since_s = None
-        if transaction.processed is not None:
-            transaction.processed.seconds["commit"] = self._clock_s() - started_s
+        self._send(transaction)
+        self._commit(transaction)
 
     def begin(self, transaction: Transaction) -> None:
-        """Write it behind the caller's back; `settle` must be called before the next one."""
+        """Write it while the caller goes on; `settle` must be called before the next one."""
         assert self._begun is None
-        self._begun = transaction, self._thread.submit(self.write, transaction)
+        self._send(transaction)
+        self._begun = transaction, self._thread.submit(self._commit, transaction)
+
+    def _send(self, transaction: Transaction) -> None:
+        self.since_s = started_s = self._clock_s()
+        self._log.send(transaction.outputs)
+        transaction.seconds["send"] = self._clock_s() - started_s
+
+    def _commit(self, transaction: Transaction) -> None:
+        started_s = self._clock_s()
+        self._log.commit(transaction.moved)
+        transaction.seconds["commit"] = self._clock_s() - started_s
+        self.since_s = None
 
     @property
     def begun(self) -> bool:

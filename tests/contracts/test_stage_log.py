@@ -64,7 +64,8 @@ def _kafka(endpoints: Endpoints, *, exactly_once: bool = True) -> World:
             exactly_once=True,
             transaction_timeout_ms=10_000,
         )
-        writer.transact([output], {})
+        writer.send([output])
+        writer.commit({})
         writer.close()
 
     return World(f"in-{name}", f"out-{name}", member, append)
@@ -137,7 +138,8 @@ def test_outputs_and_offsets_are_kept_together(world: World) -> None:
     log, seen = world.join(), Seen()
     log.subscribe([world.topic], seen.assignment())
     offsets = seen.read(log, 20)
-    log.transact([Output(world.out, [b"k", b"k"], [b"one", b"two"], partition=1)], offsets)
+    log.send([Output(world.out, [b"k", b"k"], [b"one", b"two"], partition=1)])
+    log.commit(offsets)
     read = [value for records in log.read(world.out, 1, 0, None) for value in records.values]
     assert read == [b"one", b"two"]
     log.close()
@@ -203,7 +205,8 @@ def test_partitions_of_one_number_go_to_one_member_and_are_committed_together(wo
     offsets = seen.read(log, 40)
     assert seen.topics == {world.topic, world.out}
     assert set(seen.assigned) == {(topic, p) for topic in (world.topic, world.out) for p in range(PARTITIONS)}
-    log.transact([], offsets)
+    log.send([])
+    log.commit(offsets)
     log.close()
 
     world.append(Output(world.out, [b"next"], [b"next"]))
@@ -273,8 +276,9 @@ def test_a_second_owner_fences_the_first(kafka: Endpoints) -> None:
     first.subscribe([world.topic], seen.assignment())
     offsets = seen.read(first, 1)
     world.join()
+    first.send([Output(world.out, [b"k"], [b"zombie"], partition=0)])
     with pytest.raises(Stop):
-        first.transact([Output(world.out, [b"k"], [b"zombie"], partition=0)], offsets)
+        first.commit(offsets)
     assert [value for records in first.read(world.out, 0, 0, None) for value in records.values] == []
     for log in world.opened:
         log.close()

@@ -198,7 +198,7 @@ def test_a_stage_that_answers_and_takes_in_labels_counts_its_answers() -> None:
         tuple(Flow(each, np.arange(len(each)), batch) for each, batch in zip(records, flows, strict=True)),
         [Output(PREDICTIONS, [b"k"] * 3, [b"v"] * 3)],
     )
-    TelemetryObserver(telemetry, None, 60_000).processed("terminal", 5, processed)
+    TelemetryObserver(telemetry, None, 60_000).processed("terminal", 5, processed, {})
     counted = {arm: telemetry.value("millstream_predictions_total", arm=arm, model="fraud", version=version)
                for arm, version in (("champion", 3), ("online", ""))}  # fmt: skip
     assert counted == {"champion": 2, "online": 1}

@@ -77,7 +77,8 @@ def test_a_killed_learner_ends_as_the_uninterrupted_one(settings: Settings) -> N
         wait_until(lambda: workers.ready("learner"), 60, workers)
         for start in range(0, len(values), 300):
             part = values[start : start + 300]
-            writer.transact([Output(EXAMPLES, [b"k"] * len(part), part, 0)], {})
+            writer.send([Output(EXAMPLES, [b"k"] * len(part), part, 0)])
+            writer.commit({})
             time.sleep(rng.uniform(0.2, 1.2))
             if start < 900:
                 workers.kill("learner")

@@ -75,7 +75,8 @@ def test_killed_monitors_tell_the_alerts_of_an_undisturbed_run_once(settings: Se
         for start in range(0, len(values), step):
             part = slice(start, start + step)
             keys = [b"%d" % i for i in range(start, min(start + step, len(values)))]
-            writer.transact([Output(SCORED, keys, values[part]), Output(EXAMPLES, keys, known[part], 0)], {})
+            writer.send([Output(SCORED, keys, values[part]), Output(EXAMPLES, keys, known[part], 0)])
+            writer.commit({})
             if start in {2 * step, 4 * step}:
                 victims = rng.sample(sorted(stages), 2 if start == 4 * step else 1)
                 wait_until(lambda: all(map(workers.ready, stages)), 300, workers)

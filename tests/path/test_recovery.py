@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -110,12 +110,12 @@ class _Failing(MemoryLog):
         super().__init__(broker, "group")
         self._left = refused
 
-    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
+    def commit(self, next_offsets: Mapping[Place, int]) -> None:
         self._left -= 1
         if self._left == 0:
             time.sleep(0.01)  # the stage goes on meanwhile
             raise Rebalanced("the group has moved on")
-        super().transact(outputs, next_offsets)
+        super().commit(next_offsets)
 
 
 @given(refused=st.integers(1, 12), batch=st.integers(5, 40))
@@ -201,7 +201,7 @@ def test_duplicates_are_counted_and_not_answered_again() -> None:
     counts: list[int] = []
 
     class Counting(Unobserved):
-        def processed(self, stage, records, processed) -> None:  # type: ignore[no-untyped-def]
+        def processed(self, stage, records, processed, seconds) -> None:  # type: ignore[no-untyped-def]
             counts.append(processed.flows[0].counts.get("duplicates", 0))
 
     loop = _loop(broker, CUSTOMER)
@@ -221,7 +221,7 @@ def test_a_failed_transaction_is_not_survived() -> None:
     def refuse(*_: object) -> None:
         raise Stop("aborted")
 
-    loop.log.transact = refuse  # type: ignore[method-assign]
+    loop.log.commit = refuse  # type: ignore[method-assign]
     with pytest.raises(Stop):
         loop.handle(records)
     assert _outputs(broker) == [[], []]

@@ -123,11 +123,11 @@ class DyingLog(MemoryLog):
         super().__init__(broker, "quality")
         self.fate = "fine"
 
-    def transact(self, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
-        """See `StageLog.transact`."""
+    def commit(self, next_offsets: Mapping[Place, int]) -> None:
+        """See `StageLog.commit`."""
         if self.fate == "before":
             raise Stop("died")
-        super().transact(outputs, next_offsets)
+        super().commit(next_offsets)
         if self.fate == "after":
             raise Stop("died")
 

@@ -12,14 +12,15 @@ PHASES = {
     "featurize": "windows",
     "score": "score",
     "encode": "encode",
-    "commit": "produce, send offsets, commit",
+    "send": "produce",
+    "commit": "send offsets, commit",
     "checkpoint": "checkpoints",
 }
 REST = "polling, waiting, handing over"
 METHOD = (
     "Where the time goes: wall time of each phase of the micro-batches of the backlog, by the workers' own metrics. "
-    "Produce and commit are mostly the broker's answer, which the worker waits for; what is left is "
-    "polling and the threads beside, with the interpreter's lock between them."
+    "Behind a backlog the commit, which is mostly the broker's answer, is waited for by a thread of its own, while the "
+    "next micro-batch is processed; what is left is polling, and waiting for a core, the lock or a commit."
 )
 
 

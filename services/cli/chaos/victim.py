@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from services.transport.kafka_log import KafkaLog
 from services.transport.kafka_writer import KafkaWriter
 from services.transport.loop import StageLoop
-from services.transport.records import Output, Place
+from services.transport.records import Output
 
 CRASH = "MILLSTREAM_CHAOS_CRASH"
 CLOCK = "MILLSTREAM_CHAOS_CLOCK"
@@ -44,30 +42,30 @@ class Bomb:
 
 def arm(bomb: Bomb) -> None:
     """Put the bomb into the places that matter."""
-    call, transact, write = KafkaWriter._call, KafkaLog.transact, KafkaWriter._write_then_commit
+    call, send, flush = KafkaWriter._call, KafkaWriter.send, KafkaWriter._flush_then_commit
     assigned, revoked = StageLoop._assigned, StageLoop._revoked
-    now = threading.local()  # of each thread that writes: whether its transaction holds a checkpoint
+    storing: dict[KafkaWriter, bool] = {}  # whether its transaction holds a checkpoint
 
     def calling(self: KafkaWriter, what: Callable[..., object], doing: str, *arguments: object) -> None:
         before = {"adding offsets to the transaction": "after-produce", "committing": "before-commit"}.get(doing)
         if before:
-            bomb.passing("in-checkpoint" if now.storing else before)
+            bomb.passing("in-checkpoint" if storing[self] else before)
         call(self, what, doing, *arguments)
-        if doing == "committing" and not now.storing:
+        if doing == "committing" and not storing[self]:
             bomb.passing("after-commit")
 
-    def transacting(self: KafkaLog, outputs: Sequence[Output], next_offsets: Mapping[Place, int]) -> None:
-        now.storing = any(output.topic.endswith(".changelog") for output in outputs)
-        if not now.storing:
+    def sending(self: KafkaWriter, outputs: Sequence[Output]) -> None:
+        storing[self] = any(output.topic.endswith(".changelog") for output in outputs)
+        if not storing[self]:
             bomb.passing("mid-batch")
-        transact(self, outputs, next_offsets)
+        send(self, outputs)
 
-    def writing(self: KafkaWriter, outputs: Sequence[Output], offsets: Any, consumer: Any) -> None:
+    def flushing(self: KafkaWriter, offsets: Any, consumer: Any) -> None:
         # At least once: the outputs are flushed and there to be read, and then the offsets are committed.
-        write(self, outputs, [], consumer)
-        bomb.passing("in-checkpoint" if now.storing else f"before-commit@{offsets[0].topic}")
-        write(self, [], offsets, consumer)
-        if not now.storing:
+        flush(self, [], consumer)
+        bomb.passing("in-checkpoint" if storing[self] else f"before-commit@{offsets[0].topic}")
+        flush(self, offsets, consumer)
+        if not storing[self]:
             bomb.passing("after-commit")
 
     def recovering(self: StageLoop, partition: int, committed: Mapping[str, int | None]) -> Mapping[str, int]:
@@ -78,8 +76,7 @@ def arm(bomb: Bomb) -> None:
         bomb.passing("in-rebalance")
         revoked(self, partitions)
 
-    KafkaLog.transact = transacting  # type: ignore[method-assign]
-    for name, patch in {"_call": calling, "_write_then_commit": writing}.items():
+    for name, patch in {"_call": calling, "send": sending, "_flush_then_commit": flushing}.items():
         setattr(KafkaWriter, name, patch)
     for name, step in {"_assigned": recovering, "_revoked": revoking}.items():
         setattr(StageLoop, name, step)
