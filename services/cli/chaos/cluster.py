@@ -114,6 +114,8 @@ class Cluster:
         self.valkey_server.start(say)
         self.kafka_server.start(say)
         self.environ |= {
+            # Small: full ones, after a fault, are what the loop goes on behind while a transaction is written.
+            "MILLSTREAM_BATCH_RECORDS": "50",
             "MILLSTREAM_STATE_DIR": str(self.directory / "state"),
             "MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{links[KAFKA]}",
             "MILLSTREAM_REDIS_URL": f"redis://{HOST}:{links[VALKEY]}/0",
