@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from services.adapters.schema_registry import connect
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.cli.newest import partitions_of
 from services.core.avro.decode import RecordReader
+from services.core.batch import Batch
 from services.core.quality.contenders import ANSWER, BLEND, CHAMPION, ONLINE
 from services.settings import Settings
 from services.topology import QUALITY
@@ -84,17 +85,21 @@ def read_figures(settings: Settings) -> list[Shown]:
             newest.pop(key, None)
             if value is not None:
                 newest[key] = value
-    batch = RecordReader(schema, resolver).decode(list(newest.values()), _MOST_BYTES).batch
+    found = decoded(RecordReader(schema, resolver).decode(list(newest.values()), _MOST_BYTES).batch)
+    return sorted(
+        (each for each in found if each.examples and each.value is not None),
+        key=lambda each: (each.protocol, each.day, each.who, each.maturity_days, each.group_column, each.group),
+    )
+
+
+def decoded(batch: Batch) -> Iterator[Shown]:
+    """Yield the records of a batch of the quality topic."""
     nulls = {name: batch.is_null(name).tolist() for name in _FIELDS}
     columns = {
         name: [None if null else value for value, null in zip(batch.columns[name].tolist(), nulls[name], strict=True)]
         for name in _FIELDS
     }
-    found = (Shown(*values) for values in zip(*columns.values(), strict=True))
-    return sorted(
-        (each for each in found if each.examples and each.value is not None),
-        key=lambda each: (each.protocol, each.day, each.who, each.maturity_days, each.group_column, each.group),
-    )
+    return (Shown(*values) for values in zip(*columns.values(), strict=True))
 
 
 def select(

@@ -48,12 +48,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     # Before anything imports Feast, which would turn the metrics library to its multi-process mode.
     telemetry = telemetry_adapter.Telemetry()
     assembly = assemble(settings)
-    # Monitors are asked for by name.
-    wanted = list(names) or [
-        name
-        for name in assembly.topology.names
-        if name not in {MEASURE, MONITOR} and (name != LEARN or assembly.declares_online_model)
-    ]
+    wanted = list(names) or usual_stages(assembly)
     plans = [assembly.topology.stage(name) for name in wanted if name not in LOOP]
     # Before it is checked, so that one that grows meanwhile is refused there or noticed when it is read.
     layout = partition_counts(endpoints.kafka, [topic.name for topic in assembly.topology.topics])
@@ -118,6 +113,15 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         )
     )
     return loops, slot.name
+
+
+def usual_stages(assembly: Assembly) -> list[str]:
+    """Return the stages that run where none are named, in path order; monitors are asked for by name."""
+    return [
+        name
+        for name in assembly.topology.names
+        if name not in {MEASURE, MONITOR} and (name != LEARN or assembly.declares_online_model)
+    ]
 
 
 def _ledgers(settings: Settings) -> Callable[[int], LedgerStore]:

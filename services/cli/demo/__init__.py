@@ -16,13 +16,14 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    seconds: Annotated[int, typer.Option(min=5, help="How long to stream.")] = 45,
-    rate: Annotated[int, typer.Option(min=1, help="Events a second to publish.")] = 3000,
+    seconds: Annotated[int, typer.Option(min=5, help="How long to stream.")] = 60,
+    rate: Annotated[int, typer.Option(min=1, help="Events a second to publish.")] = 4000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw the last run's topics and state away first.")] = False,
 ) -> None:
-    """Start everything, learn from April to July 2018, then score August onwards live.
+    """Start everything, learn from April to July 2018, then score August onwards live, labels seven days behind.
 
-    A second run goes on where the first stopped. The servers keep running until `millstream down`.
+    The online model learns from each label as it comes, in the champion's shadow. A second run goes on where the first
+    stopped. The servers keep running until `millstream down`.
     """
     from services.cli.demo.main_job import run_main_job
 

@@ -120,6 +120,11 @@ class Bookmark:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self._path.parent
+
     def read(self) -> Mapping[str, int] | None:
         """Return what was kept, or None on a first run."""
         return json.loads(self._path.read_text()) if self._path.is_file() else None

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-import polars as pl
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from services.adapters import endpoints as servers
 from services.adapters.endpoints import Endpoints
-from services.adapters.paced_publisher import PacedPublisher
-from services.adapters.producer import drain, open_producer
 from services.cli.assembly import Assembly
+from services.cli.demo.feed import Feed
+from services.cli.demo.following import Follower
 from services.cli.demo.history import Bookmark, Past, replay_past, seed_state, simulated
-from services.cli.demo.screen import Screen
-from services.cli.demo.watching import Seen, Watcher
+from services.cli.demo.learning import Learning
+from services.cli.demo.screen import Moment, Screen
+from services.cli.demo.summary import compare, summarise
+from services.cli.demo.watching import Watcher
 from services.cli.demo.worker_processes import WorkerProcess, start_workers
 from services.cli.screen import steps
 from services.cli.setup import initialise
 from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.pacing import Pace
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, PREDICTIONS
+from services.topology import DEAD_LETTERS, PREDICTIONS, QUALITY, SNAPSHOTS
 
 _LINE_EVERY_S = 5.0
+_SETTLE_S = 20.0
+_LAST_WORD_S = 2.5
+"""After everything is counted: how far labels have come, which makes days final, is told a checkpoint later."""
 
 
 def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: int, fresh: bool) -> None:
@@ -91,44 +91,6 @@ def _learn(settings: Settings, console: Console, assembly: Assembly, endpoints: 
         console.print(f"  {rows:,} rows of window state written to the changelogs")
 
 
-class _Feed(threading.Thread):
-    """The producer: publishes rows of the stream at a steady rate until told to stop."""
-
-    def __init__(
-        self, assembly: Assembly, endpoints: Endpoints, rows: pl.DataFrame, first_row: int, rate: int, until_s: float
-    ) -> None:
-        super().__init__(name="producer", daemon=True)
-        self._assembly = assembly
-        self._client = open_producer(endpoints.kafka, paced=True)
-        self._rows = rows
-        self._first_row = first_row
-        self._until_s = until_s
-        self.publisher = PacedPublisher(self._client, Pace("rate", float(rate)))
-        self.stopping = threading.Event()
-        self.failure: Exception | None = None
-        self.next_row = first_row
-
-    def run(self) -> None:
-        contract = self._assembly.contract
-        writer = RecordWriter(contract.schema)
-        names = [field.name for field in contract.schema.fields]
-        at = self._first_row
-        try:
-            for chunk in self._rows.select(names).iter_slices(200):
-                if self.stopping.is_set() or time.monotonic() > self._until_s:
-                    break
-                batch = Batch(chunk.height, {name: chunk[name].to_numpy() for name in names})
-                tags = list(range(at, at + chunk.height))
-                self.publisher.send(
-                    self._assembly.declaration.topic, contract, writer, batch, contract.event_time, tags
-                )
-                at += chunk.height
-                self.next_row = at
-            drain(self._client, self.publisher.deliveries)
-        except Exception as error:  # noqa: BLE001 shown by the screen, which then ends the demo
-            self.failure = error
-
-
 def _stream(
     console: Console,
     assembly: Assembly,
@@ -143,36 +105,49 @@ def _stream(
     resolve = assembly.resolver()
     tags = assembly.declaration.service.tags
     watcher = Watcher(
-        endpoints.kafka,
         RecordReader(assembly.contracts[PREDICTIONS].schema, resolve),
         RecordReader(assembly.contracts[DEAD_LETTERS].schema, resolve),
         past.stream.select("is_fraud", "amount"),
         tags.get("decision_above", "positive"),
     )
+    learning = Learning(RecordReader(assembly.contracts[QUALITY].schema, resolve), assembly.snapshot_key())
+    handlers = {
+        PREDICTIONS: watcher.predicted,
+        DEAD_LETTERS: watcher.died,
+        QUALITY: learning.measured,
+        SNAPSHOTS: learning.learnt,
+    }
+    follower = Follower(endpoints.kafka, handlers, whole={QUALITY, SNAPSHOTS})
     until_s = time.monotonic() + seconds
-    rows = past.stream.slice(kept["next_row"])
-    feed = _Feed(assembly, endpoints, rows, kept["next_row"], rate, until_s)
-    screen = Screen(f"{assembly.declaration.service.name} (LightGBM)", "Most labels are known only 7 days later.")
-    watcher.start()
+    feed = Feed(assembly, endpoints, past, kept["next_row"], rate, until_s)
+    screen = Screen(f"{assembly.declaration.service.name} (LightGBM)")
+
+    def settled() -> bool:
+        """Whether all that was published is answered, learnt and counted."""
+        answered = watcher.seen.outcomes >= feed.publisher.deliveries.acked
+        learnt = learning.examples >= feed.told or not assembly.declares_online_model
+        return answered and learnt and learning.counted >= feed.told
+
+    follower.start()
     feed.start()
     interrupted = False
     try:
         with _shown(console, screen) as show:
-            settled_s = None
+            ended_s = settled_s = math.inf
             while True:
-                for failure in (feed.failure, watcher.failure):
+                for failure in (feed.failure, follower.failure):
                     if failure is not None:
                         raise failure
                 for worker in workers:
                     worker.check()
                 deliveries = feed.publisher.deliveries
-                show(watcher.seen, deliveries.sent, deliveries.acked, until_s - time.monotonic())
-                outcomes = watcher.seen.outcomes
-                if not feed.is_alive() and (
-                    outcomes >= deliveries.acked or (settled_s or time.monotonic()) < time.monotonic() - 20
-                ):
-                    break
-                settled_s = settled_s or (time.monotonic() if not feed.is_alive() else None)
+                left_s = until_s - time.monotonic()
+                show(Moment(watcher.seen, learning, deliveries.sent, deliveries.acked, feed.told, left_s))
+                if not feed.is_alive():
+                    now_s = time.monotonic()
+                    ended_s, settled_s = min(ended_s, now_s), min(settled_s, now_s if settled() else math.inf)
+                    if now_s > min(ended_s + _SETTLE_S, settled_s + _LAST_WORD_S):
+                        break
                 time.sleep(0.1)
     except KeyboardInterrupt:
         interrupted = True
@@ -180,49 +155,31 @@ def _stream(
         feed.stopping.set()
         feed.join(60)
         waited_until_s = time.monotonic() + 10
-        while watcher.seen.outcomes < feed.publisher.deliveries.acked and time.monotonic() < waited_until_s:
+        while not settled() and time.monotonic() < waited_until_s:
             time.sleep(0.1)
     finally:
         bookmark.write(feed.next_row)
-        watcher.close()
-    _summary(console, watcher, feed, screen, interrupted)
+        follower.close()
+    summarise(console, watcher.seen, learning, feed, interrupted)
+    compare(console, learning, bookmark.folder / "quality.png")
 
 
 @contextmanager
-def _shown(console: Console, screen: Screen) -> Iterator[Callable[[Seen, int, int, float], None]]:
+def _shown(console: Console, screen: Screen) -> Iterator[Callable[[Moment], None]]:
     """Give what shows the state of the run: a live view on a terminal, and elsewhere a line now and then."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
-            yield lambda *state: live.update(screen.frame(*state))
+            yield lambda moment: live.update(screen.frame(moment))
         return
     told_s = time.monotonic()
 
-    def line(seen: Seen, published: int, acked: int, seconds_left: float) -> None:
+    def line(moment: Moment) -> None:
         nonlocal told_s
         if time.monotonic() - told_s >= _LINE_EVERY_S:
             told_s = time.monotonic()
-            console.print(f"  {screen.line(seen, published, acked, seconds_left)}", highlight=False, soft_wrap=True)
+            console.print(f"  {screen.line(moment)}", highlight=False, soft_wrap=True)
 
     yield line
-
-
-def _summary(console: Console, watcher: Watcher, feed: _Feed, screen: Screen, interrupted: bool) -> None:
-    import numpy as np
-
-    seen, sent = watcher.seen, feed.publisher.deliveries
-    latencies = np.array(list(seen.latencies_ms) or [float("nan")])
-    p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
-    table = Table(title="stopped by you" if interrupted else "what happened", show_header=False)
-    table.add_row("published and acknowledged", f"{sent.acked:,}")
-    table.add_row("predictions", f"{seen.predictions:,}")
-    table.add_row("dead letters", f"{seen.dead_letters:,}")
-    table.add_row("events with two predictions", f"{seen.doubled:,}")
-    table.add_row("events without an outcome", f"{max(0, sent.acked - seen.outcomes):,}")
-    table.add_row("end to end, produced to visible", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms")
-    recall = seen.caught / seen.frauds if seen.frauds else 0.0
-    table.add_row("frauds caught", f"{seen.caught} of {seen.frauds} ({recall:.0%}), {seen.caught_eur:,.0f} EUR")
-    table.add_row("flagged", f"{seen.flagged}, {seen.caught / seen.flagged if seen.flagged else 0:.0%} rightly")
-    console.print(table)
 
 
 def _what_next(console: Console, past: Past) -> None:
@@ -233,6 +190,8 @@ def _what_next(console: Console, past: Past) -> None:
         f"  millstream features get customer_id={customer} terminal_id={terminal}   online features, through Feast\n"
         "  millstream consume predictions --last 5                read predictions as a subscriber does\n"
         "  millstream dead-letters summary                        what could not go on, and why\n"
+        "  millstream quality                                     how good everybody was, day by day\n"
+        "  millstream models online                               what the online model has learnt\n"
         "  millstream models list                                 the registry\n"
         "  millstream demo                                        go on where this run stopped\n"
         "  millstream down                                        stop the servers; --wipe forgets everything",

@@ -1,4 +1,4 @@
-"""The demo's workers: one ``millstream run`` process per stage, as an operator would start them."""
+"""The demo's workers: ``millstream run`` processes, as an operator would start them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from services.cli.assembly import Assembly
 from services.errors import Stop
 from services.settings import Settings
 
-_READY_S = 120
+_READY_S = 300
 _LEAVE_S = 30
+_LABELS_CHECKPOINT_MS = "2000"
+"""So often do snapshots and figures come: a second of the demo is hours of its events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,17 @@ class WorkerProcess:
                 self.process.wait()
 
 
+def _shares(assembly: Assembly) -> dict[str, list[str]]:
+    """Return the stages of each worker: one each on the way to the answer, and one worker for what labels do."""
+    from services.cli.workers import usual_stages
+
+    shares = {plan.name: [plan.name] for plan in assembly.topology.stages}
+    rest = [name for name in usual_stages(assembly) if name not in shares]
+    return shares | ({"labels": rest} if rest else {})
+
+
 def start_workers(settings: Settings, assembly: Assembly, stack: ExitStack) -> list[WorkerProcess]:
-    """Start a worker per stage, ended with ``stack``, and wait until each is ready.
+    """Start the workers, ended with ``stack``, and wait until each is ready.
 
     Raises
     ------
@@ -70,15 +81,17 @@ def start_workers(settings: Settings, assembly: Assembly, stack: ExitStack) -> l
     directory = settings.state_dir.resolve() / "workers"
     directory.mkdir(parents=True, exist_ok=True)
     workers = []
-    for plan in assembly.topology.stages:
-        name = f"demo-{plan.name}"
+    for title, stages in _shares(assembly).items():
+        name = f"demo-{title}"
         path = directory / f"{name}.log"
         log = stack.enter_context(path.open("wb"))
         environment = {**os.environ, "MILLSTREAM_STATE_DIR": str(settings.state_dir.resolve())}
-        command = [sys.executable, "-m", "services", "run", plan.name, "--worker-id", name]
+        if title not in stages:
+            environment.setdefault("MILLSTREAM_CHECKPOINT_INTERVAL_MS", _LABELS_CHECKPOINT_MS)
+        command = [sys.executable, "-m", "services", "run", *stages, "--worker-id", name]
         # A session of its own: Ctrl-C is for the demo, which then ends its workers in order.
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        worker = WorkerProcess(plan.name, process, path, worker_file(settings.state_dir.resolve(), name))
+        worker = WorkerProcess(title, process, path, worker_file(settings.state_dir.resolve(), name))
         stack.callback(worker.end)
         workers.append(worker)
     deadline_s = time.monotonic() + _READY_S

@@ -1,0 +1,138 @@
+"""The demo's account of the label loop: which labels are due, how days mature, who is compared on which events."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from online_models import KEY, declared, learner_of
+from rich.console import Console
+from sklearn.metrics import average_precision_score
+
+from services.adapters.contracts import load_contract
+from services.cli.demo.feed import first_untold
+from services.cli.demo.learning import Learning
+from services.cli.demo.screen import Moment, Screen
+from services.cli.demo.summary import compare
+from services.cli.demo.watching import Seen
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
+from services.core.batch import Batch
+from services.core.metrics import DAY_MS
+from services.core.quality.board import Board
+from services.core.quality.contenders import Measured
+from services.core.quality.report import Reporter
+from services.core.quality.topic import as_batch
+from services.settings import load_settings
+from services.topology import QUALITY
+
+SCHEMA = load_contract(load_settings({}), QUALITY).schema
+MEASURED = Measured("at_ms", "fraud", "block", 0.5, "card")
+DAYS, PER_DAY = 4, 60
+RNG = np.random.default_rng(4)
+COUNT = DAYS * PER_DAY
+AT_MS = np.arange(COUNT) * (DAY_MS // PER_DAY)
+TRUTH = RNG.random(COUNT) < 0.3
+CHAMPION, ONLINE = (np.clip(0.4 * TRUTH + 0.6 * RNG.random(COUNT), 0, 1) for _ in range(2))
+UNSCORED = AT_MS < 1.5 * DAY_MS  # by the online model, which begins late
+LABELLED = slice(0, 3 * PER_DAY + 20)
+
+
+@dataclass
+class Told:
+    """A message."""
+
+    name: bytes
+    said: bytes | None
+
+    def key(self) -> bytes:
+        return self.name
+
+    def value(self) -> bytes | None:
+        return self.said
+
+
+def figures(rows: slice, as_of_ms: int) -> list[Told]:
+    """Return what the quality stage publishes when these events are labelled, a week after they happened."""
+    n = len(AT_MS[rows])
+    columns = {
+        "event_id": np.array([f"e{each}" for each in range(COUNT)], dtype=object)[rows],
+        "at_ms": AT_MS[rows],
+        "card": np.arange(n) % 9,
+        "arm": np.full(n, "champion", dtype=object),
+        "score": CHAMPION[rows],
+        "model": np.full(n, "fraud", dtype=object),
+        "model_version": np.full(n, 1),
+        "decision": np.where(CHAMPION[rows] >= 0.5, "block", "allow").astype(object),
+        "threshold": np.full(n, 0.5),
+        "champion_score": CHAMPION[rows],
+        "champion_version": np.full(n, 1),
+        "online_score": np.where(UNSCORED, 0.0, ONLINE)[rows],
+        "label": TRUTH[rows] * 1.0,
+        "label_known_at_ms": AT_MS[rows] + 7 * DAY_MS,
+        "revision": np.ones(n, dtype=np.int64),
+    }
+    board = Board((7, 30))
+    board.update(MEASURED.examples(Batch(n, columns, {"online_score": UNSCORED[rows]})))
+    batch = as_batch(Reporter(board).report(as_of_ms), as_of_ms)
+    keys = [str(each).encode() for each in batch.columns["key"].tolist()]
+    return [Told(key, value) for key, value in zip(keys, RecordWriter(SCHEMA).encode(batch), strict=True)]
+
+
+@pytest.fixture
+def learning() -> Learning:
+    """What has been told when three days are over and the fourth has begun to be labelled."""
+    made = Learning(RecordReader(SCHEMA, lambda _: None), KEY)
+    made.measured(figures(slice(0, 20), 7 * DAY_MS))  # type: ignore[arg-type]
+    assert (made.counted, [day.final for day in made.days], made.comparison()) == (20, [False], None)
+    made.measured(figures(LABELLED, 10 * DAY_MS + 1))  # type: ignore[arg-type]
+    made.learnt([Told(b"fraud", learner_of(declared(), 30).snapshot(KEY)), Told(b"fraud", b"forged")][:1])  # type: ignore[arg-type]
+    return made
+
+
+def test_days_mature_and_contenders_are_compared_on_the_same_events(learning: Learning) -> None:
+    assert learning.counted == 3 * PER_DAY + 20
+    assert [day.final for day in learning.days] == [True, True, True, False]
+    assert [set(day.by_arm) for day in learning.days] == [{"champion"}, *[{"champion", "online", "blend"}] * 3]
+    found = learning.comparison()
+    assert found is not None
+    assert found.days == ("1970-01-03",), "on the second day the online model scored half of the events"
+    rows = slice(2 * PER_DAY, 3 * PER_DAY)
+    assert (found.events, found.positives) == (PER_DAY, int(TRUTH[rows].sum()))
+    scores = {"champion": CHAMPION[rows], "online": ONLINE[rows], "blend": (CHAMPION[rows] + ONLINE[rows]) / 2}
+    for arm, given in scores.items():
+        wanted = average_precision_score(TRUTH[rows], given)
+        assert found.means[arm]["average_precision"] == pytest.approx(wanted, abs=1e-12)
+    learning.learnt([Told(b"fraud", b"forged")])  # type: ignore[list-item]
+    assert learning.examples == 30
+
+
+def test_it_is_all_shown(learning: Learning, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=150)
+    moment = Moment(Seen(), learning, 240, 240, 200, 3.0)
+    screen = Screen("fraud")
+    console.print(screen.frame(moment))
+    console.print(screen.line(moment))
+    compare(console, learning, tmp_path / "quality.png")
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for wanted in ("1970-01-04", "open", "final", "200 labels told, 7 days behind", "30 learnt, 3 days final"):
+        assert wanted in text
+    assert "mean of 1 day (1970-01-03) with all labels: 60 events" in text
+    assert (tmp_path / "quality.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_labels_are_told_once_whenever_the_demo_was_interrupted() -> None:
+    rng = np.random.default_rng(1)
+    times_ms = np.sort(rng.integers(0, 30 * DAY_MS, 500))
+    live_row = 100
+    stops = np.sort(rng.integers(live_row, 500, 5)).tolist()
+    ends = [first_untold(times_ms, live_row, stop) for stop in [live_row, *stops, 500]]
+    assert ends == sorted(ends)
+    for stop, end in zip([live_row, *stops, 500], ends, strict=True):
+        known = times_ms[live_row:] + 7 * DAY_MS <= times_ms[stop - 1]
+        assert end == live_row + int(known.sum())
+    assert ends[-1] > live_row
