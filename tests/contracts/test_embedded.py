@@ -274,3 +274,15 @@ def test_a_read_only_cache_falls_back(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert kafka_jars.cache_directory(tmp_path / "state").parent == tmp_path / "state"
+
+
+def test_free_ports_are_distinct_and_none_that_an_outgoing_connection_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    linux = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    lowest = int(linux.read_text().split()[0]) if linux.exists() else 49_152
+    found = endpoints.free_ports(50)
+    assert len(set(found)) == 50
+    assert max(found) < lowest
+    drawn = iter([found[0], found[0], found[1]])
+    monkeypatch.setattr("services.adapters.endpoints.random.randrange", lambda *_: next(drawn))
+    with socket.create_server(("127.0.0.1", found[0])):
+        assert endpoints.free_ports(1) == [found[1]]
