@@ -116,12 +116,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
 
 
 def usual_stages(assembly: Assembly) -> list[str]:
-    """Return the stages that run where none are named, in path order; monitors are asked for by name."""
-    return [
-        name
-        for name in assembly.topology.names
-        if name not in {MEASURE, MONITOR} and (name != LEARN or assembly.declares_online_model)
-    ]
+    """Return the stages that run where none are named, in path order."""
+    return [name for name in assembly.topology.names if name != LEARN or assembly.declares_online_model]
 
 
 def _ledgers(settings: Settings) -> Callable[[int], LedgerStore]:

@@ -149,7 +149,7 @@ def test_each_stage_of_the_feature_repo_has_one_service() -> None:
     contracts = load_all(settings)
     topology = derive(declaration, load_contract(settings, declaration.topic), contracts[SCORED], contracts[EXAMPLES])
     ran = [stage for service in OURS.values() for stage in service["command"][1:] if service["command"][0] == "run"]
-    assert sorted(ran) == sorted(stage.name for stage in topology.stages)
+    assert sorted(ran) == sorted(topology.names)
 
 
 def test_every_variable_is_a_setting() -> None:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from online_models import KEY, declared, learner_of
 from rich.console import Console
 from sklearn.metrics import average_precision_score
 
 from services.adapters.contracts import load_contract
+from services.cli.demo.alarms import Alarms
 from services.cli.demo.feed import first_untold
+from services.cli.demo.injection import Injection
 from services.cli.demo.learning import Learning
 from services.cli.demo.screen import Moment, Screen
-from services.cli.demo.summary import compare
+from services.cli.demo.summary import compare, list_alerts
 from services.cli.demo.watching import Seen
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
+from services.core.drift.alert import Evidence, Kind, Signal
+from services.core.drift.incidents import Evaluation, Policy, initial, update
+from services.core.drift.seasons import HOUR_MS
 from services.core.metrics import DAY_MS
 from services.core.quality.board import Board
 from services.core.quality.contenders import Measured
 from services.core.quality.report import Reporter
 from services.core.quality.topic import as_batch
+from services.monitor.monitor import as_batch as as_alerts
 from services.settings import load_settings
-from services.topology import QUALITY
+from services.topology import ALERTS, QUALITY
 
 SCHEMA = load_contract(load_settings({}), QUALITY).schema
 MEASURED = Measured("at_ms", "fraud", "block", 0.5, "card")
@@ -110,18 +118,64 @@ def test_days_mature_and_contenders_are_compared_on_the_same_events(learning: Le
     assert learning.examples == 30
 
 
-def test_it_is_all_shown(learning: Learning, tmp_path: Path) -> None:
+@pytest.fixture
+def alarms() -> Alarms:
+    """Two features' incident that opened and closed, and one of the model that is open."""
+
+    def signal(kind: Kind, feature: str, hour: int, ratio: float) -> Signal:
+        evidence = Evidence((hour - 6) * HOUR_MS, hour * HOUR_MS, "scored", ((0, 10, 90),))
+        return Signal(kind, "fraud", 3, feature, "", "psi over 6 h", ratio / 10, 0.1, evidence, "May", 0.5, 0.2)
+
+    said = [
+        Evaluation(
+            hour * HOUR_MS,
+            (
+                signal("data", "amount", hour, data),
+                signal("data", "mean", hour, data),
+                signal("concept", "", hour, 4.0),
+            ),
+        )
+        for hour, data in ((100, 2.0), (101, 0.1), (102, 0.1), (103, 0.1))
+    ]
+    told = update(initial(), said, Policy())[1]
+    schema = load_contract(load_settings({}), ALERTS).schema
+    found = Alarms(RecordReader(schema, lambda _: None))
+    for alert, value in zip(told, RecordWriter(schema).encode(as_alerts(told)), strict=True):
+        found.told([Told(alert.id.encode(), value)])  # type: ignore[list-item]
+    return found
+
+
+def test_the_changes_that_the_demo_makes_are_where_it_says_and_nowhere_else() -> None:
+    count = 40_000
+    times_ms = np.arange(count) * (20 * DAY_MS // count)
+    stream = pl.DataFrame({"event_time_ms": times_ms, "amount": np.full(count, 10.0), "is_fraud": np.zeros(count, int)})
+    planned = Injection((5 * DAY_MS, 7 * DAY_MS), (1 * DAY_MS, 4 * DAY_MS), factor=1.5, share=0.1)
+    changed = planned.into(stream)
+    dearer = (times_ms >= 5 * DAY_MS) & (times_ms < 7 * DAY_MS)
+    assert changed["amount"].to_list() == np.where(dearer, 15.0, 10.0).tolist()
+    fraud = changed["is_fraud"].to_numpy() == 1
+    within = (times_ms >= 1 * DAY_MS) & (times_ms < 4 * DAY_MS)
+    assert not fraud[~within].any()
+    assert 0.08 < fraud[within].mean() < 0.12
+    assert planned.into(stream).equals(changed), "a run that goes on must not change what was published"
+
+
+def test_it_is_all_shown(learning: Learning, alarms: Alarms, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=150)
-    moment = Moment(Seen(), learning, 240, 240, 200, 3.0)
+    moment = Moment(Seen(), learning, alarms, 240, 240, 200, 3.0)
     screen = Screen("fraud")
     console.print(screen.frame(moment))
-    console.print(screen.line(moment))
+    console.print(screen.line(moment), soft_wrap=True)
     compare(console, learning, tmp_path / "quality.png")
+    list_alerts(console, alarms)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     for wanted in ("1970-01-04", "open", "final", "200 labels told, 7 days behind", "30 learnt, 3 days final"):
         assert wanted in text
     assert "mean of 1 day (1970-01-03) with all labels: 60 events" in text
+    assert "1 alerts open, 1 closed" in text
+    for incident in (r"data +\w+ +amount +2 +05 Jan 1970 04:00:00 +05 Jan 1970 07:00:00", r"concept .* open"):
+        assert len(re.findall(incident, text)) == 2, "in the live view and at the end"
     assert (tmp_path / "quality.png").read_bytes()[:4] == b"\x89PNG"
 
 

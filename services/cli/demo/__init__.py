@@ -19,12 +19,14 @@ def demo(
     seconds: Annotated[int, typer.Option(min=5, help="How long to stream.")] = 60,
     rate: Annotated[int, typer.Option(min=1, help="Events a second to publish.")] = 4000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw the last run's topics and state away first.")] = False,
+    calm: Annotated[bool, typer.Option("--calm", help="Change nothing in the stream that would alarm.")] = False,
 ) -> None:
     """Start everything, learn from April to July 2018, then score August onwards live, labels seven days behind.
 
-    The online model learns from each label as it comes, in the champion's shadow. A second run goes on where the first
+    The online model learns from each label as it comes, in the champion's shadow; for some days the stream is changed,
+    so that alerts open, and close when it is over. A second run goes on where the first
     stopped. The servers keep running until `millstream down`.
     """
     from services.cli.demo.main_job import run_main_job
 
-    run_main_job(load_settings(), Console(), seconds=seconds, rate=rate, fresh=fresh)
+    run_main_job(load_settings(), Console(), seconds=seconds, rate=rate, fresh=fresh, calm=calm)

@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.live import Live
@@ -13,19 +15,21 @@ from rich.live import Live
 from services.adapters import endpoints as servers
 from services.adapters.endpoints import Endpoints
 from services.cli.assembly import Assembly
+from services.cli.demo.alarms import Alarms
 from services.cli.demo.feed import Feed
 from services.cli.demo.following import Follower
-from services.cli.demo.history import Bookmark, Past, replay_past, seed_state, simulated
+from services.cli.demo.history import LIVE_FROM_MS, Bookmark, Past, replay_past, seed_state, simulated
+from services.cli.demo.injection import Injection, injection
 from services.cli.demo.learning import Learning
 from services.cli.demo.screen import Moment, Screen
-from services.cli.demo.summary import compare, summarise
+from services.cli.demo.summary import compare, list_alerts, summarise
 from services.cli.demo.watching import Watcher
 from services.cli.demo.worker_processes import WorkerProcess, start_workers
 from services.cli.screen import steps
 from services.cli.setup import initialise
 from services.core.avro.decode import RecordReader
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, PREDICTIONS, QUALITY, SNAPSHOTS
+from services.topology import ALERTS, DEAD_LETTERS, PREDICTIONS, QUALITY, SNAPSHOTS
 
 _LINE_EVERY_S = 5.0
 _SETTLE_S = 20.0
@@ -33,8 +37,11 @@ _LAST_WORD_S = 2.5
 """After everything is counted: how far labels have come, which makes days final, is told a checkpoint later."""
 
 
-def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: int, fresh: bool) -> None:
+def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: int, fresh: bool, calm: bool) -> None:
     """Set everything up, stream, and say what happened and what to try next.
+
+    Unless it is to be ``calm``, amounts and frauds change for some days of the stream, so that there is something to
+    alert on.
 
     Raises
     ------
@@ -63,6 +70,10 @@ def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: in
     if kept["next_row"] >= past.stream.height:
         console.print("[yellow]The last run reached the end of the stream; start over with --fresh.[/]")
         return
+    if not calm:
+        planned = injection(LIVE_FROM_MS)
+        past = replace(past, stream=planned.into(past.stream))
+        _announce(console, planned)
     with ExitStack() as stack:
         with _timed(console, "workers"):
             workers = start_workers(settings, assembly, stack)
@@ -111,13 +122,15 @@ def _stream(
         tags.get("decision_above", "positive"),
     )
     learning = Learning(RecordReader(assembly.contracts[QUALITY].schema, resolve), assembly.snapshot_key())
+    alarms = Alarms(RecordReader(assembly.contracts[ALERTS].schema, resolve))
     handlers = {
         PREDICTIONS: watcher.predicted,
         DEAD_LETTERS: watcher.died,
         QUALITY: learning.measured,
         SNAPSHOTS: learning.learnt,
+        ALERTS: alarms.told,
     }
-    follower = Follower(endpoints.kafka, handlers, whole={QUALITY, SNAPSHOTS})
+    follower = Follower(endpoints.kafka, handlers, whole={QUALITY, SNAPSHOTS, ALERTS})
     until_s = time.monotonic() + seconds
     feed = Feed(assembly, endpoints, past, kept["next_row"], rate, until_s)
     screen = Screen(f"{assembly.declaration.service.name} (LightGBM)")
@@ -142,7 +155,7 @@ def _stream(
                     worker.check()
                 deliveries = feed.publisher.deliveries
                 left_s = until_s - time.monotonic()
-                show(Moment(watcher.seen, learning, deliveries.sent, deliveries.acked, feed.told, left_s))
+                show(Moment(watcher.seen, learning, alarms, deliveries.sent, deliveries.acked, feed.told, left_s))
                 if not feed.is_alive():
                     now_s = time.monotonic()
                     ended_s, settled_s = min(ended_s, now_s), min(settled_s, now_s if settled() else math.inf)
@@ -162,6 +175,21 @@ def _stream(
         follower.close()
     summarise(console, watcher.seen, learning, feed, interrupted)
     compare(console, learning, bookmark.folder / "quality.png")
+    list_alerts(console, alarms)
+
+
+def _announce(console: Console, planned: Injection) -> None:
+    (shift_from, shift_to), (fraud_from, fraud_to) = (
+        [datetime.fromtimestamp(each / 1000, UTC).strftime("%d %b") for each in span]
+        for span in (planned.shift_ms, planned.fraud_ms)
+    )
+    console.print(
+        f"To be noticed: from {fraud_from} to {fraud_to} one payment in {1 / planned.share:.0f} is a fraud of a new "
+        f"kind, as labels will tell a week later; from {shift_from} to {shift_to} all amounts are {planned.factor:g} "
+        "times as high. --calm leaves both out.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @contextmanager
@@ -192,6 +220,7 @@ def _what_next(console: Console, past: Past) -> None:
         "  millstream dead-letters summary                        what could not go on, and why\n"
         "  millstream quality                                     how good everybody was, day by day\n"
         "  millstream models online                               what the online model has learnt\n"
+        "  millstream alerts --all                                what alarmed; `alerts show ID` tells all of it\n"
         "  millstream models list                                 the registry\n"
         "  millstream demo                                        go on where this run stopped\n"
         "  millstream down                                        stop the servers; --wipe forgets everything",

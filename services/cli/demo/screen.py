@@ -13,10 +13,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from services.cli.demo.alarms import Alarms, Incident
 from services.cli.demo.learning import CONTENDERS, Learning
 from services.cli.demo.watching import Seen
 
 _DAYS = 8
+_INCIDENTS = 6
 _SPARKS = " ▁▂▃▄▅▆▇█"
 
 
@@ -43,6 +45,8 @@ class Moment:
         What came out.
     learning : Learning
         What the label loop told.
+    alarms : Alarms
+        What the monitors told.
     published, acked : int
         Events.
     told : int
@@ -52,6 +56,7 @@ class Moment:
 
     seen: Seen
     learning: Learning
+    alarms: Alarms
     published: int
     acked: int
     told: int
@@ -83,19 +88,21 @@ class Screen:
             if elapsed_s >= 0.5:
                 self._rates.append((seen.outcomes - self._before[1]) / elapsed_s)
                 self._before = (now_s, seen.outcomes)
-            return Group(self._figures(now), self._last(seen), self._fraud(seen), labels)
+            return Group(self._figures(now), self._last(seen), self._fraud(seen), labels, _alerts(now.alarms.incidents))
 
     def line(self, now: Moment) -> str:
         """Return the state of the run in one line."""
         seen, days = now.seen, now.learning.days
         final = [day for day in days if day.final]
+        alerts = [each.closed_ms is None for each in now.alarms.incidents]
         with seen.lock:
             p50, p99 = _percentiles(seen)
             return (
                 f"{now.published:,} published, {seen.outcomes:,} answered, lag {max(0, now.acked - seen.outcomes):,}, "
                 f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, {seen.dead_letters:,} dead letters, {seen.caught} of "
                 f"{seen.frauds} frauds caught; {now.told:,} labels told, {now.learning.examples:,} learnt, "
-                f"{len(final)} days final; {max(0.0, now.seconds_left):.0f} s left"
+                f"{len(final)} days final; {sum(alerts)} alerts open, {len(alerts) - sum(alerts)} closed; "
+                f"{max(0.0, now.seconds_left):.0f} s left"
             )
 
     def _figures(self, now: Moment) -> Panel:
@@ -155,3 +162,20 @@ class Screen:
             "as will be known in time."
         )
         return Panel(text, title="fraud", border_style="red")
+
+
+def _alerts(incidents: list[Incident]) -> Panel:
+    if not incidents:
+        return Panel(Text("nothing has alarmed"), title="alerts", border_style="yellow")
+    return Panel(incident_table(incidents[-_INCIDENTS:]), title="alerts", border_style="yellow")
+
+
+def incident_table(incidents: list[Incident]) -> Table:
+    """Return incidents as a table: what each is about, when it was opened and closed."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("kind", "severity", "led by", "subjects", "opened", "closed"):
+        table.add_column(name, justify="right" if name == "subjects" else "left")
+    for each in incidents:
+        closed = "[bold red]open[/]" if each.closed_ms is None else f"[green]{when(each.closed_ms)}[/]"
+        table.add_row(each.kind, each.severity, each.what, str(each.subjects), when(each.opened_ms), closed)
+    return table

@@ -8,8 +8,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from services.cli.demo.alarms import Alarms
 from services.cli.demo.feed import Feed
 from services.cli.demo.learning import METRICS, Learning
+from services.cli.demo.screen import incident_table
 from services.cli.demo.watching import Seen
 
 _TITLES = ("average precision", "AUC", "card precision@100", "log-loss", "Brier")
@@ -67,3 +69,13 @@ def compare(console: Console, learning: Learning, picture: Path) -> None:
     if shown := learning.shown:
         picture.write_bytes(drawn(shown, "png"))
         console.print(f"drawn: {picture}", soft_wrap=True)
+
+
+def list_alerts(console: Console, alarms: Alarms) -> None:
+    """Print every incident of the run."""
+    incidents = alarms.incidents
+    if not incidents:
+        console.print("Nothing has alarmed.")
+        return
+    console.print("[bold]Alerts[/], by event time")
+    console.print(incident_table(incidents))
