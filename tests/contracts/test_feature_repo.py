@@ -74,6 +74,11 @@ def test_a_repo_of_another_trade_compiles(tmp_path: Path) -> None:
     check_columns(declaration, Contract.parse(CONTRACT))
 
 
+def test_a_view_that_is_not_online_is_compiled_so(tmp_path: Path) -> None:
+    (view,) = load_declaration(repo(tmp_path, VIEW.replace("ttl=", "online=False, ttl="))).views
+    assert not view.online
+
+
 def test_an_aggregation_added_is_an_aggregation_computed(tmp_path: Path) -> None:
     copied = tmp_path / "feature_repo"
     shutil.copytree(load_settings({}).feature_repo, copied)

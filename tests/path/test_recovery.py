@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from services.core.declaration import View
 from services.core.windows.store import WindowStore
 from services.errors import Rebalanced
+from services.ports import ViewRows
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.loop import LoopLimits, StageLoop
 from services.transport.memory_log import MemoryBroker, MemoryLog
@@ -209,6 +211,23 @@ def test_duplicates_are_counted_and_not_answered_again() -> None:
     _run(loop)
     assert sum(counts) == 30
     assert sum(map(len, _outputs(broker))) == 30
+
+
+def test_a_view_that_is_not_online_is_computed_and_not_kept_for_readers() -> None:
+    offline = replace(view("offline", "customer", days=(1,)), online=False)
+    outputs, told = [], []
+    for views in ((CUSTOMER, offline), (CUSTOMER, replace(offline, online=True))):
+        broker = _broker(published(events(40)))
+        loop = _loop(broker, *views, batch=40)
+        rows: list[ViewRows] = []
+        while polled := loop.poll(0.0):
+            rows += _stage(loop).process(polled, 0).view_rows
+        told.append({each.view for each in (*rows, *loop.work.online(0))})
+        again = _broker(published(events(40)))
+        _run(_loop(again, *views))
+        outputs.append(_outputs(again))
+    assert told == [{"activity"}, {"activity", "offline"}]
+    assert outputs[0] == outputs[1]
 
 
 def test_a_failed_transaction_is_not_survived() -> None:

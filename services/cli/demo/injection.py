@@ -1,4 +1,4 @@
-"""What the demo does to its stream, so that there is something to alert on: dearer payments, fraud of a new kind."""
+"""What the demo does to its stream, so that there is something to alert on: small payments missing, a new fraud."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ class Injection:
 
     Parameters
     ----------
-    shift_ms : tuple of int
-        From when to when every amount is ``factor`` times what it was.
+    missing_ms : tuple of int
+        From when to when ``missing_share`` of the payments below ``missing_below`` does not come: features move, and
+        what they mean stays as it is.
     fraud_ms : tuple of int
-        From when to when ``share`` of all payments are frauds that nothing tells apart.
+        From when to when ``fraud_share`` of all payments is a fraud that no feature shows: what features mean changes.
     """
 
-    shift_ms: tuple[int, int]
+    missing_ms: tuple[int, int]
     fraud_ms: tuple[int, int]
-    factor: float = 1.5
-    share: float = 0.01
+    missing_share: float = 0.6
+    missing_below: float = 50.0
+    fraud_share: float = 0.006
     seed: int = 1
 
     def into(self, stream: pl.DataFrame) -> pl.DataFrame:
-        """Return the stream with both changes."""
-        time_ms = pl.col("event_time_ms")
-        chosen = pl.Series(np.random.default_rng(self.seed).random(stream.height) < self.share)
-        return stream.with_columns(
-            amount=pl.when(time_ms.is_between(*self.shift_ms, closed="left"))
-            .then((pl.col("amount") * self.factor).round(2))
-            .otherwise(pl.col("amount")),
-            is_fraud=pl.when(time_ms.is_between(*self.fraud_ms, closed="left") & chosen)
-            .then(1)
-            .otherwise(pl.col("is_fraud"))
-            .cast(stream["is_fraud"].dtype),
+        """Return the stream with both changes; the same whenever it is asked for."""
+        rng = np.random.default_rng(self.seed)
+        fraud, missing = (
+            pl.Series(rng.random(stream.height) < each) for each in (self.fraud_share, self.missing_share)
         )
+        time_ms = pl.col("event_time_ms")
+        new = time_ms.is_between(*self.fraud_ms, closed="left") & fraud
+        absent = time_ms.is_between(*self.missing_ms, closed="left") & missing & (pl.col("amount") < self.missing_below)
+        told = pl.when(new).then(1).otherwise(pl.col("is_fraud")).cast(stream["is_fraud"].dtype)
+        return stream.with_columns(is_fraud=told).filter(~absent)
 
 
 def injection(live_from_ms: int) -> Injection:
-    """Return that of the demo: its two incidents open late in its first run and close before the end.
+    """Return that of the demo: its incidents open and close within the first run.
 
-    Labels come a week late, so the frauds begin earlier.
+    Labels come a week late, so the frauds come first. A window of a week holds what was missing for a week longer.
     """
     return Injection(
-        shift_ms=(live_from_ms + 15 * _DAY_MS, live_from_ms + 17 * _DAY_MS),
-        fraud_ms=(live_from_ms + 8 * _DAY_MS, live_from_ms + 11 * _DAY_MS),
+        missing_ms=(live_from_ms + 11 * _DAY_MS, live_from_ms + 23 * _DAY_MS // 2),
+        fraud_ms=(live_from_ms + 4 * _DAY_MS, live_from_ms + 6 * _DAY_MS),
     )

@@ -40,7 +40,7 @@ _LAST_WORD_S = 2.5
 def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: int, fresh: bool, calm: bool) -> None:
     """Set everything up, stream, and say what happened and what to try next.
 
-    Unless it is to be ``calm``, amounts and frauds change for some days of the stream, so that there is something to
+    Unless it is to be ``calm``, payments and frauds change for some days of the stream, so that there is something to
     alert on.
 
     Raises
@@ -118,7 +118,7 @@ def _stream(
     watcher = Watcher(
         RecordReader(assembly.contracts[PREDICTIONS].schema, resolve),
         RecordReader(assembly.contracts[DEAD_LETTERS].schema, resolve),
-        past.stream.select("is_fraud", "amount"),
+        past.stream.select("transaction_id", "is_fraud", "amount"),
         tags.get("decision_above", "positive"),
     )
     learning = Learning(RecordReader(assembly.contracts[QUALITY].schema, resolve), assembly.snapshot_key())
@@ -179,14 +179,14 @@ def _stream(
 
 
 def _announce(console: Console, planned: Injection) -> None:
-    (shift_from, shift_to), (fraud_from, fraud_to) = (
-        [datetime.fromtimestamp(each / 1000, UTC).strftime("%d %b") for each in span]
-        for span in (planned.shift_ms, planned.fraud_ms)
+    (missing_from, missing_to), (fraud_from, fraud_to) = (
+        [datetime.fromtimestamp(each / 1000, UTC).strftime("%d %b %H:%M") for each in span]
+        for span in (planned.missing_ms, planned.fraud_ms)
     )
     console.print(
-        f"To be noticed: from {fraud_from} to {fraud_to} one payment in {1 / planned.share:.0f} is a fraud of a new "
-        f"kind, as labels will tell a week later; from {shift_from} to {shift_to} all amounts are {planned.factor:g} "
-        "times as high. --calm leaves both out.",
+        f"To be noticed: from {fraud_from} to {fraud_to} one payment in {1 / planned.fraud_share:.0f} is a fraud of a "
+        f"new kind, as labels tell a week later; from {missing_from} to {missing_to} {planned.missing_share:.0%} of "
+        f"all payments below {planned.missing_below:g} EUR do not come. --calm leaves both out.",
         highlight=False,
         soft_wrap=True,
     )

@@ -53,8 +53,9 @@ class Watcher:
         self.seen = Seen(positive=positive)
         self._predictions = predictions
         self._dead_letters = dead_letters
-        self._is_fraud = truth["is_fraud"].to_numpy()
-        self._amount = truth["amount"].to_numpy()
+        ids = truth["transaction_id"].to_numpy()
+        self._is_fraud, self._amount = np.full(ids.max() + 1, -1), np.zeros(ids.max() + 1)
+        self._is_fraud[ids], self._amount[ids] = truth["is_fraud"].to_numpy(), truth["amount"].to_numpy()
 
     def predicted(self, messages: Sequence[Message]) -> None:
         """Take messages of `predictions`."""
