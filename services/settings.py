@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     partitions: int = Field(default=4, ge=1, le=1024, description="partitions of topics this command creates")
     replication: int = Field(default=1, ge=1, le=9, description="replication factor of topics this command creates")
     batch_records: int = Field(default=5000, ge=1, le=100_000, description="most records in one micro-batch")
-    checkpoint_interval_ms: int = Field(default=5000, ge=100, description="between checkpoints of window state")
+    checkpoint_interval_ms: int = Field(default=2000, ge=100, description="between checkpoints of window state")
     transaction_timeout_ms: int = Field(default=15_000, ge=1000, description="after which a dead worker's is aborted")
     shutdown_deadline_ms: int = Field(default=20_000, ge=1000, description="from SIGTERM to a forced exit")
     watchdog_ms: int = Field(

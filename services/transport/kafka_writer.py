@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -155,19 +154,14 @@ class KafkaWriter:
             self._delivery_errors.append(error)
 
     def _produce(self, output: Output) -> None:
-        more: dict[str, Any] = {}
-        if output.partition is not None:
-            more["partition"] = output.partition
-        if not self._exactly_once:  # else the transaction says
-            more["on_delivery"] = self._delivered
         produce, topic = self._producer.produce, output.topic
-        stamps = output.timestamps_ms
-        for i, (key, value) in enumerate(zip(output.keys, output.values, strict=True)):
-            if stamps is not None:
-                more["timestamp"] = stamps[i]
+        partition = -1 if output.partition is None else output.partition  # -1: by key
+        delivered = None if self._exactly_once else self._delivered  # else the transaction says
+        stamps = output.timestamps_ms or [0] * len(output.values)  # 0: now
+        for key, value, stamp in zip(output.keys, output.values, stamps, strict=True):
             while True:
                 try:
-                    produce(topic, value, key, **more)
+                    produce(topic, value, key, partition, None, delivered, stamp)  # names would cost as much again
                     break
                 except BufferError:
                     self._producer.poll(0.05)

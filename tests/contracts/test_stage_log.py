@@ -138,10 +138,11 @@ def test_outputs_and_offsets_are_kept_together(world: World) -> None:
     log, seen = world.join(), Seen()
     log.subscribe([world.topic], seen.assignment())
     offsets = seen.read(log, 20)
-    log.send([Output(world.out, [b"k", b"k"], [b"one", b"two"], partition=1)])
+    log.send([Output(world.out, [b"k", b"k"], [b"one", b"two"], partition=1, timestamps_ms=[1_000, 2_000])])
     log.commit(offsets)
-    read = [value for records in log.read(world.out, 1, 0, None) for value in records.values]
-    assert read == [b"one", b"two"]
+    (read,) = log.read(world.out, 1, 0, None)
+    assert read.values == [b"one", b"two"]
+    assert read.timestamps_ms.tolist() == [1_000, 2_000]
     log.close()
     assert sorted(seen.revoked) == [0, 1]
 

@@ -108,11 +108,13 @@ class KeyedEntries:
         rows: list[tuple[bytes, bytes | None]] = [(key, None) for key in self._gone]
         firsts = state.wide[slots, BASE] + state.narrow[slots, HEAD]
         columns = (firsts, state.narrow[slots, LENGTH], state.narrow[slots, PARTS], state.wide[slots, FEATURE_TIME_US])
+        slab, most = state.slab, entries_per_part(self._values)
         for text, first, length, parts, stamp in zip(
             self._texts(slots), *(column.tolist() for column in columns), strict=True
         ):
-            rows += encode_key(text, stamp, state.slab[first : first + length])
-            rows += [(row_key(text, part), None) for part in range(self._parts(length), parts)]
+            rows += encode_key(text, stamp, slab[first : first + length])
+            if parts > 1:
+                rows += [(row_key(text, part), None) for part in range(-(-length // most), parts)]
         return rows
 
     def mark_clean(self) -> None:
@@ -168,9 +170,6 @@ class KeyedEntries:
 
     def _texts(self, slots: Rows) -> list[str]:
         return [str(key) for key in self._keys.keys_of(slots).tolist()]
-
-    def _parts(self, length: int) -> int:
-        return -(-length // entries_per_part(self._values))
 
     def _dirty(self) -> Rows:
         return np.flatnonzero(self._state.narrow[:, FLAGS] & DIRTY)

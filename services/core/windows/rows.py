@@ -50,8 +50,17 @@ def entries_per_part(columns: int) -> int:
 
 
 def encode_key(text: str, feature_time_us: int, entries: NDArray[np.int64]) -> Iterable[tuple[bytes, bytes]]:
-    """Yield the rows of one key; ``entries`` has shape (n, 2 + columns), n >= 1."""
+    """Return the rows of one key; ``entries`` has shape (n, 2 + columns), n >= 1."""
     columns = entries.shape[1] - 2
+    if entries.nbytes <= PART_BYTES:  # nearly all of them, and there are many
+        header = _HEADER.pack(_VERSION, columns, 0, 1, len(entries), feature_time_us)
+        return ((f"{text}/0".encode(), header + entries.tobytes()),)
+    return _encode_parts(text, feature_time_us, entries, columns)
+
+
+def _encode_parts(
+    text: str, feature_time_us: int, entries: NDArray[np.int64], columns: int
+) -> Iterable[tuple[bytes, bytes]]:
     step = entries_per_part(columns)
     parts = -(-len(entries) // step)
     for part in range(parts):
