@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    seconds: Annotated[int, typer.Option(min=5, help="How long to stream.")] = 60,
-    rate: Annotated[int, typer.Option(min=1, help="Events a second to publish.")] = 4000,
+    seconds: Annotated[int, typer.Option(min=5, help="How long to stream.")] = 80,
+    rate: Annotated[int, typer.Option(min=1, help="Events a second to publish.")] = 3000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw the last run's topics and state away first.")] = False,
     calm: Annotated[bool, typer.Option("--calm", help="Change nothing in the stream that would alarm.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The demo's producer: payments at a steady rate, and each one's label when event time is seven days further."""
+"""The demo's producer: payments at a steady rate, and each one's label when event time is about seven days further."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from services.core.text import as_text
 from services.topology import LABELS
 
 _CHUNK = 200
+_LEAD_MS = 24 * 3_600_000
+"""Labels are told so long before they are known, with the time when they are: features count them from then on. Days
+pass within seconds here, so that the half second that a label takes to become a feature would be hours."""
 
 
 def first_untold(times_ms: NDArray[np.int64], live_row: int, next_row: int) -> int:
-    """Return the first live row whose label was not yet known when the event before ``next_row`` happened.
+    """Return the first live row whose label was not told yet when the event before ``next_row`` happened.
 
     Examples
     --------
     >>> day = 86_400_000
-    >>> first_untold(np.array([0, 1, 2, 8, 9, 10]) * day, 1, 5), first_untold(np.array([0, 1, 2, 3]) * day, 1, 1)
+    >>> first_untold(np.array([0, 1, 2, 7, 8, 10]) * day, 1, 5), first_untold(np.array([0, 1, 2, 3]) * day, 1, 1)
     (3, 1)
     """
     now_ms = int(times_ms[next_row - 1]) if next_row else 0
-    return max(live_row, int(np.searchsorted(times_ms, now_ms - LABEL_DELAY_MS, side="right")))
+    return max(live_row, int(np.searchsorted(times_ms, now_ms + _LEAD_MS - LABEL_DELAY_MS, side="right")))
 
 
 class Feed(threading.Thread):

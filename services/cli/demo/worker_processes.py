@@ -18,6 +18,7 @@ from services.adapters.telemetry_endpoint import worker_file
 from services.cli.assembly import Assembly
 from services.errors import Stop
 from services.settings import Settings
+from services.topology import MEASURE, MONITOR
 
 _READY_S = 300
 _LEAVE_S = 30
@@ -62,12 +63,14 @@ class WorkerProcess:
 
 
 def _shares(assembly: Assembly) -> dict[str, list[str]]:
-    """Return the stages of each worker: one each on the way to the answer, and one worker for what labels do."""
+    """Return the stages of each worker: one each on the way to the answer, one for what labels do, one for alerts."""
     from services.cli.workers import usual_stages
 
     shares = {plan.name: [plan.name] for plan in assembly.topology.stages}
     rest = [name for name in usual_stages(assembly) if name not in shares]
-    return shares | ({"labels": rest} if rest else {})
+    alerts = [name for name in rest if name in {MEASURE, MONITOR}]
+    labels = [name for name in rest if name not in alerts]
+    return shares | {name: stages for name, stages in (("labels", labels), ("alerts", alerts)) if stages}
 
 
 def start_workers(settings: Settings, assembly: Assembly, stack: ExitStack) -> list[WorkerProcess]:
