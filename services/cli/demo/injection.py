@@ -48,9 +48,9 @@ class Injection:
 def injection(live_from_ms: int) -> Injection:
     """Return that of the demo: its incidents open and close within the first run.
 
-    Labels come a week late, so the frauds come first. A window of a week holds what was missing for a week longer.
+    Labels come a week late, so the frauds come first. Neither is long: features of 7 and 30 days remember it.
     """
     return Injection(
-        missing_ms=(live_from_ms + 11 * _DAY_MS, live_from_ms + 23 * _DAY_MS // 2),
-        fraud_ms=(live_from_ms + 4 * _DAY_MS, live_from_ms + 6 * _DAY_MS),
+        missing_ms=(live_from_ms + 11 * _DAY_MS, live_from_ms + 11 * _DAY_MS + 6 * HOUR_MS),
+        fraud_ms=(live_from_ms + 4 * _DAY_MS, live_from_ms + 5 * _DAY_MS),
     )
