@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Start everything, learn from April to July 2018, then score August onwards live, labels seven days behind.
 
-    The online model learns from each label as it comes, in the champion's shadow; for some days the stream is changed,
+    The online model learns from each label as it comes, in the champion's shadow; for some hours the stream is changed,
     so that alerts open, and close when it is over. A second run goes on where the first
     stopped. The servers keep running until `millstream down`.
     """
