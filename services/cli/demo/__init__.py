@@ -23,9 +23,9 @@ def demo(
 ) -> None:
     """Start everything, learn from April to July 2018, then score August onwards live, labels seven days behind.
 
-    The online model learns from each label as it comes, in the champion's shadow; for some hours the stream is changed,
-    so that alerts open, and close when it is over. A second run goes on where the first
-    stopped. The servers keep running until `millstream down`.
+    The online model learns from each label as it comes, in the champion's shadow. For some hours the stream is changed,
+    so that alerts open, and close when it is over. A second run goes on where the first stopped. The servers keep
+    running until `millstream down`.
     """
     from services.cli.demo.main_job import run_main_job
 
