@@ -26,7 +26,7 @@ _URL_PASSWORD = re.compile(r"^\w[\w+.-]*://[^/\s:@]*:([^/\s@]+)@.*$", re.S)
 _ASSIGNED = re.compile(
     r"""(["']?[\w.-]*(?:password|passwd|secret|token|user\.info)["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;}\])]+)""", re.I
 )
-_FRAMEWORKS = ("faust", "mode")
+_FRAMEWORKS = ("faust", "mode", "httpx2")
 _CLIENT = "librdkafka"
 _CLIENT_EVERY_S = 10.0
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -15,6 +17,8 @@ from urllib.parse import quote
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from services.errors import Misconfigured
+
+logger = logging.getLogger(__name__)
 
 Check = Callable[[], Mapping[str, str]]
 """Names what is not well and why, in words; empty when all is well. Called from the endpoint's threads."""
@@ -99,6 +103,14 @@ class _Server(socketserver.ThreadingTCPServer):
     # Unlike http.server's, this looks no names up when binding.
     allow_reuse_address = True
     daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        error = sys.exception()
+        # Who asks every second has a timeout, and goes when it has passed.
+        logger.log(
+            logging.DEBUG if isinstance(error, OSError) else logging.ERROR,
+            "answering %s: %s", client_address, error, exc_info=error,
+        )  # fmt: skip
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 
+import httpx2
 import mode
 import pytest
 
@@ -97,6 +98,13 @@ def test_a_framework_is_heard_from_warnings_on_whatever_logger_it_uses() -> None
     stream = logged("human")
     asyncio.run(once())
     assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == ["ours", "theirs"]
+
+
+def test_each_request_of_the_registry_client_is_no_news() -> None:
+    stream = logged("human")
+    with httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200))) as client:
+        client.get("http://registry/subjects")
+    assert stream.getvalue() == ""
 
 
 def test_what_a_client_repeats_is_written_now_and_then() -> None:

@@ -140,9 +140,9 @@ def test_outputs_and_offsets_are_kept_together(world: World) -> None:
     offsets = seen.read(log, 20)
     log.send([Output(world.out, [b"k", b"k"], [b"one", b"two"], partition=1, timestamps_ms=[1_000, 2_000])])
     log.commit(offsets)
-    (read,) = log.read(world.out, 1, 0, None)
-    assert read.values == [b"one", b"two"]
-    assert read.timestamps_ms.tolist() == [1_000, 2_000]
+    read = list(log.read(world.out, 1, 0, None))
+    assert [value for records in read for value in records.values] == [b"one", b"two"]
+    assert [stamp for records in read for stamp in records.timestamps_ms.tolist()] == [1_000, 2_000]
     log.close()
     assert sorted(seen.revoked) == [0, 1]
 

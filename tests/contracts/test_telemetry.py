@@ -1,8 +1,12 @@
 """The process's metrics, as Prometheus would read them, and the endpoint that serves them."""
 
 import json
+import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -140,6 +144,35 @@ def test_endpoint_serves_metrics_fresh(worker: Worker) -> None:
     status, text = get(worker.endpoint, "/metrics")
     assert status == 200
     assert samples(text)["millstream_process_rss_bytes", ()] > 10_000_000
+
+
+@pytest.mark.parametrize(("wrong", "told"), [(None, "DEBUG"), (ZeroDivisionError("oh"), "ERROR")])
+def test_a_client_that_goes_away_is_no_error_and_an_error_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wrong: Exception | None, told: str
+) -> None:
+    gone = threading.Event()
+
+    def slowly() -> bytes:
+        gone.wait(10)
+        if wrong is not None:
+            raise wrong
+        return b"x" * 10_000_000
+
+    caplog.set_level("DEBUG")
+    endpoint = TelemetryEndpoint(
+        slowly, health=dict, ready=dict, host="127.0.0.1", port=0, state_dir=tmp_path, worker="w", stages=[]
+    )
+    try:
+        with socket.create_connection((endpoint.host, endpoint.port)) as client:
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.set()
+        until_s = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < until_s:
+            time.sleep(0.02)
+    finally:
+        endpoint.close()
+    assert [record.levelname for record in caplog.records] == [told]
 
 
 def test_endpoint_tells_why_not(worker: Worker) -> None:
