@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_RECORDS = 5_000
 _BEHIND_SLOTS = 2
+_IDLE_S = 5.0
 _LIVE_SLOTS = 48
 _WORTH_TELLING_MS = 1000
 
@@ -82,6 +83,7 @@ class MeasureStage:
         self._counts: dict[int, PartitionCounts] = {}
         self._countings: dict[int, Counting] = {}
         self._silent_to = -1
+        self._behind_since_s: dict[int, float] = {}
 
     def open(
         self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
@@ -157,13 +159,23 @@ class MeasureStage:
         return clock_ms // SLOT_MS if newest < 0 else min(clock_ms // SLOT_MS, max(newest, self._silent_to))
 
     def _idle(self, told: Sequence[Summary]) -> list[Summary]:
-        """Return what partitions with nothing left to read tell when others have closed slots."""
-        newest = max((each.slot for each in told if each.slot is not None), default=-1)
-        behind = [p for p, counts in self._counts.items() if newest - counts.newest >= _BEHIND_SLOTS]
-        if newest < 0 or not behind or self._log is None:
+        """Return what idle partitions tell when others have closed slots.
+
+        Idle is who has been behind the others for a while, with nothing left to read. Having nothing to read just now
+        is not enough: so does a partition that a publisher, or a fetch, is about to reach.
+        """
+        newest, now_s = max((counts.newest for counts in self._counts.values()), default=-1), self._clock_s()
+        self._behind_since_s = {
+            p: self._behind_since_s.get(p, now_s)
+            for p, counts in self._counts.items()
+            if newest - counts.newest >= _BEHIND_SLOTS
+        }
+        idle = [p for p, since_s in self._behind_since_s.items() if now_s - since_s >= _IDLE_S]
+        closed = max((each.slot for each in told if each.slot is not None), default=-1)
+        if closed < 0 or not idle or self._log is None:
             return []
         lag = self._log.lag()
-        return [Summary(p, newest, {}, {}) for p in sorted(behind) if lag.get((SCORED, p)) == 0]
+        return [Summary(p, closed, {}, {}) for p in sorted(idle) if lag.get((SCORED, p)) == 0]
 
     def _count(self, flow: Flow) -> list[Summary]:
         told = []

@@ -15,7 +15,7 @@ from services.core.batch import Array, Batch
 from services.core.drift.declared import Limits
 from services.core.drift.slot_summary import Summary, Tally
 from services.monitor.freshness import EVERY_S, Columns, Freshness
-from services.topology import MEASURES
+from services.topology import MEASURES, SCORED
 from services.transport.memory_log import MemoryBroker
 from services.transport.records import Output
 
@@ -101,6 +101,38 @@ def test_that_nothing_comes_is_told_of_a_live_stream_and_of_no_replay() -> None:
         run.handle(batches)
     (opened,) = [each for each in alerts_of(broker) if each["event"] == "open"]
     assert (opened["feature"], opened["at_ms"]) == ("throughput", end_ms + HOUR_MS)
+
+
+def test_a_partition_that_is_not_reached_yet_is_waited_for_and_an_idle_one_is_not() -> None:
+    seen = traffic(1, per_hour=100, seed=6)
+    whole = filled((tuple(RecordWriter(SCHEMA).encode(scored(SCHEMA, NAMES, "fraud", seen))), ()))
+    broker = filled(((), ()))
+    stage, now_s = measure(), [0.0]
+    stage._clock_s = lambda: now_s[0]
+    run = loop_of(broker, stage, 5000)
+
+    def publish(partition: int, hours: slice) -> None:
+        entries = whole.log(SCORED)[partition].entries
+        per_hour = len(entries) // 24
+        mine = entries[hours.start * per_hour : hours.stop * per_hour]
+        broker.append(Output(SCORED, [each[1] for each in mine], [each[2] for each in mine], partition))
+        while batches := run.poll(0.0):
+            run.handle(batches)
+
+    def closed() -> dict[int, int]:
+        told = [Summary.decode(each or b"") for each in broker.records(MEASURES, 0, 0, 1 << 20).values]
+        return {each.partition: each.slot for each in told if each.slot is not None}
+
+    publish(1, slice(0, 2))
+    publish(0, slice(0, 8))
+    assert closed()[0] - closed()[1] >= 4, "a publisher comes to one partition after the other"
+    publish(1, slice(2, 8))
+    now_s[0] = 60.0
+    publish(0, slice(8, 12))
+    assert closed()[0] - closed()[1] >= 2, "it has only just fallen behind"
+    now_s[0] = 66.0
+    publish(0, slice(12, 14))
+    assert closed()[0] == closed()[1], "it is idle"
 
 
 def test_a_stage_tells_of_events_that_had_come_before() -> None:
