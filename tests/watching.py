@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 from cards import CONTRACTS, topology, view
@@ -87,7 +88,7 @@ def _references() -> References:
 def monitor(limits: Limits) -> MonitorStage:
     found = _references()
     return MonitorStage(
-        lambda: Watch(MODEL, found, PARTITIONS, limits, SCORED, Policy()),
+        lambda: Watch(MODEL, found, PARTITIONS, replace(MONITORS, limits=limits), SCORED, Policy()),
         lambda: ConceptWatch(MODEL, found, limits, EXAMPLES, Policy()),
         Validate(RecordReader(EXAMPLE_SCHEMA, unknown), 1 << 20),
         found,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from rich.table import Table
 from services.cli.screen import progress
 from services.settings import load_settings
 
+if TYPE_CHECKING:
+    from services.core.drift.declared import Monitors
+
 
 def bench(
     out: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
@@ -25,6 +28,9 @@ def bench(
     ] = "indices,streams,meaning,calm,power,cost",
     runs: Annotated[int, typer.Option(min=1, help="Streams and changes of each kind.")] = 10,
     years: Annotated[int, typer.Option(min=1, help="Drift-free years, each with a reference of its own.")] = 3,
+    false_alarms: Annotated[
+        str, typer.Option(help="The budget, e.g. '1 per week'; default: as feature_repo/monitors.toml declares it.")
+    ] = "",
 ) -> None:
     """Measure delays, misses and false alarms of the monitors, with the method and the yardsticks beside them."""
     known = {
@@ -39,12 +45,25 @@ def bench(
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         raise typer.BadParameter(f"there is no part {', '.join(unknown)}; there are: {', '.join(known)}")
-    results: dict[str, Any] = {}
-    console = Console()
+    console, monitors = Console(), _monitors(false_alarms)
+    budget = monitors.budget
+    console.print(f"false-alarm budget: {budget.alarms:g} in {budget.days:g} days", highlight=False)
+    results: dict[str, Any] = {"alarms": budget.alarms, "days": budget.days}
     for each in wanted:
-        results[each] = known[each](console, years if each == "calm" else runs)
+        results[each] = known[each](console, monitors, years if each == "calm" else runs)
     if out is not None:
         out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _monitors(false_alarms: str) -> Monitors:
+    from services.adapters.monitors_file import load_monitors
+    from services.core.drift.declared import parse_budget
+
+    monitors = load_monitors(load_settings().feature_repo)
+    try:
+        return replace(monitors, budget=parse_budget(false_alarms)) if false_alarms else monitors
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--false-alarms") from error
 
 
 def _bar(console: Console, title: str, total: int) -> Any:
@@ -53,7 +72,7 @@ def _bar(console: Console, title: str, total: int) -> Any:
     return bar
 
 
-def _indices(console: Console, _runs: int) -> list[dict[str, Any]]:
+def _indices(console: Console, _declared: Monitors, _runs: int) -> list[dict[str, Any]]:
     from services.adapters.river_documented import DOCUMENTED
 
     shown = Table(title="the examples of River's documentation, through the detectors used here")
@@ -72,24 +91,24 @@ def _indices(console: Console, _runs: int) -> list[dict[str, Any]]:
     return found
 
 
-def _meaning(console: Console, runs: int) -> list[dict[str, Any]]:
-    from services.adapters.monitors_file import load_monitors
-    from services.core.drift.drill import World, meaning
+def _meaning(console: Console, monitors: Monitors, runs: int) -> list[dict[str, Any]]:
+    from services.core.drift.drill import meaning
+    from services.core.drift.drill_traffic import World
 
-    monitors = load_monitors(load_settings().feature_repo)
     with _bar(console, "covariate or concept", 2 * runs) as bar:
         found = meaning(World(), monitors, runs, progress=lambda: bar.advance(bar.task_ids[0]))
     shown = Table(title="covariate shift or concept change", caption="runs in which an incident of the kind opened")
-    for name in ("change", "runs", "data", "score", "concept"):
+    kinds = "data", "score", "concept", "score online", "concept online"
+    for name in ("change", "runs", *kinds):
         shown.add_column(name)
     for each in found:
-        opened = [str(each.opened.get(kind, 0)) for kind in ("data", "score", "concept")]
+        opened = [str(each.opened.get(kind, 0)) for kind in kinds]
         shown.add_row(each.change, str(each.runs), *opened)
     console.print(shown)
     return [asdict(each) for each in found]
 
 
-def _streams(console: Console, runs: int) -> list[dict[str, Any]]:
+def _streams(console: Console, _declared: Monitors, runs: int) -> list[dict[str, Any]]:
     from services.adapters.river_detectors import Adwin
     from services.core.drift.drift_streams import circles, sine1
     from services.core.drift.evaluation import CONTENDERS, VALUE_CONTENDERS, Contender, levels_table, table
@@ -119,11 +138,10 @@ def _streams(console: Console, runs: int) -> list[dict[str, Any]]:
     return [asdict(each) for each in found]
 
 
-def _calm(console: Console, years: int) -> dict[str, Any]:
-    from services.adapters.monitors_file import load_monitors
-    from services.core.drift.drill import World, calm
+def _calm(console: Console, monitors: Monitors, years: int) -> dict[str, Any]:
+    from services.core.drift.drill import calm
+    from services.core.drift.drill_traffic import World
 
-    monitors = load_monitors(load_settings().feature_repo)
     with _bar(console, "drift-free years", years) as bar:
         found = calm(World(), monitors, years, progress=lambda: bar.advance(bar.task_ids[0]))
     opened = sum(found.opened.values())
@@ -134,13 +152,13 @@ def _calm(console: Console, years: int) -> dict[str, Any]:
     return asdict(found)
 
 
-def _power(console: Console, runs: int) -> list[dict[str, Any]]:
-    from services.adapters.monitors_file import load_monitors
-    from services.core.drift.drill import Change, World, power
+def _power(console: Console, monitors: Monitors, runs: int) -> list[dict[str, Any]]:
+    from services.core.drift.drill import power
+    from services.core.drift.drill_traffic import Change, World
 
-    monitors = load_monitors(load_settings().feature_repo)
     changes = [Change(0, shift_std=each) for each in (0.1, 0.25, 0.5)]
     changes += [Change(0, positive_ratio=each) for each in (1.25, 1.5, 2.0)]
+    changes += [Change(0, online_logit=each) for each in (0.25, 1.0)]
     shown = Table(
         title="how soon a change is told, at the declared budget", caption="2,400 events a day, 2 % positive; changes "
         "begin at a random hour; labels known at once: add the label delay for positives"
@@ -159,7 +177,7 @@ def _power(console: Console, runs: int) -> list[dict[str, Any]]:
     return [asdict(each) for each in found]
 
 
-def _cost(console: Console, _runs: int) -> dict[str, Any]:
+def _cost(console: Console, _declared: Monitors, _runs: int) -> dict[str, Any]:
     from services.core.drift.cost import measure
 
     found = measure(time.perf_counter)

@@ -65,11 +65,11 @@ def monitor_stage(
     Misconfigured
         The monitors' declaration is wrong.
     """
-    model, known, limits = assembly.declaration.service.name, references(assembly, resolve), assembly.monitors.limits
+    model, known, declared = assembly.declaration.service.name, references(assembly, resolve), assembly.monitors
     policy = Policy()
     return MonitorStage(
-        lambda: Watch(model, known, partitions, limits, SCORED, policy),
-        lambda: ConceptWatch(model, known, limits, EXAMPLES, policy),
+        lambda: Watch(model, known, partitions, declared, SCORED, policy),
+        lambda: ConceptWatch(model, known, declared.limits, EXAMPLES, policy),
         Validate(RecordReader(assembly.examples_schema, resolve), BIG_RECORD_BYTES),
         known,
         writer(ALERTS, assembly.contracts[ALERTS].schema),

@@ -241,7 +241,7 @@ def _report(trained: Trained, group: str, console: Console) -> None:
 
 def _budgeted(reference: ModelReference) -> float:
     """Return how many alarms about distributions the budget allows in the days held out."""
-    from services.core.drift.make_reference import WINDOWED_SHARE
+    from services.core.drift.declared import WINDOWED_SHARE
 
     return reference.held_out_days * reference.alarms_per_day * WINDOWED_SHARE
 

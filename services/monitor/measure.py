@@ -25,6 +25,7 @@ import numpy as np
 from services.core.batch import Batch
 from services.core.drift.detector import Floats
 from services.core.drift.partition_counts import Counting, Events, PartitionCounts
+from services.core.drift.slot_counts import ABSENT
 from services.core.drift.slot_summary import SLOT_MS, Summary, Tally
 from services.monitor.freshness import Freshness
 from services.monitor.references import References
@@ -209,6 +210,7 @@ class MeasureStage:
             offsets,
             np.nan_to_num(versions).astype(np.int64),
             scores,
+            np.where(np.isnan(batch.as_floats("online_version")), ABSENT, batch.as_floats("online_score")),
             matrix,
         )
 

@@ -11,7 +11,8 @@ from services.adapters.drift_page import Page, render
 from services.core.drift.budget import Budget
 from services.core.drift.compare import compare
 from services.core.drift.declared import Monitors
-from services.core.drift.drill import Change, World, alerts_of, calm, drill_reference, meaning, power, traffic
+from services.core.drift.drill import alerts_of, calm, drill_reference, meaning, name, power
+from services.core.drift.drill_traffic import Change, World, traffic
 from services.core.drift.seasons import HOUR_MS
 
 WORLD = World(events_per_day=1200, positive_share=0.05)
@@ -29,8 +30,8 @@ def test_a_large_shift_is_told_within_a_day_and_nothing_else_is() -> None:
 def test_a_change_of_meaning_is_told_by_kind_concept() -> None:
     reference = drill_reference(WORLD, 1, 21, RARELY)
     seen = traffic(WORLD, 2, 21, 15, Change(29, positive_ratio=2.5))
-    opened = [each for each in alerts_of(reference, seen) if each.event == "open"]
-    assert [each.kind for each in opened] == ["concept"]
+    opened = [each for each in alerts_of(reference, seen, RARELY) if each.event == "open"]
+    assert sorted(map(name, opened)) == ["concept", "concept online"]
     assert 29 <= opened[0].at_ms / (24 * HOUR_MS) <= 33
     assert power(WORLD, RARELY, Change(0, positive_ratio=2.5), runs=1, reference_days=21).found == 1
 
@@ -38,8 +39,8 @@ def test_a_change_of_meaning_is_told_by_kind_concept() -> None:
 def test_features_that_move_are_no_change_of_meaning_and_the_other_way_round() -> None:
     moved, turned = meaning(WORLD, RARELY, runs=1, reference_days=21)
     assert moved.opened.get("data") == moved.opened.get("score") == 1
-    assert "concept" not in moved.opened
-    assert turned.opened == {"concept": 1}
+    assert not {"concept", "concept online"} & set(moved.opened)
+    assert turned.opened == {"concept": 1, "concept online": 1}
 
 
 def test_calm_counts_what_opened_against_the_budget() -> None:

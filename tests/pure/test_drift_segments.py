@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.drift.alert import Alert
-from services.core.drift.concept_watch import ONLINE, ConceptWatch, Labelled
+from services.core.drift.alert import ONLINE, Alert
+from services.core.drift.concept_watch import ConceptWatch, Labelled
 from services.core.drift.declared import Limits, Monitors
 from services.core.drift.incidents import Policy
 from services.core.drift.make_reference import make_reference
 from services.core.drift.model_reference import ModelReference
 from services.core.drift.partition_counts import Counting, Events, PartitionCounts
 from services.core.drift.seasons import HOUR_MS
+from services.core.drift.slot_counts import ABSENT
 from services.core.drift.slot_summary import SLOT_MS
 from services.core.drift.watch import Watch
 
@@ -49,8 +50,10 @@ def reference() -> ModelReference:
 def watched(matrix: np.ndarray, times_ms: np.ndarray, scores: np.ndarray) -> list[Alert]:
     times_ms, offsets = times_ms + 28 * DAY_MS, np.arange(len(times_ms))
     ones = np.ones(len(times_ms), dtype=np.int64)
-    events = Events(times_ms, times_ms, times_ms, offsets, ones, scores, lambda _names: matrix)
-    watch = Watch("m", lambda _version: reference(), 1, Limits(), "scored", Policy())
+    events = Events(
+        times_ms, times_ms, times_ms, offsets, ones, scores, np.full(len(scores), ABSENT), lambda _names: matrix
+    )
+    watch = Watch("m", lambda _version: reference(), 1, MONITORS, "scored", Policy())
     counts = PartitionCounts(0, SLOT_MS)
     return [a for told in counts.update(events, {1: Counting.of(reference())}) for a in watch.update(told)]
 

@@ -22,7 +22,7 @@ from services.core.drift.partition_counts import Counting, Events, PartitionCoun
 from services.core.drift.plan import Plan
 from services.core.drift.reference import Reference, readings_over_time
 from services.core.drift.seasons import HOUR_MS, hour_of_week, seasonal_shares
-from services.core.drift.slot_counts import Binning
+from services.core.drift.slot_counts import ABSENT, Binning
 from services.core.drift.slot_summary import Summary
 from services.core.drift.windowed import Reading, Windows
 from services.core.profile import FeatureProfile, profile
@@ -190,6 +190,7 @@ def _feed(values: NDArray[np.float64], times_ms: NDArray[np.int64], cuts: list[i
             rows + 100,
             np.ones(end - start, dtype=np.int64),
             np.full(end - start, 0.5),
+            np.full(end - start, ABSENT),
             partial(_only, values[part]),
         )
         told += counts.update(events, {1: COUNTING})

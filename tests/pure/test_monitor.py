@@ -118,6 +118,27 @@ def test_a_new_champion_ends_what_was_said_of_the_old_one_and_brings_its_own_ref
     assert told[-1]["at_ms"] == START_MS + 3 * DAY_MS + HOUR_MS
 
 
+def test_an_online_model_that_goes_wrong_is_told_by_its_own_past_wherever_the_stages_are_cut_off() -> None:
+    seen, wrong_ms = traffic(32, per_hour=90, seed=9), START_MS + 30 * DAY_MS
+    none = seen.times_ms < START_MS + DAY_MS  # no snapshot yet
+    online = np.where(seen.times_ms >= wrong_ms, seen.scores**2, seen.scores)
+    batch = scored(SCHEMA, NAMES, MODEL, seen).with_columns(
+        {"online_score": online}, {"online_version": none, "online_score": none}
+    )
+    records = tuple(RecordWriter(SCHEMA).encode(batch))
+    found = []
+    for random in (None, randoms.Random(4)):
+        broker = filled((records, ()))
+        _drain(broker, measure, random)
+        _drain(broker, unlimited, random)
+        found.append([each for each in alerts_of(broker) if (each["kind"], each["model"]) == ("score", "online")])
+    first = found[0][0]
+    assert (first["event"], first["model"], first["model_version"], first["topic"]) == ("open", "online", 0, SCORED)
+    assert wrong_ms < first["at_ms"] <= wrong_ms + 6 * HOUR_MS
+    assert str(first["reference"]).endswith("from 2018-08-02 to 2018-08-30, by hour of the week")
+    assert found[1] == found[0]
+
+
 def test_dead_letters_late_events_and_slow_scores_are_held_against_limits() -> None:
     seen = traffic(1, per_hour=300, seed=6)
     batch = scored(SCHEMA, NAMES, MODEL, seen)

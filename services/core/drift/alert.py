@@ -15,6 +15,11 @@ Severity = Literal["warning", "critical"]
 
 RUNBOOK: Final = "infra/runbook.md#{kind}"
 
+ONLINE: Final = "online"
+"""What the online model is called in alerts, whichever snapshot answered."""
+ONLINE_VERSION: Final = 0
+"""Stands where versions of models do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:

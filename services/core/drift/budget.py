@@ -221,7 +221,8 @@ def _level(worst: list[Floats], allowed: float, least: float, quiet_slots: int) 
         return level, False
     peaks = np.concatenate([_peaks(each, level, quiet_slots) for each in worst])
     mean_excess = float(peaks.mean() - level) if len(peaks) else 0.0
-    return level + max(1.0, mean_excess) * math.log(max(len(peaks), 1) / allowed), True
+    # Where fewer than allowed were seen although nothing is lower, e.g. of what is all alike, the level is low enough.
+    return level + max(1.0, mean_excess) * max(0.0, math.log(max(len(peaks), 1) / allowed)), True
 
 
 def _peaks(worst: Floats, level: float, quiet_slots: int) -> Floats:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.core.batch import Mask, Rows
-from services.core.drift.alert import Alert, Evidence, Signal
+from services.core.drift.alert import ONLINE, ONLINE_VERSION, Alert, Evidence, Signal
 from services.core.drift.concept import MONITORS
 from services.core.drift.declared import Limits
 from services.core.drift.detector import Floats
@@ -22,9 +22,6 @@ from services.core.drift.incidents import Evaluation, Policy, State, Superseded,
 from services.core.drift.model_reference import ModelReference
 from services.core.drift.seasons import HOUR_MS
 from services.core.drift.signals import described
-
-ONLINE: Final = "online"
-"""What the online model is called in alerts."""
 
 _OURS: Final = len(MONITORS)
 _DELAY_SLOTS: Final = 24
@@ -196,7 +193,7 @@ class ConceptWatch:
         if self._sums.last_offset < 0:
             return
         threshold, last, champion = reference.concept_threshold, self._sums.last_offset, described(reference)
-        about = [(ONLINE, 0, "", "what labels said of such scores before")]
+        about = [(ONLINE, ONLINE_VERSION, "", "what labels said of such scores before")]
         about += [(self._model, self.version, segment, champion) for segment in ("", *reference.segment_names())]
         each_one = [(*subject, monitor) for subject in about for monitor in MONITORS]
         for (model, version, segment, reference_text, monitor), total, (offset, since_ms) in zip(

@@ -54,7 +54,8 @@ def measure(
     """Time the default monitors on one thread, after a warm-up of one batch.
 
     For each model: reconstruction error, windows of every feature, the score and that error, expected performance,
-    signals and incidents as hours close, and three concept monitors on every event (as if each had its label).
+    the online model's score, signals and incidents as hours
+    close, and three concept monitors on every event (as if each had its label).
 
     Parameters
     ----------
@@ -110,14 +111,14 @@ class _Model:
         self.alerts = 0
         self._countings = {1: Counting.of(reference)}
         self._counts = PartitionCounts(0, SLOT_MS)
-        self.watch = Watch(name, lambda _version: reference, 1, Limits(), "scored", policy)
+        self.watch = Watch(name, lambda _version: reference, 1, Monitors(), "scored", policy)
         self._concept = ConceptWatch(name, lambda _version: reference, Limits(), "examples", policy)
 
     def update(
         self, values: np.ndarray, scores: np.ndarray, labels: np.ndarray, times_ms: np.ndarray, offsets: np.ndarray
     ) -> None:
         versions = np.ones(len(times_ms), dtype=np.int64)
-        events = Events(times_ms, times_ms, times_ms, offsets, versions, scores, lambda _features: values)
+        events = Events(times_ms, times_ms, times_ms, offsets, versions, scores, scores, lambda _features: values)
         for told in self._counts.update(events, self._countings):
             self.alerts += len(self.watch.update(told))
         known = Labelled(offsets, times_ms, times_ms, versions, scores, labels, scores, lambda _name: scores)

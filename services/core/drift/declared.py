@@ -9,6 +9,13 @@ from typing import Final
 from services.core.drift.budget import Budget
 from services.core.drift.seasons import HOUR_MS
 
+WINDOWED_SHARE: Final = 0.45
+"""Of the budget, for distributions of what the champion is given and answers."""
+CONCEPT_SHARE: Final = 0.5
+"""Of the budget, for what scores mean."""
+ONLINE_SHARE: Final = 0.05
+"""Of the budget, for the distribution of the online model's scores."""
+
 _DAYS: Final = {"hour": 1 / 24, "day": 1.0, "week": 7.0, "month": 30.4375, "quarter": 91.3125, "year": 365.25}
 _SPAN_MS: Final = {"s": 1000, "m": 60_000, "h": HOUR_MS, "d": 24 * HOUR_MS}
 

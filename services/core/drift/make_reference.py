@@ -12,7 +12,7 @@ import numpy as np
 from services.core.batch import Rows
 from services.core.drift.budget import DAY_MS, Budget
 from services.core.drift.concept import MONITORS, Calibration, common_threshold
-from services.core.drift.declared import Monitors
+from services.core.drift.declared import CONCEPT_SHARE, WINDOWED_SHARE, Monitors
 from services.core.drift.detector import Floats
 from services.core.drift.expected_metric import Cells
 from services.core.drift.model_reference import SCORE, ModelReference
@@ -25,9 +25,6 @@ from services.core.profile import FeatureProfile, profile
 
 LEAST_DAYS: Final = 14
 """Whole days of history that thresholds need."""
-
-WINDOWED_SHARE: Final = 0.5
-"""Of the budget, for distributions; the rest is for what scores mean."""
 
 _FIGURES: Final = 7
 _MOST_LEVELS: Final = 32
@@ -86,10 +83,10 @@ def make_reference(
     share = max(sum(importance.values()), np.finfo(np.float64).tiny)
     days = (int(times_ms.max()) + 1) / DAY_MS - int(times_ms.min()) / DAY_MS
     budget = monitors.budget
-    # Each half of the budget is for one of the two folds that alert. Evidence is summed up over all events, once more
-    # in the segments, of which each event is in one at most, and over what the online model says.
+    # Evidence is summed up over all events, once more in the segments, of which each event is in one at most, and over
+    # what the online model says.
     sums = 2 + (len(segments) > 0)
-    per_alarm = sums * int(known.sum()) / max(days, 1.0) / (budget.per_day * (1 - WINDOWED_SHARE))
+    per_alarm = sums * int(known.sum()) / max(days, 1.0) / (budget.per_day * CONCEPT_SHARE)
     concept = 0.0 if calibration is None else common_threshold(MONITORS, calibration(scores), max(per_alarm, 2.0))
     blank = ModelReference(
         features=tuple(features),
@@ -169,14 +166,11 @@ def _stacked(profiles: Sequence[FeatureProfile]) -> Counts:
 
 def _calibrated(counted: ModelReference, table: Floats, times_ms: Rows, budget: Budget) -> ModelReference:
     """Return the reference with thresholds for the windows that have enough events, or a note why there are none."""
-    plan = counted.plan
-    per_ms = counted.events / max(counted.to_ms - counted.from_ms, 1)
-    windows = tuple(
-        each for each in plan.windows_ms if per_ms * each >= 2 * plan.least_events and 2 * each <= counted.days * DAY_MS
-    )
-    if not windows:
-        return replace(counted, note=f"{counted.events} events are too few for windows of {plan.least_events}")
-    counted = replace(counted, plan=replace(plan, windows_ms=windows))
+    plan = counted.plan.within(counted.events, (counted.to_ms - counted.from_ms) / DAY_MS)
+    if plan is None:
+        least = counted.plan.least_events
+        return replace(counted, note=f"{counted.events} events are too few for windows of {least}")
+    counted = replace(counted, plan=plan)
     binning = counted.binning()
     history = Reference.of(table, times_ms, binning, counted.plan)
     if history.days < LEAST_DAYS:

@@ -23,11 +23,6 @@ from services.core.drift.seasons import HOURS, seasonal_shares
 from services.core.drift.slot_counts import ABSENT, Binning, Counts
 
 SCORE: Final = "score"
-LEAST_DAYS: Final = 14
-"""Whole days of history that thresholds need."""
-
-_WINDOWED_SHARE: Final = 0.5
-_FIGURES: Final = 7
 
 
 def subject(column: str) -> tuple[str, str]:

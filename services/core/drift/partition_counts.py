@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.core.batch import Rows
+from services.core.drift.alert import ONLINE_VERSION
 from services.core.drift.detector import Floats
 from services.core.drift.model_reference import ModelReference
+from services.core.drift.online_scores import online_block
 from services.core.drift.slot_counts import ABSENT, Binning, Block, count_rows
 from services.core.drift.slot_summary import LATENCY_EDGES_MS, Summary, Tally
 
@@ -69,6 +71,8 @@ class Events:
     versions : int64 ndarray of shape (n,)
         Of the model that scored it; 0 for none.
     scores : float64 ndarray of shape (n,)
+    online : float64 ndarray of shape (n,)
+        The online model's scores; NaN where it had no opinion, `ABSENT` where there was none.
     matrix : callable
         From a version's features to their values, float64 of shape (n, f).
     """
@@ -79,6 +83,7 @@ class Events:
     offsets: Rows
     versions: Rows
     scores: Floats
+    online: Floats
     matrix: Callable[[tuple[str, ...]], Floats]
 
 
@@ -138,9 +143,15 @@ class PartitionCounts:
                 mine = here[events.versions[here] == version]
                 if len(mine):
                     block = countings[version].block(tables[version][mine], events.scores[mine], events.offsets[mine])
-                    present = self._blocks.setdefault((version, slot), block)
-                    if present is not block:
-                        present.add(block)
+                    self._add(version, slot, block)
+            there = here[events.online[here] != ABSENT]
+            if len(there):
+                self._add(ONLINE_VERSION, slot, online_block(events.online[there], events.offsets[there]))
+
+    def _add(self, version: int, slot: int, block: Block) -> None:
+        present = self._blocks.setdefault((version, slot), block)
+        if present is not block:
+            present.add(block)
 
     def tell(self, slot: int) -> Summary:
         """Tell what is counted, and that all before a slot is closed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.core.drift.distance import DISTANCES
 from services.core.drift.law import SCALES, Scale
@@ -24,12 +24,15 @@ class Plan:
         Keys of `services.core.drift.distance.DISTANCES`.
     least_events : int
         A window of fewer events says nothing.
+    floors : tuple of float
+        Of each distance, in place of those of `services.core.drift.law.SCALES`; empty: those.
     """
 
     slot_ms: int = HOUR_MS
     windows_ms: tuple[int, ...] = (6 * HOUR_MS, 24 * HOUR_MS, 168 * HOUR_MS)
     distances: tuple[str, ...] = ("psi", "ks")
     least_events: int = 200
+    floors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.slot_ms < 1 or HOUR_MS % self.slot_ms:
@@ -39,6 +42,8 @@ class Plan:
         unknown = sorted(set(self.distances) - set(DISTANCES))
         if unknown or not self.distances:
             raise ValueError(f"distances must be of {', '.join(DISTANCES)}, not {self.distances}")
+        if self.floors and len(self.floors) != len(self.distances):
+            raise ValueError(f"floors must be one for each of {self.distances}, not {self.floors}")
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -48,7 +53,18 @@ class Plan:
     @property
     def scales(self) -> list[Scale]:
         """How each distance scales."""
-        return [SCALES[each] for each in self.distances]
+        own = [SCALES[each] for each in self.distances]
+        floors = self.floors or [each.floor for each in own]
+        return [each._replace(floor=floor) for each, floor in zip(own, floors, strict=True)]
+
+    def within(self, events: int, days: float) -> Plan | None:
+        """Return this plan with the windows that so many events in so many days are enough to calibrate.
+
+        Those have twice the least events, and fit into the whole days twice. None if no window does.
+        """
+        per_ms, longest_ms = events / max(days * 24 * HOUR_MS, 1.0), int(days) * 12 * HOUR_MS
+        kept = tuple(each for each in self.windows_ms if per_ms * each >= 2 * self.least_events and each <= longest_ms)
+        return replace(self, windows_ms=kept) if kept else None
 
     def monitors(self, columns: Sequence[str]) -> list[tuple[str, str, int]]:
         """Return (column, distance, window in milliseconds) of every monitor, in the order of their statistics."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from services.core.drift.alert import Evidence, Kind, Signal
 from services.core.drift.declared import Limits
 from services.core.drift.detector import Floats
 from services.core.drift.model_reference import SCORE, ModelReference, subject
+from services.core.drift.plan import Plan
 from services.core.drift.seasons import HOUR_MS
 from services.core.drift.windowed import Reading, thresholds_at
 
@@ -31,36 +33,57 @@ def distribution_signals(
     topic : str
         Where the events are.
     """
-    monitors, plan = reference.plan.monitors(reference.columns), reference.plan
-    limits = thresholds_at(np.array(reference.thresholds), reading.by_column, plan)
-    shifts: dict[str, float] = {}
-    for (column, distance, _), statistic in zip(monitors, reading.statistics.tolist(), strict=True):
-        if distance in _SHIFT and not math.isnan(statistic):
-            shifts[column] = max(shifts.get(column, 0.0), statistic)
     change = _metric_change(reading, reference)
-    for (column, distance, window_ms), statistic, limit in zip(
-        monitors, reading.statistics.tolist(), limits.tolist(), strict=True
-    ):
-        if math.isnan(statistic):
-            continue
-        feature, segment = subject(column)
+    for said in compared(reading, reference.plan, reference.columns, np.array(reference.thresholds)):
+        feature, segment = subject(said.column)
         kind: Kind = "score" if feature == SCORE else "data"
-        importance = 1.0 if feature == SCORE else reference.importance.get(feature, 0.0)
         yield Signal(
             kind=kind,
             model=model,
             model_version=version,
             feature=feature,
             segment=segment,
-            monitor=f"{distance} over {window_ms / HOUR_MS:g} h",
-            statistic=statistic,
-            threshold=limit,
-            evidence=evidence_of(reading, plan.windows_ms.index(window_ms), topic),
+            monitor=said.monitor,
+            statistic=said.statistic,
+            threshold=said.threshold,
+            evidence=evidence_of(reading, said.window, topic),
             reference=described(reference),
-            importance=importance,
-            shift=min(1.0, shifts.get(column, 0.0)),
+            importance=1.0 if feature == SCORE else reference.importance.get(feature, 0.0),
+            shift=said.shift,
             metric_change=change,
         )
+
+
+class Compared(NamedTuple):
+    """One statistic and what it is held against; ``window`` is its place in the plan, ``shift`` as `Signal` has it."""
+
+    column: str
+    monitor: str
+    window: int
+    statistic: float
+    threshold: float
+    shift: float
+
+
+def compared(reading: Reading, plan: Plan, columns: Sequence[str], thresholds: Floats) -> Iterator[Compared]:
+    """Yield what there is to say of windows.
+
+    Parameters
+    ----------
+    columns : sequence of str, length c
+    thresholds : float64 ndarray of shape (m,)
+        Scaled, in the order of ``plan.monitors(columns)``.
+    """
+    monitors, statistics = plan.monitors(columns), reading.statistics.tolist()
+    limits = thresholds_at(thresholds, reading.by_column, plan).tolist()
+    shifts: dict[str, float] = {}
+    for (column, distance, _), statistic in zip(monitors, statistics, strict=True):
+        if distance in _SHIFT and not math.isnan(statistic):
+            shifts[column] = max(shifts.get(column, 0.0), statistic)
+    for (column, distance, window_ms), statistic, limit in zip(monitors, statistics, limits, strict=True):
+        if not math.isnan(statistic):
+            monitor, shift = f"{distance} over {window_ms / HOUR_MS:g} h", min(1.0, shifts.get(column, 0.0))
+            yield Compared(column, monitor, plan.windows_ms.index(window_ms), statistic, limit, shift)
 
 
 def quality_signals(
@@ -102,10 +125,13 @@ def evidence_of(reading: Reading, window: int, topic: str) -> Evidence:
 
 def described(reference: ModelReference) -> str:
     """Return what events are compared with, for a person."""
-    first, last = (
-        str(np.datetime64(each, "ms").astype("datetime64[D]")) for each in (reference.from_ms, reference.to_ms)
-    )
-    return f"{reference.events:,} events from {first} to {last}, by hour of the week"
+    return described_span(reference.events, reference.from_ms, reference.to_ms)
+
+
+def described_span(events: int, from_ms: int, to_ms: int) -> str:
+    """Return the same of so many events of some days."""
+    first, last = (str(np.datetime64(each, "ms").astype("datetime64[D]")) for each in (from_ms, to_ms))
+    return f"{events:,} events from {first} to {last}, by hour of the week"
 
 
 def _metric_change(reading: Reading, reference: ModelReference) -> float | None:

@@ -67,6 +67,7 @@ class Summary:
     slot : int or None
         The slot it is in now: all before are closed; None where it tells of what closes nothing, as dead letters do.
     blocks : mapping of (version, slot) to Block
+        Version 0: of the online model's scores alone, see `services.core.drift.online_scores`.
     tallies : mapping of slot to Tally
     """
 

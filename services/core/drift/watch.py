@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from services.core.drift.alert import Alert
-from services.core.drift.declared import Limits
+from services.core.drift.alert import ONLINE_VERSION, Alert
+from services.core.drift.declared import ONLINE_SHARE, Monitors
 from services.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
 from services.core.drift.model_reference import ModelReference
+from services.core.drift.online_scores import OnlineScores
 from services.core.drift.signals import distribution_signals, quality_signals
 from services.core.drift.slot_summary import SLOT_MS, Summary, Tally
 from services.core.drift.traffic import KEPT_SLOTS, traffic_signals
@@ -33,7 +34,8 @@ class Watch:
         From a version to its reference; None if it has none.
     partitions : int
         Of the topic.
-    limits : Limits
+    monitors : Monitors
+        As declared.
     topic : str
         Where scored events are, for evidence.
     policy : Policy
@@ -51,7 +53,7 @@ class Watch:
         model: str,
         reference_of: Callable[[int], ModelReference | None],
         partitions: int,
-        limits: Limits,
+        monitors: Monitors,
         topic: str,
         policy: Policy,
     ) -> None:
@@ -60,10 +62,11 @@ class Watch:
         self.version: int | None = None
         self._reference_of = reference_of
         self._partitions = partitions
-        self._limits = limits
+        self._limits = monitors.limits
         self._topic = topic
         self._policy = policy
         self._windows: dict[int, Windows] = {}
+        self._online = OnlineScores(monitors.windows_ms, monitors.budget.share(ONLINE_SHARE), topic)
         self._clocks: dict[int, int] = {}
         self._tallies: dict[int, Tally] = {}
         self._state = initial()
@@ -74,6 +77,9 @@ class Watch:
             if slot > self.judged - KEPT_SLOTS:
                 self._tallies.setdefault(slot, Tally()).add(tally)
         for (version, slot), block in summary.blocks.items():
+            if version == ONLINE_VERSION:
+                self._online.add(summary.partition, slot, block)
+                continue
             windows = self._windows.get(version) or self._open(version)
             if windows is not None:
                 windows.add(summary.partition, slot, block)
@@ -125,6 +131,7 @@ class Watch:
             if reference.thresholds:
                 signals += distribution_signals(reading, reference, *about)
             signals += quality_signals(reading, reference, self._limits, *about)
+        signals += self._online.judge(slot)
         said.append(Evaluation(at_ms, tuple(signals)))
         self._state, alerts = update(self._state, said, self._policy)
         self._tallies.pop(slot - KEPT_SLOTS + 1, None)
@@ -136,6 +143,7 @@ class Watch:
             "judged": self.judged,
             "version": self.version,
             "windows": [[version, each.to_json()] for version, each in sorted(self._windows.items())],
+            "online": self._online.to_json(),
             "clocks": sorted(self._clocks.items()),
             "tallies": [[slot, each.to_json()] for slot, each in sorted(self._tallies.items())],
             "incidents": self._state.to_json(),
@@ -150,6 +158,7 @@ class Watch:
             if windows is None:
                 raise ValueError(f"version {version} of the model has no reference any more")
             windows.load(held)
+        self._online.load(raw["online"])
         self._clocks = dict(raw["clocks"])
         self._tallies = {slot: Tally(*each) for slot, each in raw["tallies"]}
         self._state = State.from_json(raw["incidents"])

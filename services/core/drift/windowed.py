@@ -151,13 +151,20 @@ class Windows:
     plan : Plan
     cells : int
         Number of cells of expected probability.
+    kept_slots : int
+        How far back at least counts are to be had.
+
+    Attributes
+    ----------
+    binning, plan
+        May be replaced by others with the same bins, and windows no longer than the longest.
     """
 
-    def __init__(self, binning: Binning, plan: Plan, cells: int) -> None:
+    def __init__(self, binning: Binning, plan: Plan, cells: int, kept_slots: int = 0) -> None:
         self.binning = binning
         self.plan = plan
         columns, width = binning.edges.shape
-        self._size = max(plan.lengths) + SLACK_SLOTS
+        self._size = max(*plan.lengths, kept_slots) + SLACK_SLOTS
         self._sums = np.zeros((self._size, columns * (width + 2) + columns + cells), dtype=np.int64)
         self._offsets: dict[int, dict[int, tuple[int, int]]] = {}
         self.oldest = self.newest = -1
@@ -184,7 +191,13 @@ class Windows:
 
     def events_in(self, slot: int) -> int:
         """Return how many events there are in a slot."""
-        return int(self._counts([slot])[0, 0].sum()) if self.oldest <= slot <= self.newest else 0
+        return int(self.counts(slot, 1)[0, 0].sum())
+
+    def counts(self, end: int, length: int) -> Counts:
+        """Return the counts of so many slots, int64 of shape (length, c, b); 0 in those that are not held."""
+        slots = np.arange(end - length + 1, end + 1)
+        held = (slots >= max(self.oldest, self.newest - self._size + 1)) & (slots <= self.newest) & (self.newest >= 0)
+        return np.where(held[:, None, None], self._counts(slots.tolist()), 0)
 
     def _counts(self, slots: Sequence[int]) -> Counts:
         columns, width = self.binning.edges.shape
