@@ -99,6 +99,11 @@ def test_cells_tell_the_average_precision_that_labels_will_show() -> None:
         realised = average_precision(rng.random(len(chances)) < chances, chances)
         assert cells.average_precision(cells.count(chances)) == pytest.approx(realised, abs=0.02)
     assert (cells.change(cells.count(now)) or 0) > 0.02
+    few = [rng.choice(then, 1_000) for _ in range(400)]
+    realised = [average_precision(rng.random(1_000) < each, each) for each in few]
+    expected = [cells.average_precision(cells.count(each)) for each in few]
+    assert np.mean(expected) == pytest.approx(np.nanmean(realised), abs=0.012), "few events have a higher figure"
+    assert np.mean([cells.change(cells.count(each)) for each in few]) == pytest.approx(0, abs=0.006)
     assert estimate(now, Calibration((0, 1), (0, 1))(now), 0.5).auc > 0.5
     assert cells.change(np.zeros(len(cells.events), dtype=np.int64)) is None
 

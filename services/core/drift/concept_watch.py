@@ -6,7 +6,7 @@ none, against what labels so far have said of such scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from services.core.batch import Mask, Rows
 from services.core.drift.alert import ONLINE, ONLINE_VERSION, Alert, Evidence, Signal
-from services.core.drift.concept import MONITORS
+from services.core.drift.concept import MONITORS, ONLINE_MONITORS, ConceptMonitor
 from services.core.drift.declared import Limits
 from services.core.drift.detector import Floats
 from services.core.drift.evidence_sums import CAP, EvidenceSums, RunningCalibration
@@ -170,7 +170,8 @@ class ConceptWatch:
         chances[has_online] = self._online(labelled.online[has_online], labelled.labels[has_online])
         mine = (labelled.versions == self.version) & ~np.isnan(labelled.scores)
         champion = np.where(mine, reference.calibration(np.nan_to_num(labelled.scores)), np.nan)
-        online, whole = _of_monitors(labelled.labels, chances), _of_monitors(labelled.labels, champion)
+        online = _of_monitors(ONLINE_MONITORS, labelled.labels, chances)
+        whole = _of_monitors(MONITORS, labelled.labels, champion)
         members = reference.members(labelled.column(reference.segment_by)) if reference.segments else []
         return np.hstack([online, whole, *(np.where(each[:, None], whole, 0.0) for each in members)])
 
@@ -257,8 +258,8 @@ class ConceptWatch:
         self._state = State.from_json(raw["incidents"])
 
 
-def _of_monitors(labels: Mask, chances: Floats) -> Floats:
+def _of_monitors(monitors: Sequence[ConceptMonitor], labels: Mask, chances: Floats) -> Floats:
     """Return what each monitor is fed, float64 of shape (n, m); 0 where there is no chance to go by."""
     known = ~np.isnan(chances)
-    found = np.column_stack([each.evidence(labels, np.where(known, chances, 0.5)) for each in MONITORS])
+    found = np.column_stack([each.evidence(labels, np.where(known, chances, 0.5)) for each in monitors])
     return np.where(known[:, None], found, 0.0)

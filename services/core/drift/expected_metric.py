@@ -58,18 +58,24 @@ class Cells:
     def average_precision(self, events: ArrayLike) -> float:
         """Return the expected average precision of events counted by cell; NaN if there are none.
 
-        Cells come from the top down; within one, order tells nothing.
+        Cells come from the top down; within one, order tells nothing. A positive with n events above it, k of them
+        positives, has precision (1 + k) / (1 + n), itself included: what few events add to the figure of many is in it.
+        Its mean over the places a positive may have in a cell is that quotient's integral.
         """
-        counts = np.asarray(events, dtype=np.float64)[::-1]
-        positives = counts * np.array(self.probabilities)[::-1]
+        counts, chances = np.asarray(events, dtype=np.float64)[::-1], np.array(self.probabilities)[::-1]
+        positives = counts * chances
         total = float(positives.sum())
         if total <= 0:
             return math.nan
-        hits, called = np.cumsum(positives), np.cumsum(counts)
-        precision = hits / np.maximum(called, 1e-12)
-        return float((positives / total * precision).sum())
+        called, hits = 1 + np.cumsum(counts) - counts, 1 + np.cumsum(positives) - positives
+        surplus = (hits - chances * called) * np.log1p(counts / called) / np.maximum(counts, 1e-12)
+        return float((positives / total * (chances + surplus)).sum())
 
     def change(self, events: Rows) -> float | None:
-        """Return how far the expected average precision has moved from the reference's; None if it is undefined."""
-        moved = self.average_precision(events) - self.average_precision(self.events)
+        """Return how far the expected average precision has moved from as many events of the reference's.
+
+        None if it is undefined.
+        """
+        before = np.array(self.events)
+        moved = self.average_precision(events) - self.average_precision(before * (events.sum() / before.sum()))
         return None if math.isnan(moved) else moved
