@@ -14,6 +14,7 @@ from services.core.drift.budget import DAY_MS, Budget
 from services.core.drift.concept import MONITORS, Calibration, common_threshold
 from services.core.drift.declared import CONCEPT_SHARE, WINDOWED_SHARE, Monitors
 from services.core.drift.detector import Floats
+from services.core.drift.dispersion import dispersion
 from services.core.drift.expected_metric import Cells
 from services.core.drift.model_reference import SCORE, ModelReference
 from services.core.drift.plan import Plan
@@ -87,7 +88,10 @@ def make_reference(
     # what the online model says.
     sums = 2 + (len(segments) > 0)
     per_alarm = sums * int(known.sum()) / max(days, 1.0) / (budget.per_day * CONCEPT_SHARE)
-    concept = 0.0 if calibration is None else common_threshold(MONITORS, calibration(scores), max(per_alarm, 2.0))
+    concept = 0.0
+    if calibration is not None:
+        clusters = dispersion(scores[known], positives, times_ms[known])
+        concept = clusters * common_threshold(MONITORS, calibration(scores), max(per_alarm, 2.0))
     blank = ModelReference(
         features=tuple(features),
         columns=whole,
