@@ -103,6 +103,19 @@ def test_calibration_undoes_a_distorted_score() -> None:
         Calibration.fit(scores, np.zeros(len(scores), dtype=np.bool_))
 
 
+def test_a_calibration_is_a_line_of_log_odds_where_that_foretells_best_and_bends_where_it_does_not() -> None:
+    rng = np.random.default_rng(7)
+    logits = rng.normal(-3.0, 1.0, 60_000)
+    labels = rng.random(len(logits)) < 1 / (1 + np.exp(-0.7 * logits - 0.5))
+    scores = 1 / (1 + np.exp(-logits))
+    rare = np.array([1e-4, 0.7, 0.9])
+    want = 1 / (1 + np.exp(-0.7 * np.log(rare / (1 - rare)) - 0.5))
+    np.testing.assert_allclose(Calibration.fit(scores, labels)(rare), want, rtol=0.1)
+    steps = np.where(scores < 0.05, 0.01, 0.3)
+    bent = Calibration.fit(scores, rng.random(len(scores)) < steps)
+    np.testing.assert_allclose(bent(np.array([0.03, 0.08])), [0.01, 0.3], rtol=0.2)
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.9]), st.floats(0, 1)), min_size=1, max_size=8))
 def test_the_expected_confusion_is_the_mean_over_all_labellings(rows: list[tuple[float, float]]) -> None:

@@ -37,7 +37,8 @@ def test_a_change_of_meaning_is_told_by_kind_concept() -> None:
 
 
 def test_features_that_move_are_no_change_of_meaning_and_the_other_way_round() -> None:
-    moved, turned = meaning(WORLD, RARELY, runs=1, reference_days=21)
+    calm, moved, turned = meaning(WORLD, RARELY, runs=1, reference_days=21)
+    assert calm.opened == {}
     assert moved.opened.get("data") == moved.opened.get("score") == 1
     assert not {"concept", "concept online"} & set(moved.opened)
     assert turned.opened == {"concept": 1, "concept online": 1}

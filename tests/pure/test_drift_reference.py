@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from services.adapters.monitors_file import FILE, load_monitors
-from services.cli.drift_performance import by_day
+from services.cli.drift.performance import by_day
 from services.core.drift.budget import Budget
 from services.core.drift.concept import Calibration
 from services.core.drift.declared import Limits, Monitors

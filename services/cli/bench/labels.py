@@ -11,10 +11,11 @@ import numpy as np
 from services.cli.bench.measure import Observer, plain, publish_topics
 from services.cli.bench.memory import MemoryWatch
 from services.cli.bench.path import reference_events, reference_job
-from services.cli.bench.plan import BenchPlan, Measured, Table, Track, memory_text, number
+from services.cli.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from services.cli.bench.stack import Job, Stack, as_it_is
 from services.cli.bench.worker import crew
 from services.cli.replaying import CHUNK_RECORDS, History
+from services.cli.tables import Table
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from services.adapters.river_pipelines import CHAMPION_SCORE, load
-from services.cli.bench.plan import BenchPlan, Measured, Table, Track, number
+from services.cli.bench.plan import BenchPlan, Measured, Track, number
 from services.cli.bench.stack import Stack, as_it_is
+from services.cli.tables import Table
 from services.core.batch import Batch
 from services.learn.compare import Pace, pace
 

@@ -15,11 +15,12 @@ from services.cli.bench.memory import MemoryWatch
 from services.cli.bench.model import LEAVES, TREES
 from services.cli.bench.oracle import read_answer, wrong_answers
 from services.cli.bench.phases import METHOD, phase_table, phases
-from services.cli.bench.plan import BenchPlan, Measured, Table, Track, memory_text, number
+from services.cli.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from services.cli.bench.sides import FEATURE_REPO, Side, create_topics, faust_side, millstream_side
 from services.cli.bench.stack import Stack, set_up
 from services.cli.bench.worker import running
 from services.cli.bench.workload import CUSTOMERS, EVENTS_PER_DAY, Workload, generate
+from services.cli.tables import Table
 from services.errors import Stop
 
 HARNESS = "the measuring harness alone"

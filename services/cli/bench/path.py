@@ -11,10 +11,11 @@ from services.cli.bench.audit import check
 from services.cli.bench.measure import Observer, plain, publish_backlog
 from services.cli.bench.memory import MemoryWatch
 from services.cli.bench.phases import METHOD, phase_table, phases
-from services.cli.bench.plan import BenchPlan, Measured, Table, Track, memory_text, number
+from services.cli.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from services.cli.bench.stack import Job, Stack, set_up
 from services.cli.bench.worker import Crew, crew
 from services.cli.bench.workload import CUSTOMERS, EVENTS_PER_DAY, TERMINALS, Workload, generate
+from services.cli.tables import Table
 from services.errors import Misconfigured
 from services.topology import PREDICTIONS
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from services.cli.bench.plan import Table, number
+from services.cli.bench.plan import number
+from services.cli.tables import Table
 
 PHASES = {
     "validate": "decode and validate",

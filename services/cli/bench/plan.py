@@ -118,15 +118,6 @@ class Measured:
     wrong: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Table:
-    """Figures as text, for a terminal and for Markdown; the first column names the row."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-
 def number(value: float | None, digits: int = 0) -> str:
     """Return a figure as text, a dash for none.
 

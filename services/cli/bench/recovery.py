@@ -13,11 +13,12 @@ from services.cli.bench import scrape
 from services.cli.bench.audit import check
 from services.cli.bench.measure import Observer, plain, publish_backlog
 from services.cli.bench.memory import MemoryWatch
-from services.cli.bench.plan import BenchPlan, Measured, Table, Track, memory_text, number
+from services.cli.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from services.cli.bench.sides import FEATURE_REPO
 from services.cli.bench.stack import Stack, delete_topics, set_up
 from services.cli.bench.worker import Crew, crew
 from services.cli.bench.workload import CUSTOMERS, EVENTS_PER_DAY, TERMINALS, generate
+from services.cli.tables import Table
 from services.errors import Stop
 from services.topology import SCORED
 

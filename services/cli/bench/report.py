@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from services.cli.bench.run import PARTS
-from services.errors import Misconfigured
+from services.cli.tables import markdown_lines, print_table, write_section
 
-_BEGIN, _END = "<!-- figures: written by millstream bench --markdown -->", "<!-- end of figures -->"
 _MOST_WRONG = 5
 
 
@@ -30,12 +28,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     """Print figures, what is wrong, and the method."""
     for name, part in report["parts"].items():
         for made in PARTS[name].tables(part["figures"]):
-            table = RichTable(title=made.title, title_justify="left")
-            for position, column in enumerate(made.columns):
-                table.add_column(column, justify="right" if position else "left")
-            for row in made.rows:
-                table.add_row(*row)
-            console.print(table)
+            print_table(made, console)
         for sentence in part["wrong"][:_MOST_WRONG]:
             console.print(f"[red]{name}: {sentence}[/]", highlight=False)
         if len(part["wrong"]) > _MOST_WRONG:
@@ -51,31 +44,12 @@ def as_markdown(report: dict[str, Any]) -> str:
     for name, part in report["parts"].items():
         lines += [f"### {part['title']} (`--part {name}`)", ""]
         for made in PARTS[name].tables(part["figures"]):
-            lines += [f"{made.title}:", "", _line(made.columns), _line(["---", *["---:"] * (len(made.columns) - 1)])]
-            lines += [*map(_line, made.rows), ""]
+            lines += markdown_lines(made)
         lines += [f"**Wrong:** {sentence}" for sentence in part["wrong"]] + [""] * bool(part["wrong"])
         lines += [*(f"- {sentence}" for sentence in part["method"]), f"- Measured {machine_line(part['machine'])}.", ""]
     return "\n".join(lines)
 
 
-def _line(cells: Any) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def write_markdown(report: dict[str, Any], file: Path) -> None:
-    """Replace the figures of a page, between its two marks, or write a page of figures only.
-
-    Raises
-    ------
-    Misconfigured
-        The page has no marks.
-    """
-    section = f"{_BEGIN}\n\n{as_markdown(report)}\n{_END}\n"
-    if not file.exists():
-        file.write_text(section)
-        return
-    before, begin, rest = file.read_text().partition(_BEGIN)
-    _old, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise Misconfigured(f"{file} has no lines {_BEGIN} and {_END} between which the figures belong; add them")
-    file.write_text(before + section + after.removeprefix("\n"))
+    """Replace the figures of a page; see `services.cli.tables.write_section`."""
+    write_section(file, "millstream bench --markdown", as_markdown(report))

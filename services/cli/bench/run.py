@@ -29,7 +29,7 @@ from services.cli.bench.path import (
     path_method,
     path_tables,
 )
-from services.cli.bench.plan import BenchPlan, Measured, Table, Track
+from services.cli.bench.plan import BenchPlan, Measured, Track
 from services.cli.bench.recovery import measure_recovery, recovery_method, recovery_tables
 from services.cli.bench.scaling import (
     keys_method,
@@ -42,6 +42,7 @@ from services.cli.bench.scaling import (
 from services.cli.bench.sides import own_environ
 from services.cli.bench.stack import Stack, own_stack
 from services.cli.bench.view import measure_view, view_method, view_tables
+from services.cli.tables import Table
 from services.settings import PREFIX
 
 LIBRARIES = (

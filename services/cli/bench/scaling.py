@@ -9,11 +9,12 @@ from typing import Any
 from services.cli.bench.audit import check
 from services.cli.bench.measure import Observer, plain, publish_backlog
 from services.cli.bench.memory import MemoryWatch
-from services.cli.bench.plan import BenchPlan, Measured, Table, Track, memory_text, number
+from services.cli.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from services.cli.bench.sides import FEATURE_REPO
 from services.cli.bench.stack import Job, Stack, set_up
 from services.cli.bench.worker import Crew, crew
 from services.cli.bench.workload import EVENTS_PER_DAY, Workload, generate
+from services.cli.tables import Table
 from services.topology import SCORED
 
 _SPAN_DAYS = 20

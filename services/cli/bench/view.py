@@ -17,10 +17,11 @@ from services.adapters.feast_codec import feature_field
 from services.adapters.feature_repo import open_store, quiet_feast
 from services.adapters.process_usage import usage_of
 from services.adapters.view_writer import ViewWriter, open_online_view
-from services.cli.bench.plan import BenchPlan, Measured, Table, Track, memory_text, number
+from services.cli.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from services.cli.bench.sides import FEATURE_REPO
 from services.cli.bench.stack import Job, Stack, set_up
 from services.cli.bench.staleness import measure_staleness
+from services.cli.tables import Table
 from services.core.declaration import View
 from services.ports import ViewRows
 

@@ -186,9 +186,10 @@ class Told:
 def meaning(
     world: World, monitors: Monitors, runs: int, reference_days: int = 56, progress: Callable[[], None] = lambda: None
 ) -> list[Told]:
-    """Tell covariate shift from concept change: what opens within two weeks of either."""
+    """Tell covariate shift from concept change: what opens within two weeks of either, and of no change at all."""
     begins = reference_days + _BURN_IN_DAYS
     changes = {
+        "nothing changes": Change(begins),
         "features and scores move, meaning stays": Change(begins, driver_std=1.0),
         "meaning changes, features and scores stay": Change(begins, positive_ratio=2.0),
     }

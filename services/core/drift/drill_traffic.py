@@ -75,6 +75,14 @@ class Change:
         return f"score {ONLINE}" if self.online_logit else "data" if self.shift_std else "concept"
 
 
+CHANGES: Final = (
+    *(Change(0, shift_std=each) for each in (0.1, 0.25, 0.5)),
+    *(Change(0, positive_ratio=each) for each in (1.25, 1.5, 2.0)),
+    *(Change(0, online_logit=each) for each in (0.5, 1.0)),
+)
+"""Those whose delay is measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drilled:
     """Traffic in order of time."""

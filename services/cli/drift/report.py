@@ -1,4 +1,4 @@
-"""``millstream drift``: distributions then and now as a page, expected and realised figures, a benchmark."""
+"""``millstream drift report``: distributions then and now, as a page."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from services.cli.drift_bench import bench
-from services.cli.drift_performance import performance
 from services.errors import Misconfigured
 from services.settings import load_settings
 
@@ -20,15 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from services.core.drift.model_reference import ModelReference
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    drift = typer.Typer(help="Drift: reports of then and now; a benchmark.", no_args_is_help=True)
-    drift.command()(report)
-    drift.command()(performance)
-    drift.command()(bench)
-    app.add_typer(drift, name="drift")
 
 
 def report(
