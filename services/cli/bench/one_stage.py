@@ -99,7 +99,7 @@ def _measure(
         progress = track(f"{side.name}: working off the backlog", events)
         result.throughput = observer.throughput(events, [worker.pid], plan.limit_s, worker.alive, progress)
         told = scrape.metrics(state_dir, name, worker.pid)
-        if told and result.throughput.complete:
+        if told and result.throughput.complete and result.throughput.events_per_s:
             result.phases = phases(told, result.throughput.events_per_s)
         start = events
         for rate in plan.rates if result.throughput.complete else ():

@@ -94,7 +94,7 @@ def measure_path(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
                 "view_rows_written": workers.total("millstream_view_written_total"),
                 "memory": watch.stop(),
                 "phases": {name: phases(told, done.events_per_s) for name, told in workers.metrics().items()}
-                if done.complete
+                if done.complete and done.events_per_s  # none where all came at once
                 else {},
             }
         measured.figures["layouts"][layout] = figures
