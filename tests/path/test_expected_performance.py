@@ -48,7 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 def test_expected_and_realised_figures_part_where_scores_mean_something_else(settings: Settings) -> None:
     kafka = servers.resolve(settings).kafka
     assembly = initialise(settings, print)
-    refused = _run(settings, 0)
+    refused = _run(settings)
     assert refused.returncode == 78
     assert "millstream train INPUT --promote" in refused.stderr
     model, made = assembly.declaration.service.name, reference(NAMES, Monitors())
@@ -95,24 +95,17 @@ def test_expected_and_realised_figures_part_where_scores_mean_something_else(set
         assert (told["lower"] <= told["expected"] <= told["upper"]) == (day < TURNED_DAY)
         if told["state"] == "final":
             assert told["realised"] == pytest.approx(average_precision_score(labels, scores), abs=1e-3)  # score cells
-    shown = _run(settings, 14, as_json=False).stdout
+    shown = _run(settings).stdout
     assert "average precision by day" in shown
     assert "final" in shown
     assert "no labels" in shown
 
 
 def _told(settings: Settings) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _run(settings, 14).stdout.splitlines()]
+    return [json.loads(line) for line in _run(settings, "--json").stdout.splitlines()]
 
 
-def _run(settings: Settings, days: int, as_json: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "services", "drift", "performance", "--days", str(max(days, 1))]
+def _run(settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services", "drift", "performance", *options]
     environment = {"MILLSTREAM_STATE_DIR": str(settings.state_dir), "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
-    return subprocess.run(
-        [*command, *(["--json"] if as_json else [])],
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)

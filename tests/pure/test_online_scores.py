@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from services.core.drift.alert import ONLINE, Signal
 from services.core.drift.budget import Budget
+from services.core.drift.declared import Monitors
+from services.core.drift.incidents import Policy
 from services.core.drift.online_scores import OnlineScores, online_block
 from services.core.drift.seasons import HOUR_MS
+from services.core.drift.watch import Watch
 
 WINDOWS_MS = 6 * HOUR_MS, 24 * HOUR_MS
 RARELY = Budget(1, 3650)
@@ -119,6 +122,15 @@ def test_too_few_events_for_thresholds_is_silence() -> None:
     for hour in range(24 * 30):
         watch.add(0, MONDAY + hour, online_block(np.array([0.1]), np.array([hour])))
         assert watch.judge(MONDAY + hour) == []
+
+
+def test_a_watch_goes_on_from_a_snapshot_that_an_earlier_version_made() -> None:
+    watch = Watch("m", lambda _version: None, 1, Monitors(), "scored", Policy())
+    raw = watch.to_json()
+    del raw["online"]
+    again = Watch("m", lambda _version: None, 1, Monitors(), "scored", Policy())
+    again.load(json.loads(json.dumps(raw)))
+    assert again.to_json() == watch.to_json()
 
 
 def test_the_state_of_other_windows_is_refused() -> None:

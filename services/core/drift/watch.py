@@ -158,7 +158,8 @@ class Watch:
             if windows is None:
                 raise ValueError(f"version {version} of the model has no reference any more")
             windows.load(held)
-        self._online.load(raw["online"])
+        if "online" in raw:  # snapshots of earlier versions have none
+            self._online.load(raw["online"])
         self._clocks = dict(raw["clocks"])
         self._tallies = {slot: Tally(*each) for slot, each in raw["tallies"]}
         self._state = State.from_json(raw["incidents"])
