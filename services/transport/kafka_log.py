@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for, read_committed
 from services.errors import Misconfigured, Stop
+from services.transport.alignment import Aligned
 from services.transport.kafka_writer import KafkaWriter
 from services.transport.log import Assignment
 from services.transport.records import Output, Place, Records
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 30.0
 _LAYOUT_S = 5.0
+_ABREAST_S = 1.0
+_HELD_BATCHES = 20
+_MUCH_RECORDS = 100
 
 
 def records_of(topic: str, messages: Sequence[Message]) -> Records:
@@ -70,6 +74,7 @@ class KafkaLog:
         self._topics: tuple[str, ...] = ()
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
+        self._held: Aligned[Message] = Aligned()
         self._partitions = dict(partitions or {})
         self._look_at_s = 0.0
         # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
@@ -122,6 +127,7 @@ class KafkaLog:
             numbers = [each.partition for each in partitions]
             tell(numbers)
             self._owned.difference_update(numbers)
+            self._held.drop(numbers)
             consumer.incremental_unassign([TopicPartition(topic, p) for topic in self._topics for p in numbers])
 
         # The group knows of the first topic only. No assignor is cooperative and gives partitions of one number to one
@@ -152,6 +158,7 @@ class KafkaLog:
         self._consumer.close()
         self._leaving = self.member = False
         self._owned.clear()
+        self._held = Aligned()
         self._consumer = Consumer(self._settings)
         if self._assignment is not None:
             self.subscribe(self._topics, self._assignment)
@@ -182,9 +189,24 @@ class KafkaLog:
     def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """See `StageLog.poll`."""
         self._check_layout()
+        give_up_s, wait_s = time.monotonic() + _ABREAST_S, 0.0 if len(self._held) else timeout_s
+        while self._fetch(max_records, wait_s) or len(self._held):
+            if not self._behind() or len(self._held) > _HELD_BATCHES * max_records or time.monotonic() > give_up_s:
+                break
+            wait_s = 0.02
+        good = self._held.take(max_records)
+        if len(self._topics) == 1:
+            return [records_of(self._topics[0], good)] if good else []
+        by_topic: dict[str, list[Message]] = {topic: [] for topic in self._topics}
+        for message in good:
+            by_topic[str(message.topic())].append(message)
+        return [records_of(topic, mine) for topic, mine in by_topic.items() if mine]
+
+    def _fetch(self, max_records: int, timeout_s: float) -> bool:
+        """Hold what there is, at most so many records; return whether there was any."""
         first = self._consumer.poll(timeout_s)
         if first is None:
-            return []
+            return False
         before = frozenset(self._owned)
         messages = [first]
         if max_records > 1:
@@ -195,12 +217,33 @@ class KafkaLog:
         if not before <= self._owned:
             # The second call may have handed back the partition that the first one's record is of.
             good = [m for m in good if m.partition() in self._owned]
-        if len(self._topics) == 1:
-            return [records_of(self._topics[0], good)] if good else []
-        by_topic: dict[str, list[Message]] = {topic: [] for topic in self._topics}
+        by_place: dict[Place, list[Message]] = {}
         for message in good:
-            by_topic[str(message.topic())].append(message)
-        return [records_of(topic, mine) for topic, mine in by_topic.items() if mine]
+            by_place.setdefault((str(message.topic()), message.partition() or 0), []).append(message)
+        for place, mine in by_place.items():
+            self._held.add(place, mine, (at_ms for _, at_ms in map(Message.timestamp, mine)))
+        return bool(good)
+
+    def _behind(self) -> bool:
+        """Return whether a partition of which nothing is held has much to give: it is to be read abreast of the others.
+
+        Markers of transactions count as records; so a few that are left are nothing to wait for.
+        """
+        missing = [
+            TopicPartition(topic, partition)
+            for partition in self._owned
+            for topic in self._topics
+            if not self._held.count((topic, partition))
+        ]
+        if not missing:
+            return False
+        for at in self._consumer.position(missing):
+            _low, high = self._consumer.get_watermark_offsets(at, cached=True)
+            if at.offset < 0 or high < 0:
+                return True  # its first fetch is still on its way
+            if high - at.offset >= _MUCH_RECORDS:
+                return True
+        return False
 
     def _is_record(self, message: Message, error: KafkaError) -> bool:
         """Return False, an error being no record; raise what does not pass by itself."""
@@ -245,7 +288,8 @@ class KafkaLog:
             for at in self._consumer.position(owned):
                 _low, high = self._consumer.get_watermark_offsets(at, cached=True)
                 if high >= 0 and at.offset >= 0:
-                    lags[at.topic, at.partition] = max(0, high - at.offset)
+                    place = at.topic, at.partition
+                    lags[place] = max(0, high - at.offset) + self._held.count(place)
         except RuntimeError:
             # Asked from another thread, while the stage's own one closes the consumer or makes it anew: so it is told.
             return {}
