@@ -14,6 +14,10 @@ from rich.text import Text
 
 _WIDE = 10_000
 _PER_UNIT = {"_ms": 1_000, "_us": 1_000_000}
+# How names of times end, apart from their unit; what else has such a unit is a duration.
+_TIMES = re.compile(r"(.*_)?(at|from|to|until)|.*time")
+_SHOWABLE_S = 62_135_596_800
+"""Seconds from 1970 back to the year 1: what lies further off, either way, is no time of an event."""
 
 
 def humane(name: str, value: object) -> str:
@@ -25,6 +29,8 @@ def humane(name: str, value: object) -> str:
     ('2018-08-01 00:00:00.123', '0.1235', '12.5')
     >>> humane("gap_ms", 250), humane("field", None), humane("id", 1533081600123)
     ('250', '', '1533081600123')
+    >>> humane("window_to_ms", 1533081600000), humane("at_ms", 0), humane("until_ms", 1 << 62)
+    ('2018-08-01 00:00:00.000', '1970-01-01 00:00:00.000', '4611686018427387904')
     """
     if value is None:
         return ""
@@ -32,8 +38,8 @@ def humane(name: str, value: object) -> str:
         return value.hex()
     if isinstance(value, float):
         return f"{value:.4f}".rstrip("0").rstrip(".")
-    unit = _PER_UNIT.get(name[-3:]) if name[:-3].endswith(("time", "_at")) else None
-    if unit and isinstance(value, int):
+    unit = _PER_UNIT.get(name[-3:]) if _TIMES.fullmatch(name[:-3]) else None
+    if unit and isinstance(value, int) and abs(value / unit) < _SHOWABLE_S:
         return datetime.fromtimestamp(value / unit, UTC).isoformat(sep=" ", timespec="milliseconds")[:23]
     return str(value)
 

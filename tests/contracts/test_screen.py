@@ -8,7 +8,7 @@ from cards import DAY_MS, START_MS, declaration, view
 from rich.console import Console
 
 from services.cli.lateness import late_warning
-from services.cli.screen import print_rows, steps
+from services.cli.screen import humane, print_rows, steps
 from services.settings import load_settings
 
 
@@ -35,6 +35,15 @@ def test_rows_are_a_table_where_it_fits_and_blocks_where_not() -> None:
         assert "field \n" not in told
         assert told.splitlines()[0] == "id transactions-2-1234567"
         assert told.splitlines()[-1].strip().endswith("x" * 60)
+
+
+def test_times_are_told_as_times_and_durations_as_numbers() -> None:
+    for name in ("at_ms", "opened_at_ms", "window_from_ms", "window_to_ms", "until_ms", "event_time_ms"):
+        assert humane(name, START_MS) == "2018-08-01 00:00:00.000", name
+    assert humane("card__feature_time_us", START_MS * 1000) == "2018-08-01 00:00:00.000"
+    for name in ("delay_ms", "gap_ms", "latency_ms", "lateness_ms", "format_ms", "id", "at"):
+        assert humane(name, START_MS) == str(START_MS), name
+    assert humane("until_ms", 1 << 62) == str(1 << 62)
 
 
 def test_numbered_steps_are_told_once_where_nobody_watches() -> None:
