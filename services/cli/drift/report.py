@@ -34,6 +34,8 @@ def report(
     from services.core.drift.signals import described
     from services.core.manifest import Manifest
 
+    if not out.parent.is_dir():  # said before scored events are read, which takes a while
+        raise Misconfigured(f"{out} cannot be written: there is no directory {out.parent}")
     settings, console = load_settings(), Console(stderr=True)
     kafka = resolve(settings).kafka
     assembly = assemble(settings)
@@ -56,13 +58,20 @@ def report(
     first, end = (_utc(each) for each in (times_ms.min(), times_ms.max()))
     title = f"Drift of {name}, version {champion.version}"
     page = Page(title, described(reference), f"{len(times_ms):,} events from {first} to {end} UTC", metric)
-    out.write_text(render(page, found, reference.edges), encoding="utf-8")
+    _write(out, render(page, found, reference.edges))
     if as_json:
         for each in found:
             typer.echo(
                 json.dumps({**asdict(each), "observed": each.observed.tolist(), "expected": each.expected.tolist()})
             )
     console.print(f"wrote [bold]{out}[/]: {len(found)} columns, {len(times_ms):,} events", highlight=False)
+
+
+def _write(out: Path, page: str) -> None:
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise Misconfigured(f"{out} cannot be written: {error.strerror}") from error
 
 
 def _newest_scored(
