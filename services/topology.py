@@ -51,7 +51,8 @@ Cleanup = Literal["delete", "compact"]
 class Topic:
     """A topic: its name, what keys it, who writes and who reads it.
 
-    ``partitions`` is None where the operator's setting decides; then it must be the same for all of them.
+    ``partitions`` is None where the operator's setting decides; then it must be the same for all of them. Compaction
+    leaves every record for ``whole_ms``.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Topic:
     readers: tuple[str, ...]
     cleanup: Cleanup = "delete"
     partitions: int | None = None
+    whole_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +330,8 @@ def _topics(declaration: Declaration, contract: Contract, stages: list[StagePlan
         Topic(MEASURES, "partition", MEASURE, (MONITOR,), partitions=1),
         Topic(MEASURE_CHANGELOG, "partition", MEASURE, (MEASURE,), "compact"),
         Topic(MONITOR_CHANGELOG, "stage", MONITOR, (MONITOR,), "compact", 1),
-        Topic(ALERTS, "id", MONITOR, ("subscribers",), "compact", 1),
+        # The alert that opened an incident names the evidence, which whoever looks into it needs after it has ended.
+        Topic(ALERTS, "id", MONITOR, ("subscribers",), "compact", 1, whole_ms=30 * 86_400_000),
         Topic(ALERT_ACTIONS, "id", "operators", ("subscribers",), "compact", 1),
     ]
     return (

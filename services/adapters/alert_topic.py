@@ -44,7 +44,7 @@ class AlertTopic:
         self._writer = RecordWriter(actions_schema)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return every retained alert, in order; compaction leaves the newest of each incident at least."""
+        """Return every retained alert, in order: of the last 30 days all, of earlier ones each incident's newest."""
         messages = [each for part in read_committed(self._kafka, ALERTS, 0, 0, None) for each in part]
         return _rows(self._alerts, messages)
 

@@ -40,6 +40,8 @@ def _admin(kafka: Mapping[str, str]) -> AdminClient:
 def _config(topic: Topic) -> dict[str, str]:
     if topic.cleanup == "compact":
         config = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "600000"}
+        if topic.whole_ms:
+            config["min.compaction.lag.ms"] = str(topic.whole_ms)
     else:
         config = {"cleanup.policy": "delete", "retention.ms": "-1"}
     # Every hop adds to a record, and a dead letter holds a whole one: all topics must take more than producers send.
@@ -49,7 +51,7 @@ def _config(topic: Topic) -> dict[str, str]:
 def create_topics(
     kafka: Mapping[str, str], topics: Sequence[Topic], partitions: int, replication: int
 ) -> TopicsCreated:
-    """Create what is missing.
+    """Create what is missing; the configuration of what is there stays as it is.
 
     Raises
     ------

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import typer
+from cards import topology, view
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined] # public, says its manual
 from typer.testing import CliRunner
 
 from services.adapters.alert_sinks import as_alertmanager, post_alert
@@ -28,7 +30,7 @@ from services.core.drift.incidents import Evaluation, Policy, initial, update
 from services.errors import Misconfigured, Retry
 from services.monitor.monitor import as_batch
 from services.settings import load_settings
-from services.topology import ALERT_ACTIONS, ALERTS, SCHEMAS, Topic
+from services.topology import ALERT_ACTIONS, ALERTS, SCHEMAS
 
 pytestmark = pytest.mark.kafka
 HOUR_MS = 3_600_000
@@ -51,7 +53,8 @@ def _told() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def alerts(kafka: Endpoints, stack_dir: Path) -> list[Any]:
-    topics = [Topic(name, "id", "monitor", ("people",), "compact", 1) for name in (ALERTS, ALERT_ACTIONS, SCHEMAS)]
+    declared = topology(view("spent", "customer")).topics
+    topics = [each for each in declared if each.name in {ALERTS, ALERT_ACTIONS, SCHEMAS}]
     create_topics(kafka.kafka, topics, partitions=1, replication=1)
     told = _told()
     values = RecordWriter(load_contract(load_settings({}), ALERTS).schema).encode(as_batch(told))
@@ -84,6 +87,14 @@ def millstream(alerts: list[Any], stack_dir: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MILLSTREAM_STATE_DIR", str(stack_dir))
     monkeypatch.setenv("MILLSTREAM_REDIS_URL", "redis://127.0.0.1:1")  # alerts are in Kafka alone
     return Millstream()
+
+
+def test_what_opened_an_incident_is_kept_for_thirty_days(alerts: list[Any], kafka: Endpoints) -> None:
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in (ALERTS, ALERT_ACTIONS)]
+    admin = AdminClient(dict(kafka.kafka))
+    told = [future.result(30) for future in admin.describe_configs(resources).values()]
+    assert [int(each["min.compaction.lag.ms"].value) for each in told] == [30 * 24 * HOUR_MS, 0]
+    assert {each["cleanup.policy"].value for each in told} == {"compact"}
 
 
 def test_what_is_open_is_listed_and_what_people_do_is_seen(millstream: Millstream, alerts: list[Any]) -> None:
