@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ from services.errors import Misconfigured, Retry
 
 Form = Literal["webhook", "alertmanager"]
 _TIMEOUT_S = 10.0
+_HOLDS_MS = 30 * 86_400_000
 
 
-def post_alert(form: Form, url: str, alert: Mapping[str, Any]) -> None:
+def post_alert(form: Form, url: str, alert: Mapping[str, Any], now_ms: int, runbook_url: str = "") -> None:
     """Hand one alert on.
 
     Parameters
@@ -25,6 +27,10 @@ def post_alert(form: Form, url: str, alert: Mapping[str, Any]) -> None:
         server's, e.g. ``http://127.0.0.1:9093``.
     alert : mapping
         A row of ``schemas/alerts.avsc``.
+    now_ms : int
+        Wall clock.
+    runbook_url : str
+        Where the runbook is served; the alert's section of it is then sent as ``runbook_url``. Empty: nobody serves it.
 
     Raises
     ------
@@ -35,10 +41,10 @@ def post_alert(form: Form, url: str, alert: Mapping[str, Any]) -> None:
     """
     if not url.startswith(("http://", "https://")):
         raise Misconfigured(f"{url!r} is no http:// or https:// URL")
-    body: Any = alert
+    body: Any = {**alert, **_runbook(alert, runbook_url)}
     if form == "alertmanager":
-        url, body = f"{url.rstrip('/')}/api/v2/alerts", [as_alertmanager(alert)]
-    text = json.dumps(body, allow_nan=True).encode()
+        url, body = f"{url.rstrip('/')}/api/v2/alerts", [as_alertmanager(alert, now_ms, runbook_url)]
+    text = json.dumps(finite(body), allow_nan=False).encode()
     request = urllib.request.Request(url, text, {"Content-Type": "application/json"}, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
@@ -51,7 +57,7 @@ def post_alert(form: Form, url: str, alert: Mapping[str, Any]) -> None:
         raise Retry(f"{url} cannot be reached: {error}") from error
 
 
-def as_alertmanager(alert: Mapping[str, Any]) -> dict[str, Any]:
+def as_alertmanager(alert: Mapping[str, Any], now_ms: int, runbook_url: str = "") -> dict[str, Any]:
     """Return an alert as Alertmanager takes it: labels say which incident it is, and stay; annotations say the rest."""
     # No severity among the labels: it may rise while an incident is open, and would make it another alert.
     labels = {
@@ -67,12 +73,31 @@ def as_alertmanager(alert: Mapping[str, Any]) -> dict[str, Any]:
         "severity": alert["severity"],
         "reason": alert["reason"],
         "subjects": alert["subjects"],
-        "runbook_url": alert["runbook"],
+        **(_runbook(alert, runbook_url) or {"runbook": alert["runbook"]}),
     }
-    told = {"labels": labels, "annotations": annotations, "startsAt": _iso(alert["opened_at_ms"])}
-    if alert["event"] == "close":
-        told["endsAt"] = _iso(alert["at_ms"])
-    return told
+    # Alertmanager resolves what has no end and is not sent again within minutes, but an alert is handed on once. So its
+    # end lies well beyond the next reminder until the incident is closed. Event time may be ahead of the clock, and
+    # what would end before it starts is refused.
+    ends_ms = max(now_ms, alert["opened_at_ms"]) + (0 if alert["event"] == "close" else _HOLDS_MS)
+    return {
+        "labels": labels,
+        "annotations": annotations,
+        "startsAt": _iso(alert["opened_at_ms"]),
+        "endsAt": _iso(ends_ms),
+    }
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON can hold it: numbers that are not finite, at any depth, as null."""
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _runbook(alert: Mapping[str, Any], url: str) -> dict[str, str]:
+    return {"runbook_url": f"{url}#{alert['kind']}"} if url else {}
 
 
 def _iso(ms: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -85,7 +85,7 @@ class AlertTopic:
         if deliveries.failed:
             raise Retry(f"{ALERT_ACTIONS} was not written: {deliveries.failed[0][1]}")
 
-    def follow(self, group: str | None, from_start: bool = False) -> Iterator[dict[str, Any] | None]:
+    def follow(self, group: str | None, from_start: bool = False) -> Generator[dict[str, Any] | None, None, None]:
         """Yield alerts as they come, and None when there is none for half a second.
 
         Parameters

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,12 @@ from services.adapters.producer import Deliveries, drain, open_producer
 from services.adapters.producer import publish as queue
 from services.adapters.topics import create_topics
 from services.cli import alerts as commands
+from services.cli import exit_code
+from services.cli.alert_forward import Withheld
+from services.cli.alert_rows import json_line
+from services.cli.screen import humane
 from services.core.avro.encode import RecordWriter
+from services.core.drift.actions import Action
 from services.core.drift.alert import Evidence, Kind, Signal
 from services.core.drift.incidents import Evaluation, Policy, initial, update
 from services.errors import Misconfigured, Retry
@@ -101,7 +108,13 @@ def test_what_is_open_is_listed_and_what_people_do_is_seen(millstream: Millstrea
     data, concept = alerts[0].id, alerts[1].id
     assert [(row["id"], row["kind"]) for row in millstream.rows()] == [(concept, "concept")]
     assert [row["id"] for row in millstream.rows("--all")] == [data, concept]
-    assert concept[:8] in millstream()
+    listed = " ".join(millstream().split())
+    assert concept[:8] in listed
+    assert "subject model fraud" in listed
+    assert f"closed {humane('at_ms', next(each.at_ms for each in alerts if each.event == 'close'))}" in " ".join(
+        millstream("--all").split()
+    )
+    assert "closed" not in listed
     millstream("ack", concept[:6], "--note", "retraining", "--by", "ann")
     (row,) = millstream.rows()
     assert (row["acknowledged"]["by"], row["acknowledged"]["note"], row["silenced"]) == ("ann", "retraining", None)
@@ -119,7 +132,12 @@ def test_an_incident_is_shown_in_full(millstream: Millstream, alerts: list[Any])
     assert [each["event"] for each in full["history"]] == ["open", "close"]
     assert full["subjects"][0]["feature"] == "amount"
     assert full["runbook"] == "infra/runbook.md#data"
-    assert "psi over 6 h" in millstream("show", alerts[0].id[:8])
+    shown = millstream("show", alerts[0].id[:8])
+    assert "psi over 6 h" in shown
+    told = shown[shown.index("told") :]
+    assert all(each in told for each in ("1970-01-05 04:00:00", "open", "close", "amount", "psi over 6 h"))
+    assert str(alerts[0].at_ms) not in shown
+    assert "model fraud" in millstream("show", alerts[1].id[:8]).split("told", 1)[1]
     with pytest.raises(Misconfigured, match="no incident"):
         millstream("show", "zz")
     assert CliRunner().invoke(millstream._app, ["alerts", "silence", "--for", "1d"]).exit_code == 2
@@ -133,12 +151,15 @@ def server() -> Iterator[tuple[str, list[tuple[str, Any]], list[int]]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])), parse_constant=self.fail)
             code = answers.pop(0) if answers else 200
             if code == 200:
                 sent.append((self.path, body))
             self.send_response(code)
             self.end_headers()
+
+        def fail(self, constant: str) -> None:
+            raise AssertionError(f"{constant} is no JSON")
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -165,18 +186,81 @@ def test_alerts_are_handed_on_once_each_and_silenced_ones_not(
     millstream("forward", url, "--as", "alertmanager", "--once")
     assert {path for path, _ in sent} == {"/api/v2/alerts"}
     assert [body[0]["labels"]["kind"] for _, body in sent] == ["concept"] * (len(alerts) - 2)
-    assert "endsAt" not in sent[0][1][0]
-    (held,) = [row["silenced"]["id"] for row in millstream.rows("--all") if row["silenced"]]
+    (held,) = [row["silenced"]["id"] for row in millstream.rows("--all") if row.get("silenced")]
     millstream("unsilence", held)
 
 
-def test_an_incident_that_ended_is_resolved_under_the_same_labels(alerts: list[Any]) -> None:
-    opened, closed = (
-        as_alertmanager(as_rows(each)) for each in (alerts[0], next(a for a in alerts if a.event == "close"))
-    )
+def test_an_end_is_handed_on_though_silenced_where_the_receiver_may_know_of_the_incident(alerts: list[Any]) -> None:
+    rows = [as_rows(each) for each in alerts if each.kind == "data"]
+    opened, closed = rows[0], rows[-1]
+    hushed = [Action("a", "silence", opened["id"], "", "", 2, "ann", "", 0)]
+    assert (opened["event"], closed["event"]) == ("open", "close")
+    assert Withheld().passes(closed, hushed, 1)  # what an earlier run handed on is not known here
+    whole = Withheld()
+    assert [whole.passes(each, hushed, 1) for each in (opened, {**opened, "event": "update"}, closed)] == [False] * 3
+    late = Withheld()
+    assert [late.passes(opened, [], 1), late.passes({**opened, "event": "update"}, hushed, 1)] == [True, False]
+    assert late.passes(closed, hushed, 1)
+    ended = Withheld()
+    assert [ended.passes(opened, hushed, 1), ended.passes({**opened, "event": "update"}, hushed, 2)] == [False, True]
+    assert ended.passes(closed, hushed, 1)
+
+
+def test_a_receiver_that_is_away_ends_once_and_loses_nothing(
+    millstream: Millstream, alerts: list[Any], server: tuple[str, list[tuple[str, Any]], list[int]]
+) -> None:
+    url, sent, answers = server
+    answers += [200, 503, 503, 503]
+    with pytest.raises(Retry, match=r"503.*gave up after 3 tries, alerts handed on before: 1;"):
+        millstream("forward", url + "/away", "--once")
+    assert exit_code(Retry("")) == 75
+    millstream("forward", url + "/away", "--once", "--runbook-url", "https://example.org/runbook")
+    assert [body["event_id"] for _, body in sent] == [each.event_id for each in alerts]
+    assert ["runbook_url" in body for _, body in sent] == [False] + [True] * (len(alerts) - 1)
+    assert sent[-1][1]["runbook_url"] == f"https://example.org/runbook#{alerts[-1].kind}"
+
+
+def test_silences_in_force_are_listed_though_they_are_about_no_present_alert(millstream: Millstream) -> None:
+    told = millstream("silence", "--feature", "amuont", "--for", "2d", "--note", "a deploy")
+    assert "no alert was led by 'amuont'" in told
+    (held,) = [row for row in millstream.rows("--all") if row.get("action") == "silence"]
+    assert (held["feature"], held["note"]) == ("amuont", "a deploy")
+    until = datetime.fromtimestamp(held["until_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    assert f"until {until}" in " ".join(told.split())
+    listed = millstream("--all")
+    assert all(each in listed for each in (held["id"], "feature amuont", until, "a deploy"))
+    assert held["id"] not in millstream()
+    millstream("unsilence", held["id"])
+    assert held["id"] not in millstream("--all")
+    known = millstream("silence", "--feature", "amount")
+    assert "no alert" not in known
+    millstream("unsilence", known.split()[1])
+
+
+def test_an_incident_holds_until_it_ended_and_is_resolved_under_the_same_labels(alerts: list[Any]) -> None:
+    now_ms, day_ms = 20_000 * 24 * HOUR_MS, 24 * HOUR_MS
+    rows = [as_rows(each) for each in (alerts[0], next(a for a in alerts if a.event == "close"))]
+    opened, closed = (as_alertmanager(each, now_ms) for each in rows)
     assert opened["labels"] == closed["labels"]
     assert opened["startsAt"] == closed["startsAt"] == "1970-01-05T04:00:00+00:00"
-    assert closed["endsAt"] > closed["startsAt"]
+    assert datetime.fromisoformat(opened["endsAt"]).timestamp() * 1000 == now_ms + 30 * day_ms
+    assert datetime.fromisoformat(closed["endsAt"]).timestamp() * 1000 == now_ms
+    ahead = as_alertmanager(rows[1], 0)  # event time ahead of the clock
+    assert ahead["endsAt"] >= ahead["startsAt"]
+    assert (opened["annotations"]["runbook"], "runbook_url" in opened["annotations"]) == (rows[0]["runbook"], False)
+    linked = as_alertmanager(rows[0], now_ms, "https://example.org/runbook")["annotations"]
+    assert (linked["runbook_url"], "runbook" in linked) == ("https://example.org/runbook#data", False)
+
+
+def test_a_statistic_without_bound_is_null_in_json(
+    alerts: list[Any], server: tuple[str, list[tuple[str, Any]], list[int]]
+) -> None:
+    url, sent, _ = server
+    row = {**as_rows(alerts[0]), "statistic": math.inf}
+    post_alert("webhook", url, row, 0)
+    post_alert("alertmanager", url, row, 0)
+    assert sent[0][1]["statistic"] is None
+    assert json.loads(json_line({"history": [row]}))["history"][0]["statistic"] is None
 
 
 def as_rows(alert: Any) -> dict[str, Any]:
@@ -194,11 +278,11 @@ def test_what_a_receiver_refuses_is_told_apart_from_what_it_cannot_take_now(
     for code, error in ((500, Retry), (429, Retry), (400, Misconfigured)):
         answers.append(code)
         with pytest.raises(error, match=str(code)):
-            post_alert("webhook", url, row)
+            post_alert("webhook", url, row, 0)
     with pytest.raises(Misconfigured, match="ftp"):
-        post_alert("webhook", "ftp://x", row)
+        post_alert("webhook", "ftp://x", row, 0)
     with pytest.raises(Retry, match="reached"):
-        post_alert("webhook", "http://127.0.0.1:9", row)
+        post_alert("webhook", "http://127.0.0.1:9", row, 0)
 
 
 def test_a_subscriber_of_twenty_lines_hears_every_alert(alerts: list[Any], kafka: Endpoints) -> None:

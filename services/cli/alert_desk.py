@@ -1,0 +1,61 @@
+"""What commands about alerts share: the topics, an incident by the beginning of its id, what was done about it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from services.errors import Misconfigured
+from services.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from services.adapters.alert_topic import AlertTopic
+    from services.core.drift.actions import Action
+
+
+def open_topic() -> AlertTopic:
+    """Return the alerts of the settings' cluster; Misconfigured if there are none."""
+    from services.adapters.alert_topic import AlertTopic
+    from services.adapters.contracts import load_all
+    from services.adapters.endpoints import resolve
+    from services.adapters.schema_registry import connect
+    from services.adapters.schema_topic import SchemaResolver, read_schemas
+    from services.adapters.topics import partition_counts
+    from services.core.avro.decode import RecordReader
+    from services.topology import ALERT_ACTIONS, ALERTS
+
+    settings = load_settings()
+    kafka = resolve(settings).kafka
+    if not {ALERTS, ALERT_ACTIONS} <= partition_counts(kafka, [ALERTS, ALERT_ACTIONS]).keys():
+        raise Misconfigured("there are no topics for alerts yet; create the topology's with `millstream init`")
+    contracts = load_all(settings)
+    known = [contract.schema for contract in contracts.values()]
+    resolver = SchemaResolver(known, lambda: read_schemas(kafka), connect(settings))
+    alerts, actions = contracts[ALERTS].schema, contracts[ALERT_ACTIONS].schema
+    return AlertTopic(kafka, RecordReader(alerts, resolver), RecordReader(actions, resolver), actions)
+
+
+def of_id(rows: Sequence[dict[str, Any]], beginning: str) -> list[dict[str, Any]]:
+    """Return the rows of the one incident whose id begins so; Misconfigured if there is none, or several."""
+    found = [row for row in rows if row["id"].startswith(beginning)]
+    if len({row["id"] for row in found}) != 1:
+        many = "no incident has" if not found else "several incidents have"
+        raise Misconfigured(f"{many} an id that begins with {beginning!r}; `millstream alerts --all` lists them")
+    return found
+
+
+def with_actions(row: Mapping[str, Any], actions: Sequence[Action], at_ms: int) -> dict[str, Any]:
+    """Return an alert with who acknowledged it and what silences it, as ``acknowledged`` and ``silenced``."""
+    from dataclasses import asdict
+
+    from services.core.drift.actions import acknowledged_by, silenced_by
+
+    taken, hushed = acknowledged_by(row, actions), silenced_by(row, actions, at_ms)
+    return {**row, "acknowledged": asdict(taken) if taken else None, "silenced": asdict(hushed) if hushed else None}
+
+
+def now_ms() -> int:
+    """Return the wall clock, which silences go by."""
+    return time.time_ns() // 1_000_000
