@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +69,7 @@ class Assembly:
     contract: Contract
     contracts: dict[str, Contract]
     topology: Topology
+    monitors: Monitors
 
     @property
     def schemas(self) -> list[Schema]:
@@ -262,11 +262,6 @@ class Assembly:
             tell,
         )
 
-    @functools.cached_property
-    def monitors(self) -> Monitors:
-        """What is watched, as the feature repo declares it."""
-        return load_monitors(self.settings.feature_repo)
-
 
 def assemble(settings: Settings) -> Assembly:
     """Compile the feature repo, load the contracts and derive the topology.
@@ -274,14 +269,15 @@ def assemble(settings: Settings) -> Assembly:
     Raises
     ------
     Misconfigured
-        Naming the declaration, contract or column that does not fit.
+        Naming the declaration, contract, column or monitor that does not fit.
     """
     declaration = compiled_repo(settings).declaration
     contracts = load_all(settings)
     contract = load_contract(settings, declaration.topic)
     check_columns(declaration, contract)
     topology = derive(declaration, contract, contracts[SCORED], contracts[EXAMPLES])
-    return Assembly(settings, declaration, contract, contracts, topology)
+    monitors = load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
+    return Assembly(settings, declaration, contract, contracts, topology, monitors)
 
 
 def _sample(topic: str, schema: Schema, key: str) -> Records:

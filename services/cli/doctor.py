@@ -195,11 +195,13 @@ def check_contracts(settings: Settings) -> list[Finding]:
 
 
 def check_feature_repo(settings: Settings) -> list[Finding]:
-    """Compile the feature repo."""
+    """Compile the feature repo, and hold its monitors against it."""
     try:
         from services.adapters.feature_repo import load_declaration
+        from services.adapters.monitors_file import load_monitors
 
         declaration = load_declaration(settings)
+        load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
     except ImportError as error:
         return [Finding("Feature repo", "fail", f"cannot be imported: {error}", "install what it names into .venv")]
     except MillstreamError as error:

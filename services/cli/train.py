@@ -150,7 +150,6 @@ def train_and_register(
     Retry
         The registry cannot be reached.
     """
-    from services.adapters.monitors_file import load_monitors
     from services.adapters.registry import open_registry
     from services.cli.training_data import KNOWN_AT
     from services.core.manifest import define
@@ -171,7 +170,7 @@ def train_and_register(
         threshold=threshold,
         definitions=define(declaration),
         git_commit=_commit(settings.feature_repo),
-        monitors=load_monitors(settings.feature_repo),
+        monitors=assembly.monitors,
     )
     trained = _with_bar(features, spec, console)
     _report(trained, contract.key, console)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from cards import events
 from repos import CONTRACT, VIEW, repo
+from typer.testing import CliRunner
 
+from services.adapters.monitors_file import FILE
+from services.cli import features
 from services.cli.assembly import assemble
+from services.cli.doctor import check_feature_repo
 from services.cli.replaying import History
 from services.core.batch import Batch
+from services.errors import Misconfigured
 from services.settings import Settings, load_settings
 
 HOUR_MS = 3_600_000
@@ -99,3 +106,23 @@ def test_a_repo_of_machines_is_scored_by_its_own_rule(tmp_path: Path, added: boo
             assert scored.nulls["heat__hottest_1h"][row]
         if added:
             assert scored.columns["heat__readings_2h"][row] == (same & (age_ms < 2 * HOUR_MS)).sum()
+
+
+@pytest.mark.parametrize(("text", "name"), [("ignore = ['typo']", "typo"), ("segment_by = 'nope'", "nope")])
+def test_monitors_that_name_no_feature_are_refused_by_every_command(tmp_path: Path, text: str, name: str) -> None:
+    folder = tmp_path / "repo"
+    shutil.copytree(load_settings({}).feature_repo, folder)
+    (folder / FILE).write_text(text)
+    settings = load_settings({}, feature_repo=folder, state_dir=tmp_path / "state")
+    said = rf"{FILE} is wrong:\n.*'{name}' is none of the \d+ features .* such as \w+"
+    with pytest.raises(Misconfigured, match=said):
+        assemble(settings)
+    (finding,) = check_feature_repo(settings)
+    assert finding.level == "fail"
+    assert re.search(said, finding.found)
+    environment = {"MILLSTREAM_FEATURE_REPO": str(folder), "MILLSTREAM_STATE_DIR": str(tmp_path / "state")}
+    app = typer.Typer()
+    features.register(app)
+    for command in ("show", "apply"):
+        asked = CliRunner().invoke(app, ["features", command], env=environment)
+        assert re.search(said, str(asked.exception))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,24 +109,87 @@ def test_cells_tell_the_average_precision_that_labels_will_show() -> None:
     assert cells.change(np.zeros(len(cells.events), dtype=np.int64)) is None
 
 
-def test_the_file_has_a_default_for_everything_and_names_what_is_wrong(tmp_path: Path) -> None:
-    assert load_monitors(tmp_path) == Monitors()
+def test_the_file_has_a_default_for_everything(tmp_path: Path) -> None:
+    assert load_monitors(tmp_path, FEATURES) == Monitors()
     file = tmp_path / FILE
+    file.write_text("")
+    assert load_monitors(tmp_path, FEATURES) == Monitors()
     file.write_text(
-        'false_alarms = "2 per 30 days"\nwindows = ["12h"]\n[limits]\nlatency_p99 = "1.5s"\nlate_share = "off"'
+        'false_alarms = "2 per 30 days"\nwindows = ["12h", "35d"]\nignore = ["a"]\nsegment_by = "flag"\n'
+        '[limits]\nlatency_p99 = "1.5s"\nlate_share = "off"\nnull_share = 1\nevents_per_hour = 100'
     )
-    found = load_monitors(tmp_path)
-    assert found == Monitors(Budget(2, 30), (12 * HOUR_MS,), limits=Limits(latency_p99_ms=1500, late_share=None))
-    for text, named in (
-        ('false_alarms = "often"', "false_alarms"),
-        ("windows = ['90m']", "windows_ms"),
-        ("[limits]\nlate_share = 2", "limits.late_share"),
-        ("nonsense = 1", "nonsense"),
-        ("=", "not TOML"),
-    ):
-        file.write_text(text)
-        with pytest.raises(Misconfigured, match=named):
-            load_monitors(tmp_path)
+    assert load_monitors(tmp_path, FEATURES) == Monitors(
+        Budget(2, 30),
+        (12 * HOUR_MS, 35 * 24 * HOUR_MS),
+        ("a",),
+        "flag",
+        Limits(latency_p99_ms=1500, late_share=None, null_share=1.0, events_per_hour=100.0),
+    )
+
+
+_SPAN = "such as '500ms', '30s', '15m', '6h' or '7d'"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("=", "monitors.toml is not TOML"),
+        ("false_alarms = 'often'", "false_alarms = 'often': 'often' is no budget, such as '1 per week'"),
+        ("false_alarms = 1", "false_alarms = 1: a budget in words is wanted"),
+        (f"false_alarms = '{'9' * 400} per day'", "is no budget"),
+        ("windows = ['90m']", "windows = ['90m']: '90m' is no window: windows are whole hours, and 35 days at most"),
+        ("windows = ['400d']", "'400d' is no window"),
+        ("windows = ['1h', '1h']", "windows = ['1h', '1h']: '1h' is there twice"),
+        ("windows = ['60m', '1h']", "'60m' is there twice"),
+        ("windows = []", "windows = []: a list of lengths of time is wanted"),
+        ("windows = [3600000]", f"a length of time with its unit is wanted, {_SPAN}"),
+        ("windows = ['off']", "'off' is no length of time"),
+        ("ignore = 'a'", "ignore = 'a': a list of names of features is wanted"),
+        ("ignore = ['a', 'typo']", "ignore: 'typo' is none of the 3 features of the declared feature service, such as"),
+        ("segment_by = 'flagg'", "segment_by: 'flagg' is none of the 3 features of the declared feature service"),
+        ("segment_by = 'flagg'", "such as flag, "),
+        ("segment_by = 1", "segment_by = 1: the name of a feature is wanted"),
+        ("nonsense = 1", "nonsense: there is no such key; there are false_alarms, windows, ignore, segment_by, limits"),
+        ("limits = 1", "limits is to be a table, [limits], not 1"),
+        ("[limits]\nnul_share = 1", "limits.nul_share: there is no such key; [limits] has dead_letter_share, "),
+        *(
+            (f"[limits]\n{key} = {value}", f"limits.{key} = {value}: a share above 0 and at most 1 is wanted, or 'off'")
+            for key in ("dead_letter_share", "late_share", "duplicate_share", "null_share", "unseen_share")
+            for value in ("2", "0", "-0.5", "true", "nan", "'5%'")
+        ),
+        *(
+            (f"[limits]\n{key} = {value}", f"a length of time with its unit is wanted, {_SPAN}, or 'off'")
+            for key in ("freshness", "label_delay", "latency_p99")
+            for value in ("0", "-5", "600", "true", "1.5")
+        ),
+        (
+            "[limits]\nfreshness = '0s'",
+            f"limits.freshness = '0s': '0s' is no length of time above 0, {_SPAN}, or 'off'",
+        ),
+        ("[limits]\nfreshness = '0.1ms'", "'0.1ms' is no length of time above 0"),
+        (f"[limits]\nfreshness = '{'9' * 400}s'", "is no length of time"),
+        *(
+            (f"[limits]\nevents_per_hour = {value}", f"events_per_hour = {value}: a number above 0 is wanted, or 'off'")
+            for value in ("0", "-1", "true", "inf", "'many'")
+        ),
+    ],
+)
+def test_the_file_names_what_is_wrong_in_its_own_words(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(Misconfigured, match=re.escape(said)) as caught:
+        load_monitors(tmp_path, FEATURES)
+    assert str(tmp_path / FILE) in str(caught.value)
+
+
+def test_everything_that_is_wrong_with_the_file_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("ignore = ['typo']\nwindows = ['1h', '1h']\n[limits]\nfreshness = 0")
+    with pytest.raises(Misconfigured) as caught:
+        load_monitors(tmp_path, FEATURES)
+    assert [each.split()[0] for each in str(caught.value).splitlines()[1:]] == [
+        "limits.freshness",
+        "windows",
+        "ignore:",
+    ]
 
 
 def test_the_expected_metric_of_a_day_is_that_of_all_its_slots_and_of_one_version() -> None:

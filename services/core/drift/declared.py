@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +16,8 @@ CONCEPT_SHARE: Final = 0.5
 """Of the budget, for what scores mean."""
 ONLINE_SHARE: Final = 0.05
 """Of the budget, for the distribution of the online model's scores."""
+LONGEST_WINDOW_MS: Final = 35 * 24 * HOUR_MS
+"""Thresholds need a history of twice the longest window; and what a window spans is kept in memory, hour by hour."""
 
 _DAYS: Final = {"hour": 1 / 24, "day": 1.0, "week": 7.0, "month": 30.4375, "quarter": 91.3125, "year": 365.25}
 _SPAN_MS: Final = {"s": 1000, "m": 60_000, "h": HOUR_MS, "d": 24 * HOUR_MS}
@@ -58,7 +61,7 @@ class Monitors:
     budget : Budget
         False alarms of everything that is measured against a reference, for the whole model.
     windows_ms : tuple of int
-        Lengths of the windows that are compared with the reference, multiples of an hour.
+        Lengths of the windows that are compared with the reference, multiples of an hour, each another.
     ignore : tuple of str
         Features that are not watched one by one.
     segment_by : str
@@ -87,7 +90,12 @@ def parse_budget(text: str) -> Budget:
     Budget(alarms=1.0, days=7.0, quiet_slots=24)
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) per (?:(\d+(?:\.\d+)?) )?([a-z]+?)s?", text.strip().lower())
-    if found is None or found[3] not in _DAYS or float(found[1]) <= 0 or float(found[2] or 1) <= 0:
+    if (
+        found is None
+        or found[3] not in _DAYS
+        or not 0 < float(found[1]) < math.inf
+        or not 0 < float(found[2] or 1) < math.inf
+    ):
         raise ValueError(f"{text!r} is no budget, such as '1 per week' or '2 per 30 days' ({', '.join(_DAYS)})")
     return Budget(float(found[1]), float(found[2] or 1) * _DAYS[found[3]])
 
@@ -101,6 +109,7 @@ def parse_span_ms(text: str) -> int:
     21600000
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|[smhd])", text.strip())
-    if found is None or float(found[1]) <= 0:
-        raise ValueError(f"{text!r} is no length of time, such as 500ms, 30s, 15m, 6h or 7d")
-    return round(float(found[1]) * _SPAN_MS.get(found[2], 1))
+    span_ms = 0.0 if found is None else float(found[1]) * _SPAN_MS.get(found[2], 1)
+    if not 1 <= span_ms < math.inf:
+        raise ValueError(f"{text!r} is no length of time above 0, such as '500ms', '30s', '15m', '6h' or '7d'")
+    return round(span_ms)
