@@ -94,6 +94,8 @@ def monitor(limits: Limits) -> MonitorStage:
         found,
         RecordWriter(CONTRACTS[ALERTS].schema),
         "event_time_ms",
+        RecordWriter(CONTRACTS[DEAD_LETTERS].schema),
+        1 << 20,
     )
 
 

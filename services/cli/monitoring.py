@@ -52,6 +52,7 @@ def monitor_stage(
     resolve: Resolve,
     partitions: int,
     writer: Writer = lambda _topic, schema: RecordWriter(schema),
+    largest_letter_bytes: int = BIG_RECORD_BYTES,
 ) -> MonitorStage:
     """Build the stage that alerts.
 
@@ -59,11 +60,6 @@ def monitor_stage(
     ----------
     partitions : int
         Of the scored topic.
-
-    Raises
-    ------
-    Misconfigured
-        The monitors' declaration is wrong.
     """
     model, known, declared = assembly.declaration.service.name, references(assembly, resolve), assembly.monitors
     policy = Policy()
@@ -74,4 +70,6 @@ def monitor_stage(
         known,
         writer(ALERTS, assembly.contracts[ALERTS].schema),
         assembly.contract.event_time,
+        writer(DEAD_LETTERS, assembly.contracts[DEAD_LETTERS].schema),
+        largest_letter_bytes,
     )

@@ -105,7 +105,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         measure = measure_stage(assembly, resolver, freshness(assembly, times))
         loops.append(loop(measure, when_idle=measure.idle))
     if MONITOR in wanted:
-        loops.append(loop(monitor_stage(assembly, resolver, layout[SCORED], writer)))
+        loops.append(loop(monitor_stage(assembly, resolver, layout[SCORED], writer, letter_bytes)))
     observer.watch(loops)
     stack.enter_context(
         telemetry_adapter.serve(

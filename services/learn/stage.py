@@ -21,7 +21,7 @@ from services.errors import Refused, Stop
 from services.learn.learner import Learner
 from services.ports import ViewRows
 from services.topology import EXAMPLES, LEARN, SNAPSHOTS
-from services.transport.flow import Flow
+from services.transport.flow import Flow, tell_unreadable
 from services.transport.log import LogReader
 from services.transport.records import Output, Records
 from services.transport.work import Processed, Progress, Recovered, StateSize
@@ -116,6 +116,7 @@ class LearnStage:
 
     def _learn(self, flow: Flow) -> None:
         assert self.learner is not None
+        tell_unreadable(LEARN, flow)
         for partition in np.unique(flow.partitions).tolist():
             mine = np.flatnonzero(flow.partitions == partition)
             offsets = flow.records.offsets[flow.rows[mine]]

@@ -3,6 +3,9 @@
 Measures and examples are two folds that know nothing of each other, so that the state after a replay does not depend on
 how the two topics were interleaved. Within each kind of alert the order is that of the input; across kinds it is the
 order in which they were found, and fixed once it is written.
+
+A record that cannot be read changes nothing, live as in a replay. It becomes a dead letter in the transaction that
+commits its offset, so exactly once; of `examples`, which others read as well and log what they cannot read, here alone.
 """
 
 from __future__ import annotations
@@ -12,21 +15,21 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from services.core.avro.encode import RecordWriter
-from services.core.batch import Array, Batch
+from services.core.batch import Array, Batch, Rejection
 from services.core.drift.alert import Alert
 from services.core.drift.concept_watch import ConceptWatch, Labelled
 from services.core.drift.slot_summary import SLOT_MS, Summary
 from services.core.drift.watch import Watch
-from services.errors import Stop
 from services.monitor.references import References
 from services.ports import ViewRows
 from services.topology import ALERTS, EXAMPLES, MEASURES, MONITOR, MONITOR_CHANGELOG
-from services.transport.flow import Flow
+from services.transport.dead_letters import dead_letter_output
+from services.transport.flow import Flow, tell_unreadable
 from services.transport.log import LogReader
 from services.transport.records import Output, Records
 from services.transport.work import Processed, Progress, Recovered, StateSize
@@ -49,6 +52,9 @@ class MonitorStage:
     alerts : RecordWriter
     event_time : str
         Column of the scored record.
+    dead_letters : RecordWriter
+    largest_letter_bytes : int
+        What the dead-letter topic takes.
     """
 
     name = MONITOR
@@ -63,6 +69,8 @@ class MonitorStage:
         references: References,
         alerts: RecordWriter,
         event_time: str,
+        dead_letters: RecordWriter,
+        largest_letter_bytes: int,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._new_watch, self._new_concept = watch, concept
@@ -70,6 +78,8 @@ class MonitorStage:
         self._references = references
         self._alerts = alerts
         self._event_time = event_time
+        self._dead_letters = dead_letters
+        self._largest_letter_bytes = largest_letter_bytes
         self._clock_s = clock_s
         self.watch: Watch | None = None
         self.concept: ConceptWatch | None = None
@@ -119,8 +129,15 @@ class MonitorStage:
     def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
         """See `Work.process`."""
         started_s = self._clock_s()
-        alerts = [alert for records in batches for alert in self._fold(records)]
-        outputs = []
+        folded = [self._fold(records) for records in batches]
+        alerts = [alert for told, _ in folded for alert in told]
+        refused = tuple(flow for _, flow in folded if flow.rejections)
+        outputs = [
+            dead_letter_output(
+                flow.records, flow.rejections, MONITOR, now_ms, self._dead_letters, self._largest_letter_bytes
+            )
+            for flow in refused
+        ]
         if alerts:
             for alert in alerts:
                 logger.warning(
@@ -130,24 +147,31 @@ class MonitorStage:
                 )  # fmt: skip
             keys = [alert.id.encode() for alert in alerts]
             outputs.append(Output(ALERTS, keys, self._alerts.encode(as_batch(alerts)), 0))
-        return Processed((), outputs, seconds={"monitor": self._clock_s() - started_s})
+        # Rows without rejections are nobody's concern: how old an example is says nothing of how fast it was scored.
+        flows = tuple(replace(each, rows=each.rows[:0], batch=Batch(0, {})) for each in refused)
+        return Processed(flows, outputs, seconds={"monitor": self._clock_s() - started_s})
 
-    def _fold(self, records: Records) -> list[Alert]:
+    def _fold(self, records: Records) -> tuple[list[Alert], Flow]:
+        """Take records into the state; return the alerts they give rise to, and what was turned away."""
         assert self.watch is not None
         assert self.concept is not None
-        if records.topic == MEASURES:
-            alerts = []
-            for offset, value in zip(records.offsets.tolist(), records.values, strict=True):
+        if records.topic == EXAMPLES:
+            flow = self._examples(records)
+            alerts = self.concept.update(self._labelled(flow))
+        else:
+            alerts, rejections = [], []
+            for row, value in enumerate(records.values):
                 try:
                     summary = Summary.decode(value or b"")
+                    self.watch.check(summary)
                 except (ValueError, KeyError, TypeError) as error:
-                    raise Stop(
-                        f"{MEASURES}@{offset} cannot be read ({error}): a newer version of Millstream wrote it, or "
-                        "somebody else did. Upgrade, or move the group's offset past it"
-                    ) from error
-                alerts += self.watch.update(summary)
-            return alerts
-        return self.concept.update(self._labelled(self._examples(records)))
+                    detail = f"it is no summary that this version of Millstream reads: {type(error).__name__}: {error}"
+                    rejections.append(Rejection(row, "undecodable", "", detail))
+                else:
+                    alerts += self.watch.update(summary)
+            flow = Flow(records, np.zeros(0, dtype=np.int64), Batch(0, {}), tuple(rejections))
+        tell_unreadable(MONITOR, flow)
+        return alerts, flow
 
     def _labelled(self, flow: Flow) -> Labelled:
         """Return the first statement about each event; corrections of it are not counted again."""

@@ -20,7 +20,7 @@ from services.core.quality.topic import as_batch, with_gaps
 from services.monitor.quality_state import UNREADABLE, Declared, QualityState
 from services.ports import ViewRows
 from services.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
-from services.transport.flow import Flow
+from services.transport.flow import Flow, tell_unreadable
 from services.transport.log import LogReader
 from services.transport.records import Output, Records
 from services.transport.work import Processed, Progress, Recovered, StateSize
@@ -137,8 +137,7 @@ class QualityStage:
     def _take_examples(self, records: Records) -> None:
         assert self.state is not None
         flow = self._validate(records)
-        for rejection in flow.rejections[:1]:
-            logger.error("%s examples cannot be read, e.g.: %s", len(flow.rejections), rejection.detail)
+        tell_unreadable(QUALITY, flow)
         if flow.batch.length:
             examples = self._measured.examples(flow.batch)
             self.state.board.update(examples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from services.core.batch import Batch, Mask, Rejection, Rows
 from services.transport.records import Records
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +55,21 @@ class Flow:
     def partitions(self) -> Rows:
         """Partition of each row of ``batch``, int64 of shape (m,)."""
         return np.asarray(self.records.partitions[self.rows], dtype=np.int64)
+
+
+def tell_unreadable(stage: str, flow: Flow) -> None:
+    """Log an error about records of a topic of Millstream's own that a stage passes over, and where the first is."""
+    if not flow.rejections:
+        return
+    first, records = flow.rejections[0], flow.records
+    logger.error(
+        "%s: %s of %s records of %s cannot be read and are passed over, the first is %s[%s]@%s: %s",
+        stage,
+        len(flow.rejections),
+        len(records),
+        records.topic,
+        records.topic,
+        int(records.partitions[first.row]),
+        int(records.offsets[first.row]),
+        first.detail,
+    )

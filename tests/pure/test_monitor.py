@@ -11,16 +11,35 @@ import numpy as np
 import pytest
 from cards import CONTRACTS
 from crashing import crash
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from watched import DAY_MS, HOUR_MS, START_MS, WEEK_MS, examples, scored, traffic
-from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, filled, loop_of, measure, monitor, unlimited
+from watching import (
+    EXAMPLE_SCHEMA,
+    MODEL,
+    NAMES,
+    PARTITIONS,
+    SCHEMA,
+    alerts_of,
+    filled,
+    loop_of,
+    measure,
+    monitor,
+    unknown,
+    unlimited,
+)
 
+from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
-from services.core.drift.declared import Limits
-from services.topology import DEAD_LETTERS, SCORED
-from services.transport.memory_log import MemoryBroker
+from services.core.drift.declared import Limits, Monitors
+from services.core.drift.incidents import Policy
+from services.core.drift.online_scores import online_block
+from services.core.drift.slot_counts import Block
+from services.core.drift.slot_summary import Summary, Tally
+from services.core.drift.watch import Watch
+from services.topology import DEAD_LETTERS, EXAMPLES, MEASURES, SCORED
+from services.transport.memory_log import MemoryBroker, MemoryLog
 from services.transport.records import Output
 from services.transport.work import Work
 
@@ -99,6 +118,148 @@ def test_cut_off_anywhere_it_tells_the_same_alerts_once(seed: int) -> None:
     for kind in ("data", "concept"):
         assert [each for each in found if each["kind"] == kind] == [each for each in want if each["kind"] == kind]
     assert len(found) == len(want)
+
+
+def _poison() -> list[bytes | None]:
+    """Return what no partition can have told; most would tell of a great many dead letters, if half of it counted."""
+    slot = START_MS // HOUR_MS + 30
+    loud = {slot: Tally(events=1, dead=1_000_000)}
+    strange = Block(np.ones((2, 3), dtype=np.int64), np.zeros(2, dtype=np.int64), np.zeros(0, dtype=np.int64), 0, 9)
+    whole = json.loads(Summary(0, slot, {}, loud).encode())
+    return [
+        b"nonsense",
+        None,
+        b"[]",
+        b"[" * 100_000,
+        b'{"partition":0,"slot":5,"blocks":[[1,5,"x"]],"tallies":[]}',
+        Summary(0, slot, {(1, slot): strange}, loud).encode(),
+        Summary(0, slot, {(0, slot): strange}, loud).encode(),
+        Summary(PARTITIONS, slot, {}, loud).encode(),
+        Summary(-1, slot, {}, loud).encode(),
+        Summary(0, slot, {}, {slot: Tally(latencies=[1], dead=1_000_000)}).encode(),
+        *(json.dumps({**whole, "slot": each}).encode() for each in (-1, 1 << 40, True, 5.5, "5", slot - 1)),
+    ]
+
+
+@functools.cache
+def _sound() -> MemoryBroker:
+    broker = filled(_history())
+    _drain(broker, measure)
+    return broker
+
+
+@functools.cache
+def _poisoned() -> tuple[tuple[bytes | None, ...], tuple[bytes | None, ...]]:
+    """Return measures and examples with what cannot be read in between, right after the data incident has begun."""
+    topics = []
+    for topic, bad in ((MEASURES, _poison()), (EXAMPLES, [b"nonsense", None, b"\xc3\x01" + b"x" * 20])):
+        values = [value for _, _, value in _sound().log(topic)[0].entries]
+        for i, each in enumerate(bad):
+            values.insert(len(values) * (i + 1) // (len(bad) + 1), each)
+        topics.append(tuple(values))
+    return topics[0], topics[1]
+
+
+@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(st.integers(0, 1 << 30))
+@example(None)
+def test_what_cannot_be_read_is_passed_over_alike_wherever_it_is_cut_off_and_ends_as_a_dead_letter(
+    seed: int | None,
+) -> None:
+    broker = filled(((), ()))
+    for topic, values in zip((MEASURES, EXAMPLES), _poisoned(), strict=True):
+        broker.append(Output(topic, [b"k"] * len(values), list(values), 0))
+    _drain(broker, unlimited, None if seed is None else randoms.Random(seed))
+    found, want = alerts_of(broker), _undisturbed()
+    for kind in ("data", "concept"):  # of concept, the offsets in `examples` are others, and ids made of them
+        left = {"id", "event_id", "offsets", "subjects"} if kind == "concept" else set()
+        said = [[{k: v for k, v in a.items() if k not in left} for a in b if a["kind"] == kind] for b in (found, want)]
+        assert said[0] == said[1]
+    assert len(found) == len(want)
+    reader = RecordReader(CONTRACTS[DEAD_LETTERS].schema, unknown)
+    letters = [reader.decode(broker.records(DEAD_LETTERS, p, 0, 1 << 30).values, 1 << 20).batch for p in range(2)]
+    columns = {name: [x for each in letters for x in each.columns[name].tolist()] for name in letters[0].columns}
+    turned = dict(zip(columns["id"], columns["value"], strict=True))
+    assert len(turned) == len(columns["id"])
+    assert {(a, b) for a, b in zip(columns["stage"], columns["topic"], strict=True)} == {
+        ("monitor", MEASURES),
+        ("monitor", EXAMPLES),
+    }
+    assert all(columns["detail"])
+    sound = {topic: {v for _, _, v in _sound().log(topic)[0].entries} for topic in (MEASURES, EXAMPLES)}
+    assert turned == {
+        f"{topic}-0-{offset}": value or b""
+        for topic, values in zip((MEASURES, EXAMPLES), _poisoned(), strict=True)
+        for offset, value in enumerate(values)
+        if value not in sound[topic]
+    }
+
+
+def test_what_cannot_be_read_is_an_error_in_the_log_and_counts_as_turned_away(caplog: pytest.LogCaptureFixture) -> None:
+    broker = filled(((), ()))
+    broker.append(Output(MEASURES, [b"k"] * 2, [Summary(0, 5, {}, {}).encode(), b"nonsense"], 0))
+    stage = unlimited()
+    stage.open(MemoryLog(broker, stage.name), 0, dict.fromkeys(stage.inputs), lambda words: None)
+    processed = stage.process([broker.records(MEASURES, 0, 0, 2)], 7)
+    assert [(each.row, each.reason) for flow in processed.flows for each in flow.rejections] == [(1, "undecodable")]
+    assert "1 of 2 records of measures cannot be read and are passed over, the first is measures[0]@1" in caplog.text
+
+
+_WHOLE = Summary(
+    1,
+    430_000,
+    {
+        (2, 429_999): Block(
+            np.ones((3, 4), dtype=np.int64), np.ones(3, dtype=np.int64), np.ones(2, dtype=np.int64), 3, 9
+        ),
+        (0, 429_998): online_block(np.array([0.5, np.nan]), np.array([4, 5])),
+    },
+    {429_999: Tally(events=5, late=1)},
+)
+_OTHER = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.sampled_from([1 << 40, 1 << 63, 10**30, 430_001]),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.just({}),
+)
+
+
+def _changed(draw: st.DrawFn, value: object) -> object:
+    """Return a value of JSON with one part of it, anywhere, replaced or gone."""
+    if isinstance(value, str) and value and draw(st.booleans()):
+        at = draw(st.integers(0, len(value) - 1))
+        return value[:at] + draw(st.sampled_from(["", "A", "=", "%"])) + value[at + 1 :]
+    if not isinstance(value, dict | list) or not value or not draw(st.integers(0, 4)):
+        return draw(_OTHER)
+    keys = sorted(value) if isinstance(value, dict) else range(len(value))
+    key, copy = draw(st.sampled_from(keys)), value.copy()
+    if draw(st.integers(0, 5)):
+        copy[key] = _changed(draw, value[key])
+    else:
+        del copy[key]
+    return copy
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_summary_that_is_not_one_is_refused_before_it_changes_anything(data: st.DataObject) -> None:
+    assert Summary.decode(_WHOLE.encode()).encode() == _WHOLE.encode()
+    changed = json.dumps(_changed(data.draw, json.loads(_WHOLE.encode()))).encode()
+    watch = Watch(MODEL, unknown, PARTITIONS, Monitors(), SCORED, Policy())
+    before = watch.to_json()
+    try:
+        summary = Summary.decode(changed)
+        watch.check(summary)
+    except (ValueError, KeyError, TypeError):
+        assert watch.to_json() == before
+        return
+    assert Summary.decode(summary.encode()).encode() == summary.encode()
+    watch.update(summary)
+    json.dumps(watch.to_json())
 
 
 def test_a_new_champion_ends_what_was_said_of_the_old_one_and_brings_its_own_reference() -> None:

@@ -75,6 +75,10 @@ class OnlineScores:
         self._thresholds: Floats = np.zeros(0)
         self._past: Counts = np.zeros((HOURS, 1, width), dtype=np.int64)
 
+    def check(self, block: Block) -> None:
+        """Raise ValueError if a block is none of these scores."""
+        self._windows.check(block)
+
     def add(self, partition: int, slot: int, block: Block) -> None:
         """Count a block."""
         self._windows.add(partition, slot, block)

@@ -5,6 +5,7 @@ What came late is told with the next. The same however events are cut into batch
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from services.core.drift.detector import Floats
 from services.core.drift.model_reference import ModelReference
 from services.core.drift.online_scores import online_block
 from services.core.drift.slot_counts import ABSENT, Binning, Block, count_rows
-from services.core.drift.slot_summary import LATENCY_EDGES_MS, Summary, Tally
+from services.core.drift.slot_summary import LAST_SLOT, LATENCY_EDGES_MS, Summary, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,10 @@ class PartitionCounts:
     def update(self, events: Events, countings: Mapping[int, Counting]) -> list[Summary]:
         """Count events in order; return what is told as slots close.
 
-        Events of versions without a counting count in tallies alone.
+        Events of versions without a counting count in tallies alone, those of no slot that can be told of in nothing.
         """
         slots = events.times_ms // self._slot_ms
+        slots = np.where((slots >= 0) & (slots <= LAST_SLOT), slots, -1)
         newest = np.maximum.accumulate(np.concatenate([[self.newest], slots]))
         tables = {
             version: events.matrix(counting.reference.features)
@@ -134,6 +136,8 @@ class PartitionCounts:
         countings: Mapping[int, Counting],
     ) -> None:
         for slot in np.unique(slots[rows]).tolist():
+            if slot < 0:
+                continue
             here = rows[slots[rows] == slot]
             known = here[events.received_ms[here] >= 0]
             taken_ms = events.scored_ms[known] - events.received_ms[known]
@@ -161,10 +165,13 @@ class PartitionCounts:
 
     def snapshot(self) -> bytes:
         """Return what it has counted and not told."""
-        return Summary(self.partition, self.newest, self._blocks, self._tallies).encode()
+        newest = None if self.newest < 0 else self.newest
+        return Summary(self.partition, newest, self._blocks, self._tallies).encode()
 
     def restore(self, snapshot: bytes) -> None:
         """Go on from a snapshot."""
+        if json.loads(snapshot)["slot"] == -1:
+            return  # an earlier version's, which had seen no event
         held = Summary.decode(snapshot)
         self.newest = -1 if held.slot is None else held.slot
         self._blocks, self._tallies = dict(held.blocks), dict(held.tallies)

@@ -19,6 +19,8 @@ from services.core.profile import FeatureProfile
 
 Counts = NDArray[np.int64]
 
+_MOST_BYTES: Final = 1 << 24
+
 ABSENT: Final = -np.inf
 """Stands where an event does not count for a column: that of a segment it is not in."""
 
@@ -122,6 +124,13 @@ def count_slots(values: Floats, times_ms: Rows, edges: Floats, slot_ms: int) -> 
     return counts, first
 
 
+def whole_number(value: Any, least: int = 0, most: int = 1 << 53) -> int:
+    """Return a number read from JSON; ValueError if it is no whole one within these bounds."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{value!r:.40} is no whole number from {least} to {most}")
+    return value
+
+
 @dataclass(slots=True)
 class Block:
     """What one partition has counted of one model version's events in one slot.
@@ -162,7 +171,19 @@ class Block:
 
     @staticmethod
     def of_json(raw: list[Any]) -> Block:
+        """Return what `to_json` wrote; ValueError or TypeError if it is none."""
         first, last, c, b, text = raw
-        whole = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<i4").astype(np.int64)
+        first, last = whole_number(first), whole_number(last)
+        c, b = whole_number(c, 1, _MOST_BYTES), whole_number(b, 1, _MOST_BYTES)
+        unpacked = zlib.decompressobj()
+        try:
+            content = unpacked.decompress(base64.b64decode(text, validate=True), _MOST_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"counts cannot be unpacked: {error}") from error
+        if not unpacked.eof:
+            raise ValueError(f"counts are cut off, or take more than {_MOST_BYTES} bytes")
+        whole = np.frombuffer(content, dtype="<i4").astype(np.int64)
+        if len(whole) < c * b + c or (whole < 0).any() or first > last:
+            raise ValueError(f"{len(whole)} counts from {first} to {last} are none of {c} columns with {b} bins")
         counts, outside, cells = np.split(whole, [c * b, c * b + c])
         return Block(counts.reshape(c, b), outside.copy(), cells.copy(), first, last)

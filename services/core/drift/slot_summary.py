@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.core.drift.seasons import HOUR_MS
-from services.core.drift.slot_counts import Block
+from services.core.drift.slot_counts import Block, whole_number
 
 SLOT_MS: Final = HOUR_MS
+LAST_SLOT: Final = 4_102_444_800_000 // SLOT_MS
+"""Of event times before 2100; what claims to be of a later slot, or of one before 1970, is not counted."""
 
 LATENCY_EDGES_MS: Final = tuple(round(2 ** (i / 2)) for i in range(4, 41))
 """Upper edges of the cells in which time to the score is counted: from 4 ms to 17 minutes, each 1.4 times the last."""
@@ -56,6 +58,15 @@ class Tally:
     def to_json(self) -> list[Any]:
         return [self.events, self.latencies, self.dead, self.late, self.duplicates, self.behind_ms]
 
+    @staticmethod
+    def of_json(raw: list[Any]) -> Tally:
+        """Return what `to_json` wrote; ValueError or TypeError if it is none."""
+        events, latencies, dead, late, duplicates, behind_ms = raw
+        if not isinstance(latencies, list) or len(latencies) != len(LATENCY_EDGES_MS) + 1:
+            raise ValueError(f"latencies are not in {len(LATENCY_EDGES_MS) + 1} cells")
+        counted = [whole_number(each) for each in (events, dead, late, duplicates, behind_ms)]
+        return Tally(counted[0], [whole_number(each) for each in latencies], *counted[1:])
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -91,6 +102,15 @@ class Summary:
     @staticmethod
     def decode(value: bytes) -> Summary:
         """Return what `encode` wrote; ValueError, KeyError or TypeError if it is none."""
-        raw = json.loads(value)
-        blocks = {(version, slot): Block.of_json(each) for version, slot, each in raw["blocks"]}
-        return Summary(raw["partition"], raw["slot"], blocks, {slot: Tally(*each) for slot, each in raw["tallies"]})
+        try:
+            raw = json.loads(value)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        slot = None if raw["slot"] is None else whole_number(raw["slot"], 0, LAST_SLOT)
+        newest = LAST_SLOT if slot is None else slot
+        blocks = {
+            (whole_number(version), whole_number(at, 0, newest)): Block.of_json(each)
+            for version, at, each in raw["blocks"]
+        }
+        tallies = {whole_number(at, 0, newest): Tally.of_json(each) for at, each in raw["tallies"]}
+        return Summary(whole_number(raw["partition"], -1), slot, blocks, tallies)

@@ -71,8 +71,18 @@ class Watch:
         self._tallies: dict[int, Tally] = {}
         self._state = initial()
 
+    def check(self, summary: Summary) -> None:
+        """Raise ValueError if no partition of this topic, counting by the known references, can have told this."""
+        if summary.partition >= self._partitions or (summary.partition < 0 and summary.slot is not None):
+            raise ValueError(f"partition {summary.partition} is none of the {self._partitions} of {self._topic}")
+        for (version, _), block in summary.blocks.items():
+            if version == ONLINE_VERSION:
+                self._online.check(block)
+            elif (windows := self._windows.get(version) or self._open(version)) is not None:
+                windows.check(block)
+
     def update(self, summary: Summary) -> list[Alert]:
-        """Take what a partition tells; return the alerts it gives rise to."""
+        """Take what a partition tells and `check` has let through; return the alerts it gives rise to."""
         for slot, tally in summary.tallies.items():
             if slot > self.judged - KEPT_SLOTS:
                 self._tallies.setdefault(slot, Tally()).add(tally)
@@ -88,8 +98,9 @@ class Watch:
         before = self._clocks.get(summary.partition, -1)
         self._clocks[summary.partition] = max(before, summary.slot)
         if self.judged < 0:
-            # The slot before the first that was told of: windows are not full before that anyway.
-            self.judged = min([*summary.tallies, summary.slot]) - 1
+            # The slot before the first that was told of: windows are not full before that anyway. One event of long ago
+            # is no reason to judge all the hours since.
+            self.judged = max(min([*summary.tallies, summary.slot]), summary.slot - PATIENCE_SLOTS) - 1
         alerts = []
         while self.judged < self._closed():
             self.judged += 1

@@ -170,6 +170,14 @@ class Windows:
         self.oldest = self.newest = -1
         self.too_late = 0
 
+    def check(self, block: Block) -> None:
+        """Raise ValueError if a block is of other columns, bins or cells than are counted here."""
+        columns, width = self.binning.edges.shape
+        cells = self._sums.shape[1] - columns * (width + 3)
+        found, wanted = (*block.counts.shape, len(block.cells)), (columns, width + 2, cells)
+        if found != wanted:
+            raise ValueError(f"its counts are of {found} columns, bins and cells; the reference has {wanted}")
+
     def add(self, partition: int, slot: int, block: Block) -> None:
         """Count a block; one of a slot that no window reaches back to any more is too late."""
         if self.newest < 0:
