@@ -134,6 +134,26 @@ def test_every_record_arrives_once_in_order_per_partition(world: World) -> None:
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.kafka
+def test_partitions_of_a_backlog_are_read_abreast(kafka: Endpoints) -> None:
+    # In memory a poll is of one partition at a time, and a backlog of whole partitions comes as tests want it.
+    world, count = _kafka(kafka), 4_000
+    started_ms = time.time_ns() // 1_000_000 - 2 * count
+    for partition in range(PARTITIONS):
+        stamps = [started_ms + 2 * i + partition for i in range(count)]
+        world.append(Output(world.topic, [b"k"] * count, [b"v" * 200] * count, partition, stamps))
+    log, found = world.join(), []
+    log.subscribe([world.topic], Seen().assignment())
+    deadline_s = time.monotonic() + 60
+    while len(found) < PARTITIONS * count:
+        assert time.monotonic() < deadline_s
+        found += [stamp for records in log.poll(500, 0.1) for stamp in records.timestamps_ms.tolist()]
+        if found:
+            assert sum(log.lag().values()) >= PARTITIONS * count - len(found), "what is held is not handed on yet"
+    log.close()
+    assert found == sorted(found)
+
+
 def test_outputs_and_offsets_are_kept_together(world: World) -> None:
     world.append(Output(world.topic, _numbered(20).keys, _numbered(20).values))
     log, seen = world.join(), Seen()
