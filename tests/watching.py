@@ -13,7 +13,7 @@ from watched import HOUR_MS, reference
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
-from services.core.drift.concept_watch import ConceptWatch
+from services.core.drift.concept_watch import POLICY, ConceptWatch
 from services.core.drift.declared import Limits, Monitors
 from services.core.drift.incidents import Policy
 from services.core.drift.watch import Watch
@@ -89,7 +89,7 @@ def monitor(limits: Limits) -> MonitorStage:
     found = _references()
     return MonitorStage(
         lambda: Watch(MODEL, found, PARTITIONS, replace(MONITORS, limits=limits), SCORED, Policy()),
-        lambda: ConceptWatch(MODEL, found, limits, EXAMPLES, Policy()),
+        lambda: ConceptWatch(MODEL, found, limits, EXAMPLES, POLICY),
         Validate(RecordReader(EXAMPLE_SCHEMA, unknown), 1 << 20),
         found,
         RecordWriter(CONTRACTS[ALERTS].schema),

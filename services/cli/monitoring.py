@@ -6,7 +6,7 @@ from services.adapters.topics import BIG_RECORD_BYTES
 from services.cli.assembly import Assembly, Resolve, Writer
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
-from services.core.drift.concept_watch import ConceptWatch
+from services.core.drift.concept_watch import POLICY, ConceptWatch
 from services.core.drift.incidents import Policy
 from services.core.drift.watch import Watch
 from services.monitor.freshness import Columns, Freshness, ReadTimes
@@ -65,7 +65,7 @@ def monitor_stage(
     policy = Policy()
     return MonitorStage(
         lambda: Watch(model, known, partitions, declared, SCORED, policy),
-        lambda: ConceptWatch(model, known, declared.limits, EXAMPLES, policy),
+        lambda: ConceptWatch(model, known, declared.limits, EXAMPLES, POLICY),
         Validate(RecordReader(assembly.examples_schema, resolve), BIG_RECORD_BYTES),
         known,
         writer(ALERTS, assembly.contracts[ALERTS].schema),

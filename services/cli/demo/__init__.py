@@ -16,7 +16,13 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    seconds: Annotated[int, typer.Option(min=5, help="How long to stream.")] = 80,
+    seconds: Annotated[
+        int,
+        typer.Option(
+            min=5,
+            help="Stream the events of so many seconds at that rate; where stages cannot keep up, it takes longer.",
+        ),
+    ] = 80,
     rate: Annotated[int, typer.Option(min=1, help="Events a second to publish.")] = 3000,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw the last run's topics and state away first.")] = False,
     calm: Annotated[bool, typer.Option("--calm", help="Change nothing in the stream that would alarm.")] = False,

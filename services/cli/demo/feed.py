@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,14 @@ def first_untold(times_ms: NDArray[np.int64], live_row: int, next_row: int) -> i
 
 
 class Feed(threading.Thread):
-    """Publishes rows of the stream, and what became known meanwhile, until told to stop.
+    """Publishes rows of the stream, and what became known meanwhile.
+
+    Parameters
+    ----------
+    rate, rows : int
+        Payments per second, and how many.
+    hold : callable
+        Whether to wait for those who read.
 
     Attributes
     ----------
@@ -49,17 +57,28 @@ class Feed(threading.Thread):
         Labels published, by earlier runs as well.
     failure : Exception or None
         What ended it before its time.
+    held_s : float
+        How long it has waited for those who read, in seconds.
     """
 
     def __init__(
-        self, assembly: Assembly, endpoints: Endpoints, past: Past, first_row: int, rate: int, until_s: float
+        self,
+        assembly: Assembly,
+        endpoints: Endpoints,
+        past: Past,
+        first_row: int,
+        rate: int,
+        rows: int,
+        hold: Callable[[], bool],
     ) -> None:
         super().__init__(name="producer", daemon=True)
         self._assembly = assembly
         self._client = open_producer(endpoints.kafka, paced=True)
         self._past = past
         self._first_row = first_row
-        self._until_s = until_s
+        self._rows = rows
+        self._hold = hold
+        self.held_s = 0.0
         self._times_ms = past.stream[assembly.contract.event_time].to_numpy()
         self._untold = first_untold(self._times_ms, past.live_row, first_row)
         self._labels = Deliveries()
@@ -81,8 +100,9 @@ class Feed(threading.Thread):
         names = [field.name for field in contract.schema.fields]
         at = self._first_row
         try:
-            for chunk in self._past.stream.slice(at).select(names).iter_slices(_CHUNK):
-                if self.stopping.is_set() or time.monotonic() > self._until_s:
+            for chunk in self._past.stream.slice(at, self._rows).select(names).iter_slices(_CHUNK):
+                self._wait()
+                if self.stopping.is_set():
                     break
                 batch = Batch(chunk.height, {name: chunk[name].to_numpy() for name in names})
                 tags = list(range(at, at + chunk.height))
@@ -96,6 +116,13 @@ class Feed(threading.Thread):
             drain(self._client, self._labels)
         except Exception as error:  # noqa: BLE001 shown by the screen, which then ends the demo
             self.failure = error
+
+    def _wait(self) -> None:
+        """Wait while others cannot keep up: half a second behind is hours of event time here."""
+        started_s = time.monotonic()
+        while self._hold() and not self.stopping.is_set():
+            time.sleep(0.02)
+        self.held_s += time.monotonic() - started_s
 
     def _tell(self, until: int) -> None:
         """Publish the labels of rows up to ``until``."""

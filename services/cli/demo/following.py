@@ -13,6 +13,17 @@ from services.adapters.topics import partition_counts
 Handler = Callable[[Sequence[Message]], None]
 
 
+class Counter:
+    """Counts messages."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def came(self, messages: Sequence[Message]) -> None:
+        """Count some."""
+        self.count += len(messages)
+
+
 class Follower:
     """A plain read_committed consumer in a thread of its own.
 

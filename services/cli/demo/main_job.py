@@ -17,7 +17,7 @@ from services.adapters.endpoints import Endpoints
 from services.cli.assembly import Assembly
 from services.cli.demo.alarms import Alarms
 from services.cli.demo.feed import Feed
-from services.cli.demo.following import Follower
+from services.cli.demo.following import Counter, Follower
 from services.cli.demo.history import LIVE_FROM_MS, Bookmark, Past, replay_past, seed_state, simulated
 from services.cli.demo.injection import Injection, injection
 from services.cli.demo.learning import Learning
@@ -29,10 +29,11 @@ from services.cli.screen import steps
 from services.cli.setup import initialise
 from services.core.avro.decode import RecordReader
 from services.settings import Settings
-from services.topology import ALERTS, DEAD_LETTERS, PREDICTIONS, QUALITY, SNAPSHOTS
+from services.topology import ALERTS, DEAD_LETTERS, EXAMPLES, PREDICTIONS, QUALITY, SNAPSHOTS
 
 _LINE_EVERY_S = 5.0
 _SETTLE_S = 20.0
+_MOST_BEHIND_S = 1.0
 _LAST_WORD_S = 2.5
 """After everything is counted: how far labels have come, which makes days final, is told a checkpoint later."""
 
@@ -67,13 +68,13 @@ def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: in
         _learn(settings, console, assembly, endpoints, past)
         bookmark.write(past.live_row)
         kept = {"next_row": past.live_row}
-    if kept["next_row"] >= past.stream.height:
-        console.print("[yellow]The last run reached the end of the stream; start over with --fresh.[/]")
-        return
     if not calm:
         planned = injection(LIVE_FROM_MS)
         past = replace(past, stream=planned.into(past.stream))
         _announce(console, planned)
+    if kept["next_row"] >= past.stream.height:
+        console.print("[yellow]The last run reached the end of the stream; start over with --fresh.[/]")
+        return
     with ExitStack() as stack:
         with _timed(console, "workers"):
             workers = start_workers(settings, assembly, stack)
@@ -123,7 +124,9 @@ def _stream(
     )
     learning = Learning(RecordReader(assembly.contracts[QUALITY].schema, resolve), assembly.snapshot_key())
     alarms = Alarms(RecordReader(assembly.contracts[ALERTS].schema, resolve))
+    joined = Counter()
     handlers = {
+        EXAMPLES: joined.came,
         PREDICTIONS: watcher.predicted,
         DEAD_LETTERS: watcher.died,
         QUALITY: learning.measured,
@@ -131,8 +134,14 @@ def _stream(
         ALERTS: alarms.told,
     }
     follower = Follower(endpoints.kafka, handlers, whole={QUALITY, SNAPSHOTS, ALERTS})
-    until_s = time.monotonic() + seconds
-    feed = Feed(assembly, endpoints, past, kept["next_row"], rate, until_s)
+
+    def behind() -> bool:
+        """Whether answers or examples are further behind than event time can bear."""
+        unanswered = feed.publisher.deliveries.acked - watcher.seen.outcomes
+        return max(unanswered, feed.told - told_before - joined.count) > _MOST_BEHIND_S * rate
+
+    feed = Feed(assembly, endpoints, past, kept["next_row"], rate, seconds * rate, behind)
+    told_before = feed.told
     screen = Screen(f"{assembly.declaration.service.name} (LightGBM)")
 
     def settled() -> bool:
@@ -154,7 +163,7 @@ def _stream(
                 for worker in workers:
                     worker.check()
                 deliveries = feed.publisher.deliveries
-                left_s = until_s - time.monotonic()
+                left_s = max(0.0, seconds - deliveries.sent / rate)
                 show(Moment(watcher.seen, learning, alarms, deliveries.sent, deliveries.acked, feed.told, left_s))
                 if not feed.is_alive():
                     now_s = time.monotonic()
@@ -165,17 +174,21 @@ def _stream(
     except KeyboardInterrupt:
         interrupted = True
         console.print("stopping: what was published is still answered")
-        feed.stopping.set()
-        feed.join(60)
-        waited_until_s = time.monotonic() + 10
-        while not settled() and time.monotonic() < waited_until_s:
-            time.sleep(0.1)
+        _let_finish(feed, settled)
     finally:
         bookmark.write(feed.next_row)
         follower.close()
     summarise(console, watcher.seen, learning, feed, interrupted)
     compare(console, learning, bookmark.folder / "quality.png")
     list_alerts(console, alarms)
+
+
+def _let_finish(feed: Feed, settled: Callable[[], bool]) -> None:
+    feed.stopping.set()
+    feed.join(60)
+    waited_until_s = time.monotonic() + 10
+    while not settled() and time.monotonic() < waited_until_s:
+        time.sleep(0.1)
 
 
 def _announce(console: Console, planned: Injection) -> None:

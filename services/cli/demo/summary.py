@@ -24,6 +24,7 @@ def summarise(console: Console, seen: Seen, learning: Learning, feed: Feed, inte
     p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
     table = Table(title="stopped by you" if interrupted else "what happened", show_header=False)
     table.add_row("published and acknowledged", f"{sent.acked:,}")
+    table.add_row("publishing waited for stages behind", f"{feed.held_s:.1f} s")
     table.add_row("predictions", f"{seen.predictions:,}")
     table.add_row("dead letters", f"{seen.dead_letters:,}")
     table.add_row("events with two predictions", f"{seen.doubled:,}")

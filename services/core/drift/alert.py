@@ -110,7 +110,8 @@ class Signal:
 class Alert:
     """An incident began, changed or ended; one field each of ``schemas/alerts.avsc``.
 
-    The leading subject is the one with the highest impact, then the highest ratio; ``subjects`` holds them all.
+    The leading subject is the one with the highest impact, then the highest ratio, of those above their thresholds if
+    any is; ``subjects`` holds them all, those that recovered included.
     """
 
     id: str
@@ -143,8 +144,8 @@ class Alert:
 
 
 def leading(signals: Sequence[Signal]) -> Signal:
-    """Return the signal that says most: highest impact, then ratio, then by name."""
-    return min(signals, key=lambda s: (-s.impact, -s.ratio, s.feature, s.segment, s.monitor))
+    """Return the signal that says most: above its threshold, then by impact, ratio and name."""
+    return min(signals, key=lambda s: (s.ratio <= 1, -s.impact, -s.ratio, s.feature, s.segment, s.monitor))
 
 
 def incident_id(signals: Sequence[Signal]) -> str:

@@ -23,6 +23,9 @@ from services.core.drift.model_reference import ModelReference
 from services.core.drift.seasons import HOUR_MS
 from services.core.drift.signals import described
 
+POLICY: Final = Policy(close_ratio=0.5)
+"""A sum of evidence wanders: one that has just fallen below its threshold is above it again soon, about one change."""
+
 _OURS: Final = len(MONITORS)
 _DELAY_SLOTS: Final = 24
 _DELAY_EDGES_MS: Final = np.array([round(HOUR_MS * 2 ** (i / 2)) for i in range(24)])
@@ -209,7 +212,12 @@ class ConceptWatch:
                 monitor=monitor.name,
                 statistic=total,
                 threshold=threshold,
-                evidence=Evidence(since_ms or at_ms, at_ms, self._topic, ((0, offset if offset >= 0 else last, last),)),
+                evidence=Evidence(
+                    since_ms or self._sums.newest_ms,
+                    self._sums.newest_ms + 1,
+                    self._topic,
+                    ((0, offset if offset >= 0 else last, last),),
+                ),
                 reference=reference_text,
                 importance=1.0,
                 shift=min(1.0, total / (CAP * threshold)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.core.drift.budget import DAY_MS
-from services.core.drift.concept_watch import ConceptWatch, Labelled
+from services.core.drift.concept_watch import POLICY, ConceptWatch, Labelled
 from services.core.drift.declared import Limits, Monitors
 from services.core.drift.incidents import Policy
 from services.core.drift.make_reference import make_reference
@@ -112,7 +112,7 @@ class _Model:
         self._countings = {1: Counting.of(reference)}
         self._counts = PartitionCounts(0, SLOT_MS)
         self.watch = Watch(name, lambda _version: reference, 1, Monitors(), "scored", policy)
-        self._concept = ConceptWatch(name, lambda _version: reference, Limits(), "examples", policy)
+        self._concept = ConceptWatch(name, lambda _version: reference, Limits(), "examples", POLICY)
 
     def update(
         self, values: np.ndarray, scores: np.ndarray, labels: np.ndarray, times_ms: np.ndarray, offsets: np.ndarray

@@ -15,7 +15,7 @@ import numpy as np
 from services.core.batch import Rows
 from services.core.drift.alert import ONLINE, Alert
 from services.core.drift.budget import DAY_MS
-from services.core.drift.concept_watch import ConceptWatch, Labelled
+from services.core.drift.concept_watch import POLICY, ConceptWatch, Labelled
 from services.core.drift.declared import Limits, Monitors
 from services.core.drift.drill_traffic import FEATURES, Change, Drilled, World, traffic
 from services.core.drift.incidents import Policy
@@ -48,7 +48,7 @@ def alerts_of(reference: ModelReference, seen: Drilled, monitors: Monitors, batc
     """Return every alert that monitors give on traffic whose labels are known at once."""
     counts, policy = PartitionCounts(0, SLOT_MS), Policy()
     watch = Watch("drill", lambda _version: reference, 1, monitors, "scored", policy)
-    concept = ConceptWatch("drill", lambda _version: reference, Limits(), "examples", policy)
+    concept = ConceptWatch("drill", lambda _version: reference, Limits(), "examples", POLICY)
     counting = {1: Counting.of(reference)}
     alerts: list[Alert] = []
     for start in range(0, len(seen.times_ms), batch):

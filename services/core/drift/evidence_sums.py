@@ -61,12 +61,15 @@ class EvidenceSums:
         Of the example after which each was last 0; (-1, 0) if that is yet to come.
     last_offset : int
         Of the newest example; -1 before the first.
+    newest_ms : int
+        Newest event time of an example; -1 before the first.
     """
 
     def __init__(self, count: int) -> None:
         self.values = np.zeros(count)
         self.since: list[tuple[int, int]] = [(-1, 0)] * count
         self.last_offset = -1
+        self.newest_ms = -1
 
     def restart(self, kept: int, more: int) -> None:
         """Keep the first so many sums as they are, and begin so many others."""
@@ -79,6 +82,7 @@ class EvidenceSums:
         thresholds = np.full(len(self.values), threshold)
         done, crossed = advance(self.values, since, evidence, thresholds, CAP, start)
         self.last_offset = int(offsets[done - 1])
+        self.newest_ms = max(self.newest_ms, int(times_ms[start:done].max()))
         for i, row in enumerate(since.tolist()):
             if row >= done:
                 self.since[i] = (-1, 0)
@@ -88,15 +92,16 @@ class EvidenceSums:
         return done, crossed
 
     def to_json(self) -> list[Any]:
-        return [self.values.tolist(), self.since, self.last_offset]
+        return [self.values.tolist(), self.since, self.last_offset, self.newest_ms]
 
     @staticmethod
     def of_json(raw: list[Any]) -> EvidenceSums:
-        values, since, last_offset = raw
+        values, since, last_offset, *newest_ms = raw
         made = EvidenceSums(len(values))
         made.values = np.array(values, dtype=np.float64)
         made.since = [(offset, since_ms) for offset, since_ms in since]
         made.last_offset = last_offset
+        made.newest_ms = newest_ms[0] if newest_ms else 0  # snapshots of earlier versions have none
         return made
 
 
