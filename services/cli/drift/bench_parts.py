@@ -227,8 +227,8 @@ PARTS: Final[Mapping[str, Part]] = {
         "Published drift streams",
         "SINE1 and CIRCLES with 10 % label noise: errors of a Gaussian naive Bayes learner that begins anew at each "
         "detection; two levels: the values themselves. Calibrated: to one false alarm in 100,000 events on streams "
-        "without drift. Delays in events. What is told again of one change counts as false: a CUSUM of values goes by the "
-        "level before, and does not stop until somebody gives it another.",
+        "without drift. Delays in events. What is told again of one change counts as false: a CUSUM of values goes by "
+        "the level before, and does not stop until somebody gives it another.",
         lambda _effort: 3,
         _streams,
         _streams_tables,
