@@ -18,6 +18,9 @@ from services.transport.records import Place
 
 Item = TypeVar("Item")
 
+_BELOW_ONE = 0.9995
+"""As near to 1 as a float of today's milliseconds can tell from it."""
+
 
 class Aligned(Generic[Item]):
     """Items of several places, each in its own order, given out in the order of their timestamps."""
@@ -33,18 +36,17 @@ class Aligned(Generic[Item]):
         """Return how many items of a place are held."""
         return len(self._items.get(place, ()))
 
-    def add(self, place: Place, items: Sequence[Item], stamps_ms: Iterable[int]) -> None:
+    def add(self, place: Place, items: Sequence[Item], stamps_ms: NDArray[np.int64]) -> None:
         """Hold items of a place, which come after those that are held of it.
 
         One whose timestamp is below an earlier one's counts as that old: items of a place never pass each other.
         """
-        found = np.fromiter(stamps_ms, dtype=np.int64, count=len(items))
         if held := self._items.get(place):
             held.extend(items)
-            found = np.concatenate([self._stamps[place], found])
+            stamps_ms = np.concatenate([self._stamps[place], stamps_ms])
         else:
             self._items[place] = list(items)
-        self._stamps[place] = np.maximum.accumulate(found)
+        self._stamps[place] = np.maximum.accumulate(stamps_ms)
 
     def take(self, most: int) -> list[Item]:
         """Give out the oldest items, at most so many.
@@ -54,13 +56,15 @@ class Aligned(Generic[Item]):
         if len(self._items) <= 1:
             return [item for place in [*self._items] for item in self._cut(place, most)]
         places = sorted(self._items)
-        heads = [self._stamps[place][:most] for place in places]
-        paces = [_pace(self._stamps[place], most) for place in places]
-        order = np.lexsort((np.concatenate(paces), np.concatenate(heads)))[:most]
-        owners = np.repeat(np.arange(len(places)), list(map(len, heads)))[order]
-        parts = [self._cut(place, int((owners == i).sum())) for i, place in enumerate(places)]
-        iterators = [iter(part) for part in parts]
-        return [next(iterators[owner]) for owner in owners.tolist()]
+        keys = [_keys(self._stamps[place], most) for place in places]
+        order = np.argsort(np.concatenate(keys), kind="stable")[:most]
+        begins = np.cumsum([0, *map(len, keys)])
+        owners = np.searchsorted(begins, order, side="right") - 1
+        counts = np.bincount(owners, minlength=len(places))
+        # What is taken of a place is the first of it: here laid end to end, and picked in order.
+        taken = [item for place, count in zip(places, counts.tolist(), strict=True) for item in self._cut(place, count)]
+        moved = np.cumsum([0, *counts[:-1]]) - begins[:-1]
+        return [taken[at] for at in (order + moved[owners]).tolist()]
 
     def _cut(self, place: Place, count: int) -> list[Item]:
         held = self._items[place]
@@ -79,8 +83,8 @@ class Aligned(Generic[Item]):
             del self._items[place], self._stamps[place]
 
 
-def _pace(stamps_ms: NDArray[np.int64], most: int) -> NDArray[np.float64]:
-    """Return how far each of the first items is among those of its timestamp, in (0, 1)."""
+def _keys(stamps_ms: NDArray[np.int64], most: int) -> NDArray[np.float64]:
+    """Return what to order the first items by: timestamps, plus how far each is among those of its own, below 1."""
     head = stamps_ms[:most]
     first, last = np.searchsorted(stamps_ms, head, "left"), np.searchsorted(stamps_ms, head, "right")
-    return np.asarray((np.arange(len(head)) - first + 0.5) / (last - first))
+    return np.asarray(head + np.minimum((np.arange(len(head)) - first + 0.5) / (last - first), _BELOW_ONE))

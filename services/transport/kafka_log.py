@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for, read_committed
 from services.errors import Misconfigured, Stop
 from services.transport.alignment import Aligned
+from services.transport.kafka_records import partitions_of, records_of, stamps_ms_of
 from services.transport.kafka_writer import KafkaWriter
 from services.transport.log import Assignment
 from services.transport.records import Output, Place, Records
@@ -24,19 +26,6 @@ _LAYOUT_S = 5.0
 _ABREAST_S = 1.0
 _HELD_BATCHES = 20
 _MUCH_RECORDS = 100
-
-
-def records_of(topic: str, messages: Sequence[Message]) -> Records:
-    """Lay librdkafka's messages out as columns."""
-    count = len(messages)
-    return Records(
-        topic,
-        np.fromiter(map(Message.partition, messages), dtype=np.int64, count=count),
-        np.fromiter(map(Message.offset, messages), dtype=np.int64, count=count),
-        np.fromiter((at_ms for _, at_ms in map(Message.timestamp, messages)), dtype=np.int64, count=count),
-        list(map(Message.key, messages)),
-        list(map(Message.value, messages)),
-    )
 
 
 class KafkaLog:
@@ -194,13 +183,7 @@ class KafkaLog:
             if not self._behind() or len(self._held) > _HELD_BATCHES * max_records or time.monotonic() > give_up_s:
                 break
             wait_s = 0.02
-        good = self._held.take(max_records)
-        if len(self._topics) == 1:
-            return [records_of(self._topics[0], good)] if good else []
-        by_topic: dict[str, list[Message]] = {topic: [] for topic in self._topics}
-        for message in good:
-            by_topic[str(message.topic())].append(message)
-        return [records_of(topic, mine) for topic, mine in by_topic.items() if mine]
+        return [records_of(topic, mine) for topic, mine in self._by_topic(self._held.take(max_records))]
 
     def _fetch(self, max_records: int, timeout_s: float) -> bool:
         """Hold what there is, at most so many records; return whether there was any."""
@@ -217,12 +200,20 @@ class KafkaLog:
         if not before <= self._owned:
             # The second call may have handed back the partition that the first one's record is of.
             good = [m for m in good if m.partition() in self._owned]
-        by_place: dict[Place, list[Message]] = {}
-        for message in good:
-            by_place.setdefault((str(message.topic()), message.partition() or 0), []).append(message)
-        for place, mine in by_place.items():
-            self._held.add(place, mine, (at_ms for _, at_ms in map(Message.timestamp, mine)))
+        for topic, mine in self._by_topic(good):
+            partitions, stamps_ms = partitions_of(mine), stamps_ms_of(mine)
+            ends = [*(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(mine)]
+            for start, end in itertools.pairwise([0, *ends]):
+                self._held.add((topic, int(partitions[start])), mine[start:end], stamps_ms[start:end])
         return bool(good)
+
+    def _by_topic(self, messages: list[Message]) -> list[tuple[str, list[Message]]]:
+        if len(self._topics) == 1:
+            return [(self._topics[0], messages)] if messages else []
+        by_topic: dict[str, list[Message]] = {topic: [] for topic in self._topics}
+        for message in messages:
+            by_topic[str(message.topic())].append(message)
+        return [(topic, mine) for topic, mine in by_topic.items() if mine]
 
     def _behind(self) -> bool:
         """Return whether a partition of which nothing is held has much to give: it is to be read abreast of the others.
