@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from services.adapters.kafka_client import client_logger, extent, raise_for, read_committed
-from services.transport.kafka_log import records_of
+from services.transport.kafka_records import records_of
 from services.transport.records import Records
 
 _TIMEOUT_S = 30.0
