@@ -235,7 +235,7 @@ PARTS: Final[Mapping[str, Part]] = {
     ),
     "meaning": Part(
         "Covariate shift or concept change",
-        f"{_TRAFFIC} Incidents that opened within two weeks of the change.",
+        f"{_TRAFFIC} Incidents that opened within two weeks of the change; each run has a reference of its own.",
         lambda effort: 3 * effort.runs * len(effort.budgets),
         _meaning,
         _meaning_tables,

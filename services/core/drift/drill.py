@@ -186,21 +186,23 @@ class Told:
 def meaning(
     world: World, monitors: Monitors, runs: int, reference_days: int = 56, progress: Callable[[], None] = lambda: None
 ) -> list[Told]:
-    """Tell covariate shift from concept change: what opens within two weeks of either, and of no change at all."""
+    """Tell covariate shift from concept change: what opens within two weeks of either, and of no change at all.
+
+    Each run has a reference of its own.
+    """
     begins = reference_days + _BURN_IN_DAYS
     changes = {
         "nothing changes": Change(begins),
         "features and scores move, meaning stays": Change(begins, driver_std=1.0),
         "meaning changes, features and scores stay": Change(begins, positive_ratio=2.0),
     }
-    reference, found = drill_reference(world, 1, reference_days, monitors), []
-    for words, change in changes.items():
-        opened: dict[str, int] = {}
-        for run in range(runs):
+    opened: dict[str, dict[str, int]] = {words: {} for words in changes}
+    for run in range(runs):
+        reference = drill_reference(world, 3000 + run, reference_days, monitors)
+        for words, change in changes.items():
             seen = traffic(world, 2000 + run, reference_days, _BURN_IN_DAYS + 14, change)
             told = alerts_of(reference, seen, monitors)
             for kind in {name(each) for each in told if each.event == "open" and each.at_ms > begins * DAY_MS}:
-                opened[kind] = opened.get(kind, 0) + 1
+                opened[words][kind] = opened[words].get(kind, 0) + 1
             progress()
-        found.append(Told(words, runs, opened))
-    return found
+    return [Told(words, runs, found) for words, found in opened.items()]
