@@ -64,6 +64,7 @@ class KafkaLog:
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
         self._held: Aligned[Message] = Aligned()
+        self._given_up: set[Place] = set()
         self._partitions = dict(partitions or {})
         self._look_at_s = 0.0
         # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
@@ -180,7 +181,11 @@ class KafkaLog:
         self._check_layout()
         give_up_s, wait_s = time.monotonic() + _ABREAST_S, 0.0 if len(self._held) else timeout_s
         while self._fetch(max_records, wait_s) or len(self._held):
-            if not self._behind() or len(self._held) > _HELD_BATCHES * max_records or time.monotonic() > give_up_s:
+            behind = self._behind()
+            if not behind:
+                break
+            if len(self._held) > _HELD_BATCHES * max_records or time.monotonic() > give_up_s:
+                self._given_up |= behind
                 break
             wait_s = 0.02
         return [records_of(topic, mine) for topic, mine in self._by_topic(self._held.take(max_records))]
@@ -204,7 +209,9 @@ class KafkaLog:
             partitions, stamps_ms = partitions_of(mine), stamps_ms_of(mine)
             ends = [*(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(mine)]
             for start, end in itertools.pairwise([0, *ends]):
-                self._held.add((topic, int(partitions[start])), mine[start:end], stamps_ms[start:end])
+                place = topic, int(partitions[start])
+                self._held.add(place, mine[start:end], stamps_ms[start:end])
+                self._given_up.discard(place)
         return bool(good)
 
     def _by_topic(self, messages: list[Message]) -> list[tuple[str, list[Message]]]:
@@ -215,26 +222,21 @@ class KafkaLog:
             by_topic[str(message.topic())].append(message)
         return [(topic, mine) for topic, mine in by_topic.items() if mine]
 
-    def _behind(self) -> bool:
-        """Return whether a partition of which nothing is held has much to give: it is to be read abreast of the others.
+    def _behind(self) -> set[Place]:
+        """Return the partitions of which nothing is held though they have much to give: others wait for them.
 
-        Markers of transactions count as records; so a few that are left are nothing to wait for.
+        Not those that were waited for in vain, as behind a transaction that hangs, until they give something. Markers
+        of transactions count as records; so a few that are left are nothing to wait for.
         """
-        missing = [
-            TopicPartition(topic, partition)
-            for partition in self._owned
-            for topic in self._topics
-            if not self._held.count((topic, partition))
-        ]
-        if not missing:
-            return False
-        for at in self._consumer.position(missing):
+        places = {(topic, partition) for partition in self._owned for topic in self._topics} - self._given_up
+        missing = [TopicPartition(*place) for place in sorted(places) if not self._held.count(place)]
+        found = set()
+        for at in self._consumer.position(missing) if missing else ():
             _low, high = self._consumer.get_watermark_offsets(at, cached=True)
-            if at.offset < 0 or high < 0:
-                return True  # its first fetch is still on its way
-            if high - at.offset >= _MUCH_RECORDS:
-                return True
-        return False
+            # Where neither is known, its first fetch is still on its way.
+            if at.offset < 0 or high < 0 or high - at.offset >= _MUCH_RECORDS:
+                found.add((at.topic, at.partition))
+        return found
 
     def _is_record(self, message: Message, error: KafkaError) -> bool:
         """Return False, an error being no record; raise what does not pass by itself."""

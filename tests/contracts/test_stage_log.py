@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
+from confluent_kafka import Producer
 
 from services.adapters.endpoints import Endpoints
 from services.adapters.topics import create_topics
@@ -152,6 +153,30 @@ def test_partitions_of_a_backlog_are_read_abreast(kafka: Endpoints) -> None:
             assert sum(log.lag().values()) >= PARTITIONS * count - len(found), "what is held is not handed on yet"
     log.close()
     assert found == sorted(found)
+
+
+@pytest.mark.kafka
+def test_a_partition_behind_a_transaction_that_hangs_is_waited_for_once(kafka: Endpoints) -> None:
+    world, count = _kafka(kafka), 3_000
+    hanging = Producer({**kafka.kafka, "transactional.id": uuid.uuid4().hex})
+    hanging.init_transactions(30)
+    hanging.begin_transaction()
+    for _ in range(count):
+        hanging.produce(world.topic, b"v", b"k", 1)
+    assert hanging.flush(30) == 0
+    world.append(Output(world.topic, [b"k"] * count, [b"v"] * count, 0))
+    log, found, polls = world.join(), 0, 0
+    log.subscribe([world.topic], Seen().assignment())
+    while not found:
+        found += sum(map(len, log.poll(100, 0.1)))
+    started_s = time.monotonic()
+    while found < count:
+        found, polls = found + sum(map(len, log.poll(100, 0.1))), polls + 1
+    waited_s = time.monotonic() - started_s
+    assert polls >= count // 100 - 1
+    assert waited_s < polls / 2, "each poll waited for the partition again"
+    hanging.abort_transaction(30)
+    log.close()
 
 
 def test_outputs_and_offsets_are_kept_together(world: World) -> None:
