@@ -163,7 +163,7 @@ class MeasureStage:
         """Return what idle partitions tell when others have closed slots.
 
         Idle is who has been behind the others for a while, with nothing left to read. Having nothing to read just now
-        is not enough: so does a partition that a publisher, or a fetch, is about to reach.
+        is not enough: neither has a partition that a publisher, or a fetch, is about to reach.
         """
         newest, now_s = max((counts.newest for counts in self._counts.values()), default=-1), self._clock_s()
         self._behind_since_s = {

@@ -65,6 +65,7 @@ class KafkaLog:
         self._owned: set[int] = set()
         self._held: Aligned[Message] = Aligned()
         self._given_up: set[Place] = set()
+        self._starts: dict[Place, int] = {}
         self._partitions = dict(partitions or {})
         self._look_at_s = 0.0
         # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
@@ -109,6 +110,7 @@ class KafkaLog:
             for partition in [each.partition for each in partitions]:
                 begun = assignment.assigned(partition, self._committed(consumer, partition))
                 starts += [TopicPartition(topic, partition, begun[topic]) for topic in self._topics]
+                self._starts |= {(topic, partition): begun[topic] for topic in self._topics}
                 self._owned.add(partition)
             consumer.incremental_assign(starts)
             self.member = True
@@ -232,10 +234,12 @@ class KafkaLog:
         missing = [TopicPartition(*place) for place in sorted(places) if not self._held.count(place)]
         found = set()
         for at in self._consumer.position(missing) if missing else ():
+            place = at.topic, at.partition
             _low, high = self._consumer.get_watermark_offsets(at, cached=True)
-            # Where neither is known, its first fetch is still on its way.
-            if at.offset < 0 or high < 0 or high - at.offset >= _MUCH_RECORDS:
-                found.add((at.topic, at.partition))
+            position = at.offset if at.offset >= 0 else self._starts[place]
+            # Of one whose end is not known the first fetch is still on its way.
+            if high < 0 or high - position >= _MUCH_RECORDS:
+                found.add(place)
         return found
 
     def _is_record(self, message: Message, error: KafkaError) -> bool:

@@ -74,6 +74,8 @@ class StageLog(AssignedReader, Protocol):
     def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """Return what is there, at most ``max_records``, waiting at most ``timeout_s`` for a first record.
 
+        Behind a backlog, partitions are read abreast; see `services.transport.alignment`.
+
         One `Records` per topic that has any, in the order of subscription.
 
         Raises

@@ -15,6 +15,7 @@ from services.adapters.endpoints import Endpoints
 from services.adapters.topics import create_topics
 from services.errors import Misconfigured, Stop
 from services.topology import Topic
+from services.transport import kafka_log
 from services.transport.kafka_log import KafkaLog
 from services.transport.log import Assignment, StageLog
 from services.transport.memory_log import MemoryBroker, MemoryLog
@@ -176,6 +177,19 @@ def test_a_partition_behind_a_transaction_that_hangs_is_waited_for_once(kafka: E
     assert polls >= count // 100 - 1
     assert waited_s < polls / 2, "each poll waited for the partition again"
     hanging.abort_transaction(30)
+    log.close()
+
+
+@pytest.mark.kafka
+def test_an_empty_partition_is_not_waited_for(kafka: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_log, "_ABREAST_S", 30.0)
+    world = _kafka(kafka)
+    world.append(Output(world.topic, [b"k"], [b"v"], 0))
+    log, started_s = world.join(), time.monotonic()
+    log.subscribe([world.topic], Seen().assignment())
+    while not log.poll(100, 0.1):
+        assert time.monotonic() - started_s < 60
+    assert time.monotonic() - started_s < 30.0
     log.close()
 
 

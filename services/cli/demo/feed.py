@@ -121,7 +121,7 @@ class Feed(threading.Thread):
         """Wait while others cannot keep up: half a second behind is hours of event time here."""
         started_s = time.monotonic()
         while self._hold() and not self.stopping.is_set():
-            time.sleep(0.02)
+            self.stopping.wait(0.02)
         self.held_s += time.monotonic() - started_s
 
     def _tell(self, until: int) -> None:
