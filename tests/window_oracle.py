@@ -18,7 +18,7 @@ def exact(value: float) -> Fraction:
 
 
 def aggregate(function: Function, values: Sequence[float]) -> float:
-    """Return what a function says about the non-null values of a window, in order of (time, id)."""
+    """Return what a function says about the non-null values of a window, in order of time and arrival."""
     n = len(values)
     if function == "count":
         return float(n)
@@ -73,6 +73,6 @@ class Oracle:
 
     def _feature(self, a: Aggregate, key: object, t: int) -> float:
         column = self.columns.index(a.column)
-        inside = sorted(entry[1:] for entry in self.accepted if entry[0] == key and t - a.window_ms < entry[1] <= t)
-        values = [entry[2][column] for entry in inside]
+        inside = [entry[1:] for entry in self.accepted if entry[0] == key and t - a.window_ms < entry[1] <= t]
+        values = [entry[2][column] for entry in sorted(inside, key=lambda entry: entry[0])]
         return aggregate(a.function, [value for value in values if not math.isnan(value)])

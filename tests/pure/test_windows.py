@@ -93,6 +93,20 @@ def test_lateness_is_to_the_millisecond_and_changes_nothing(lag_ms: int, status:
     assert (online(store) == before) == (status == LATE)
 
 
+def test_of_equal_times_the_last_to_arrive_is_last() -> None:
+    store = WindowStore((view("v", [("last", "x", 10), ("first", "x", 10)], 100, "int64"),))
+    ids, values = np.array([30, 10, 20, -5]), np.array([[1.0], [2.0], [3.0], [math.nan]])
+    got = store.update(np.full(4, 7), np.full(4, 50), ids, values)
+    assert got.features.tolist() == [[1.0, 1.0], [2.0, 1.0], [3.0, 1.0], [3.0, 1.0]]  # a null is skipped
+    store.update(np.full(1, 7), np.full(1, 60), np.array([1]), np.array([[9.0]]))
+    behind = store.update(np.full(1, 7), np.full(1, 50), np.array([-9]), np.array([[4.0]]))  # after its equals, late
+    assert behind.features.tolist() == [[4.0, 1.0]]
+    restored = WindowStore((view("v", [("last", "x", 10), ("first", "x", 10)], 100, "int64"),))
+    restored.load_rows([(k, v) for k, v in store.dirty_rows() if v is not None], store.stream_time_ms)
+    behind = restored.update(np.full(1, 7), np.full(1, 50), np.array([8]), np.array([[5.0]]))
+    assert behind.features.tolist() == [[5.0, 1.0]]
+
+
 @pytest.mark.parametrize("t", [2**52 + 1, -(2**52) - 1, 2**63 - 1, -(2**63)])
 def test_a_time_that_cannot_be_is_late(t: int) -> None:
     store = WindowStore(two_views())

@@ -33,7 +33,7 @@ from services.core.windows.upkeep import drop, restore, untouch
 
 
 class KeyedEntries:
-    """Entries per key in order of (time, id), with running cells; what `WindowStore` and `LabelStore` share.
+    """Entries per key in order of time and arrival, with running cells; what `WindowStore` and `LabelStore` share.
 
     Parameters
     ----------

@@ -160,11 +160,11 @@ def copy(slab: NDArray[np.int64], source: int, target: int) -> None:
 
 @fused
 def insert(state: State, slot: int, t: int, event_id: int, bits: NDArray[np.int64], i: int) -> int:
-    """Put an entry in its place by (time, id); return its row in the slab."""
+    """Put an entry behind all of its time or earlier; return its row in the slab."""
     slab = state.slab
     first = state.wide[slot, BASE] + state.narrow[slot, HEAD]
     at = first + state.narrow[slot, LENGTH]
-    while at > first and (slab[at - 1, 0] > t or (slab[at - 1, 0] == t and slab[at - 1, 1] > event_id)):
+    while at > first and slab[at - 1, 0] > t:
         copy(slab, at - 1, at)
         at -= 1
     slab[at, 0] = t

@@ -144,11 +144,15 @@ def _row_of(state: State, slot: int, t: int, event_id: int) -> int:
     high = end = low + int(state.narrow[slot, LENGTH])
     while low < high:
         middle = (low + high) // 2
-        if state.slab[middle, 0] < t or (state.slab[middle, 0] == t and state.slab[middle, 1] < event_id):
+        if state.slab[middle, 0] < t:
             low = middle + 1
         else:
             high = middle
-    return low if low < end and state.slab[low, 0] == t and state.slab[low, 1] == event_id else -1
+    while low < end and state.slab[low, 0] == t:
+        if state.slab[low, 1] == event_id:
+            return low
+        low += 1
+    return -1
 
 
 @inline

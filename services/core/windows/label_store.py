@@ -2,8 +2,9 @@
 
 A window is (t - w, t], as `WindowStore`'s, of the times at which labels became known; whoever asks is not counted. An
 entry is one event's newest statement: a correction *replaces* the label, at the time when the correction became known;
-a retraction leaves an entry of nulls, which every function skips. What is newer is told by the revision, so that state
-is a function of the set of statements: repetition and order of arrival do not show in it.
+a retraction leaves an entry of nulls, which every function skips. The revision says which statement is the newer one,
+so state does not depend on repetition or order of arrival, except that entries of equal time are in order of arrival,
+which only ``first`` and ``last`` depend on.
 
 As of a time between a label and its correction the answer depends on what had arrived: who asks before the correction
 arrives is told the label, as it was known then; who asks afterwards, being late, is told neither. So nobody is ever

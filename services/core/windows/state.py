@@ -1,9 +1,9 @@
 """What a window store holds, as a few large arrays.
 
 An entry is a row of the slab: time (ms), event id, then the bits of its values. A key's entries lie together, ordered
-by (time, id), in a segment of 2**k rows: ``base + head`` to before ``base + head + length``. Free segments of a size
-are chained through their first row. Each window's tail, counts and sums stand at the key's newest entry; events
-out of order are answered by walking back from there in the scratch slot.
+by time and, of equal times, of arrival, in a segment of 2**k rows: ``base + head`` to before ``base + head + length``.
+Free segments of a size are chained through their first row. Each window's tail, counts and sums stand at the key's
+newest entry; events out of order are answered by walking back from there in the scratch slot.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Exact event-time windows of one entity: every event's features as of its own time, current event included.
 
-A window is (t - w, t]. State is, per key, an ordered set of (time, id) with the values of the aggregated columns, so
-the order of arrival shows nowhere but in what had been seen when an event was answered. Nulls (NaN) are skipped:
-``count``, ``count_distinct`` and ``sum`` of nothing are 0 (SQL's sum would be null), every other function of nothing is
-null; ``std`` and ``var`` are the sample's, null for one value; ``first`` and ``last`` go by (time, id).
+A window is (t - w, t]. State is, per key, the events in order of time with the values of the aggregated columns; events
+of equal time are in order of arrival in the partition, which only ``first`` and ``last`` depend on. Nulls (NaN) are
+skipped: ``count``, ``count_distinct`` and ``sum`` of nothing are 0 (SQL's sum would be null), every other function of
+nothing is null; ``std`` and ``var`` are the sample's, null for one value; ``first`` and ``last`` are the first and the
+last value that is not null (Spark's and SQL's ``IGNORE NULLS``).
 
 An event is *late*, and changes nothing, when it is older than its key's newest by more than the lateness, or older
 than the partition's newest by more than the lateness and the longest window together. The second rule is what lets

@@ -67,10 +67,8 @@ def restore(
         state.narrow[slot, PARTS] = parts[i]
         for k in range(length):
             t, event_id = entries[start + k, 0], entries[start + k, 1]
-            if k > 0:
-                before, id_before = entries[start + k - 1, 0], entries[start + k - 1, 1]
-                if before > t or (before == t and id_before >= event_id):
-                    return i
+            if k > 0 and entries[start + k - 1, 0] > t:
+                return i
             for column in range(entries.shape[1]):
                 state.slab[base + k, column] = entries[start + k, column]
             place = find(state.ids, event_id)
