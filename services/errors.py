@@ -4,7 +4,8 @@
 
     MillstreamError
     ├── Retry            the same call may succeed shortly (broker away, timeout)
-    ├── Rebalanced       the group moved on and nothing was written: drop state in memory and join it anew
+    ├── Aborted          a transaction was aborted and nothing was written: drop state in memory and rejoin the group
+    │   └── Rebalanced       because the group has a newer generation
     ├── Stop             the process must leave; its transaction stays aborted and the restart recovers
     │   ├── Misconfigured    settings, contracts or feature repo are wrong: says which key and what to do
     │   └── Fenced           another worker owns this work now
@@ -22,8 +23,12 @@ class Retry(MillstreamError):
     """The operation may succeed if tried again in place, in order."""
 
 
-class Rebalanced(MillstreamError):
-    """The group has a newer generation than the one we wrote for; the transaction was aborted, state must go."""
+class Aborted(MillstreamError):
+    """The transaction was aborted and nothing of it is visible; state in memory must be dropped, then rejoin."""
+
+
+class Rebalanced(Aborted):
+    """The group has a newer generation than the one the transaction was written for."""
 
 
 class Stop(MillstreamError):

@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from services.errors import Fenced, Misconfigured, Rebalanced, Retry, Stop
+from services.errors import Aborted, Fenced, MillstreamError, Misconfigured, Rebalanced, Retry, Stop
 
 client_logger = logging.getLogger("librdkafka")
 """Where clients' own log lines go, instead of to standard error."""
 
 _TIMEOUT_S = 30.0
 
-_FENCED = {
+FENCED = {
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
@@ -27,6 +27,22 @@ _REBALANCED = {
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.UNKNOWN_MEMBER_ID,
+}
+# Aborting and writing again would meet these again.
+PERMANENT = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.SECURITY_DISABLED,
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT,
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_MSG,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
 PASSING = {
     KafkaError._PARTITION_EOF,
@@ -42,20 +58,27 @@ PASSING = {
 
 
 def raise_for(error: KafkaError, doing: str) -> NoReturn:
-    """Turn a librdkafka error into the one that says what must be done.
+    """Raise what `error_for` returns.
 
     Raises
     ------
-    Fenced, Rebalanced, Retry, Stop
+    Fenced, Rebalanced, Aborted, Retry, Stop
         Always one of them.
     """
-    if error.code() in _FENCED:
-        raise Fenced(f"another worker owns this work now ({doing}: {error.str()})")
+    raise error_for(error, doing)
+
+
+def error_for(error: KafkaError, doing: str) -> MillstreamError:
+    """Return a librdkafka error as the one that says what must be done: Fenced, Rebalanced, Aborted, Retry or Stop."""
+    if error.code() in FENCED:
+        return Fenced(f"another worker owns this work now ({doing}: {error.str()})")
     if error.code() in _REBALANCED:
-        raise Rebalanced(f"{doing}: {error.str()}")
+        return Rebalanced(f"{doing}: {error.str()}")
+    if error.txn_requires_abort() and not error.fatal() and error.code() not in PERMANENT:
+        return Aborted(f"{doing}: {error.str()}")
     if (error.retriable() or error.code() in PASSING) and not error.fatal():
-        raise Retry(f"{doing}: {error.str()}")
-    raise Stop(f"{doing}: {error.str()}")
+        return Retry(f"{doing}: {error.str()}")
+    return Stop(f"{doing}: {error.str()}")
 
 
 def check_settings(kafka: Mapping[str, str]) -> None:

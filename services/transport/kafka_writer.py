@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from services.adapters.kafka_client import client_logger, raise_for
-from services.errors import Rebalanced, Stop
+from services.adapters.kafka_client import FENCED, PERMANENT, client_logger, error_for, raise_for
+from services.errors import Aborted, MillstreamError, Retry
 from services.transport.records import Output
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ _ABORT_S = 5.0
 
 
 class KafkaWriter:
-    """One producer.
+    """A producer, replaced by a new one after an error that it cannot recover from.
 
     Parameters
     ----------
@@ -41,50 +41,55 @@ class KafkaWriter:
     """
 
     def __init__(self, kafka: Mapping[str, str], transactional_id: str | None, transaction_timeout_ms: int) -> None:
-        self._patience_s = transaction_timeout_ms / 1000
+        self._timeout_s = transaction_timeout_ms / 1000
         self._exactly_once = transactional_id is not None
         self._delivery_errors: list[KafkaError] = []
-        self._failed = False
+        self._begun_s = time.monotonic()
         transaction = (
             {"transactional.id": transactional_id, "transaction.timeout.ms": transaction_timeout_ms}
             if self._exactly_once
             else {}
         )
-        self._producer = Producer(
-            {
-                "enable.idempotence": True,
-                "acks": "all",
-                "partitioner": "murmur2_random",
-                "compression.type": "lz4",
-                "linger.ms": 2,
-                # The next transaction's first write meets the previous one's markers and is retried after this long.
-                "retry.backoff.ms": 5,
-                "retry.backoff.max.ms": 200,
-                "queue.buffering.max.messages": 1_000_000,
-                "queue.buffering.max.kbytes": 1_048_576,
-                "message.max.bytes": 16_777_216,
-                "delivery.timeout.ms": transaction_timeout_ms,
-                **transaction,
-                **kafka,
-                "logger": client_logger,
-            }
-        )
+        self._settings = {
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 2,
+            # The next transaction's first write meets the previous one's markers and is retried after this long.
+            "retry.backoff.ms": 5,
+            "retry.backoff.max.ms": 200,
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 1_048_576,
+            "message.max.bytes": 16_777_216,
+            "delivery.timeout.ms": transaction_timeout_ms,
+            **transaction,
+            **kafka,
+            "logger": client_logger,
+        }
+        self._producer = self._open()
+
+    def _open(self) -> Producer:
+        """Return a new producer, which aborts what an earlier one of the same transactional id left open."""
+        producer = Producer(self._settings)
         if self._exactly_once:
-            self._call(self._producer.init_transactions, "taking over the transactional id")
+            doing = "taking over the transactional id"
+            try:
+                self._call(producer.init_transactions, doing)
+            except KafkaException as failure:
+                raise_for(failure.args[0], doing)
+        return producer
 
     def send(self, outputs: Sequence[Output]) -> None:
         """Begin a transaction and queue outputs; see `services.transport.log.StageLog.send`."""
-        if self._failed:
-            raise Stop("an earlier transaction failed; only a restart recovers")
-        self._failed = True
+        self._begun_s = time.monotonic()
         try:
             if self._exactly_once:
                 self._producer.begin_transaction()
             for output in outputs:
                 self._produce(output)
         except KafkaException as failure:
-            self._abort()
-            raise_for(failure.args[0], "writing the transaction")
+            raise self._discard(failure.args[0], "writing the transaction") from failure
 
     def commit(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
         """Write what was sent, and offsets of the consumer's group; see `services.transport.log.StageLog.commit`."""
@@ -92,62 +97,72 @@ class KafkaWriter:
             self._commit_transaction(offsets, consumer)
         else:
             self._flush_then_commit(offsets, consumer)
-        self._failed = False
 
     def _call(self, call: Callable[..., object], doing: str, *arguments: object) -> None:
         """Make a transactional call, again in place while librdkafka says it may succeed and the broker would wait."""
-        deadline = time.monotonic() + self._patience_s
+        deadline_s = time.monotonic() + self._timeout_s
         while True:
             try:
-                call(*arguments, max(1.0, deadline - time.monotonic()))
+                call(*arguments, max(1.0, deadline_s - time.monotonic()))
                 return
             except KafkaException as failure:
                 error: KafkaError = failure.args[0]
-                if error.retriable() and not error.txn_requires_abort() and time.monotonic() < deadline:
+                if error.retriable() and not error.txn_requires_abort() and time.monotonic() < deadline_s:
                     logger.warning("%s: %s; trying again", doing, error.str())
                     continue
-                if error.retriable() and not error.fatal():
-                    raise Stop(f"{doing}: {error.str()}; the transaction stays aborted") from failure
-                raise_for(error, doing)
+                raise
 
     def _commit_transaction(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
+        doing = "adding offsets to the transaction"
         try:
             if offsets:
-                self._call(
-                    self._producer.send_offsets_to_transaction,
-                    "adding offsets to the transaction",
-                    offsets,
-                    consumer.consumer_group_metadata(),
-                )
-            self._call(self._producer.commit_transaction, "committing")
-        except Rebalanced as moved:
-            if not self._abort():
-                raise Stop(f"{moved}; and the transaction could not be aborted") from moved
-            self._failed = False
-            raise
-        except Stop:
-            self._abort()
-            raise
+                group = consumer.consumer_group_metadata()
+                self._call(self._producer.send_offsets_to_transaction, doing, offsets, group)
+            doing = "committing"
+            self._call(self._producer.commit_transaction, doing)
+        except KafkaException as failure:
+            raise self._discard(failure.args[0], doing) from failure
+
+    def _discard(self, error: KafkaError, doing: str) -> MillstreamError:
+        """Abort the transaction that met this error, so that the next one can begin; return what to raise.
+
+        A transaction that is older than its timeout was aborted by the broker, which fences its producer (KIP-98): that
+        is this worker's own delay, as after a suspended process, and no other worker's takeover. A producer that cannot
+        abort is replaced by a new one; it takes over the transactional id.
+        """
+        own_delay = time.monotonic() - self._begun_s >= self._timeout_s
+        fenced = error.code() in FENCED and not own_delay
+        aborted = self._exactly_once and not fenced and self._abort()
+        found = error_for(error, doing)
+        if fenced or error.code() in PERMANENT:
+            return found
+        if not aborted:
+            logger.warning("%s: %s; replacing the producer", doing, error.str())
+            self._delivery_errors.clear()
+            self._producer = self._open()
+        return found if isinstance(found, Aborted) else Aborted(f"{doing}: {error.str()}")
 
     def _abort(self) -> bool:
         try:
             self._producer.abort_transaction(_ABORT_S)
         except KafkaException as failure:
-            # The broker aborts it after transaction.timeout.ms, or the next owner's init_transactions does.
+            # The broker aborts it after transaction.timeout.ms, or the next init_transactions does.
             logger.warning("aborting: %s", failure.args[0].str())
             return False
         return True
 
     def _flush_then_commit(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
         left = self._producer.flush(_FLUSH_S)
-        if left or self._delivery_errors:
-            detail = self._delivery_errors[0].str() if self._delivery_errors else f"{left} records unacknowledged"
-            raise Stop(f"writing outputs: {detail}; offsets were not committed")
+        if left and not self._delivery_errors:
+            self._delivery_errors.append(KafkaError(KafkaError._TIMED_OUT, f"{left} records unacknowledged"))
+        if self._delivery_errors:
+            raise self._discard(self._delivery_errors[0], "writing outputs; offsets were not committed")
         if offsets:
             try:
                 consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as failure:
-                raise_for(failure.args[0], "committing offsets")
+                found = error_for(failure.args[0], "committing offsets")
+                raise Aborted(str(found)) if isinstance(found, Retry) else found from failure
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:

@@ -91,8 +91,8 @@ class StageLog(AssignedReader, Protocol):
 
         Raises
         ------
-        Stop
-            An output cannot be written, or an earlier transaction failed.
+        Aborted, Stop
+            An output cannot be written; see `commit`.
         """
 
     def commit(self, next_offsets: Mapping[Place, int]) -> None:
@@ -102,12 +102,13 @@ class StageLog(AssignedReader, Protocol):
 
         Raises
         ------
-        Rebalanced
-            The group has moved on; nothing was written. State must be thrown away, then `rejoin` helps.
+        Aborted
+            Nothing was written (at least once: perhaps outputs, but no offsets). State in memory is ahead of the log:
+            drop it, then `rejoin`. `Rebalanced` where the group has a newer generation.
         Fenced
             Another worker writes under this one's name; nothing was written.
         Stop
-            The transaction was aborted; state in memory is ahead of the log and must be thrown away.
+            Nothing was written, and trying again would end in the same way.
         """
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from services.errors import Rebalanced, Stop
+from services.errors import Aborted, Stop
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.log import Assignment, StageLog
 from services.transport.observer import Observer
@@ -114,7 +114,7 @@ class StageLoop:
         self.log.subscribe(self.work.inputs, Assignment(self._assigned, self._revoked, self._lost))
 
     def rejoin(self) -> None:
-        """Throw all state away and join the group anew: what a restart does, without the restart."""
+        """Drop all state and rejoin the group: what a restart does, without the restart."""
         self._lost(self.partitions)
         self._transactions.forget()
         self.joined = False
@@ -132,10 +132,10 @@ class StageLoop:
 
         Raises
         ------
-        Rebalanced
-            A transaction was aborted; `rejoin` helps.
+        Aborted
+            A transaction was aborted; state in memory is ahead of the log until `rejoin`.
         Stop
-            A transaction was aborted or should not be made; state in memory must be thrown away.
+            A transaction was aborted or should not be made; state in memory must be dropped.
         """
         if batches:
             self._take(batches)
@@ -271,7 +271,7 @@ class StageLoop:
         try:
             self._settle()
             self.checkpoint([each for each in partitions if each in self._changed])
-        except (Rebalanced, Stop) as error:
+        except (Aborted, Stop) as error:
             # The next owner replays a little more; it needs nothing from us. What failed is told by the next `_settle`.
             logger.warning("no last checkpoint of %s%s: %s", self.name, list(partitions), error)
         self._lost(partitions)

@@ -64,7 +64,7 @@ class Transactions:
 
         Raises
         ------
-        Rebalanced, Fenced, Stop
+        Aborted, Fenced, Stop
             It was not written; see `StageLog.commit`.
         """
         self._send(transaction)
@@ -97,8 +97,8 @@ class Transactions:
 
         Raises
         ------
-        Rebalanced, Fenced, Stop
-            It was not written; said again each time until `forget`.
+        Aborted, Fenced, Stop
+            It was not written; raised again each time until `forget`.
         """
         if self._begun is None:
             return None

@@ -12,6 +12,7 @@ import faulthandler
 import functools
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ from typing import Any
 import faust
 from faust.app.base import BootStrategy
 
-from services.errors import MillstreamError, Rebalanced, Retry, Stop
+from services.errors import Aborted, MillstreamError, Retry, Stop
 from services.transport.loop import StageLoop
 from services.transport.records import Records
 
@@ -36,7 +37,9 @@ EXIT_STUCK = 70
 _POLL_S = 0.2
 _SWITCH_S = 0.0005
 _RETRIES = 10
-_TRANSACTION_GRACE_S = 2.0
+_CALM_S = 60.0
+_TRANSACTION_GRACE_S = 20.0
+_SUSPENDED_S = 5.0
 
 
 class _NoKafka(BootStrategy):
@@ -72,7 +75,7 @@ async def _feed(
     loop: StageLoop, thread: ThreadPoolExecutor, channel: Any, stopping: asyncio.Event, leave: Callable[[], None]
 ) -> None:
     running = asyncio.get_running_loop()
-    failures = 0
+    failures, failed_at_s = 0, 0.0
     try:
         await running.run_in_executor(thread, loop.start)
         while not stopping.is_set():
@@ -81,16 +84,18 @@ async def _feed(
                 done: asyncio.Future[None] = running.create_future()
                 await channel.send(value=_Batch(records, done))
                 await done
-            except (Rebalanced, Retry) as error:
-                failures += 1
+            except (Aborted, Retry) as error:
+                # A poll that brought nothing succeeds although the next transaction would fail in the same way.
+                failures = failures + 1 if time.monotonic() - failed_at_s < _CALM_S else 1
+                failed_at_s = time.monotonic()
                 if failures > _RETRIES:
                     raise Stop(f"gave up after {_RETRIES} tries: {error}") from error
-                logger.warning("%s; joining the group anew (%s of %s)", error, failures, _RETRIES)
+                logger.warning("%s; rejoining the group (%s of %s)", error, failures, _RETRIES)
                 # Partitions handed out in a poll that failed half-way would stay without state.
                 await running.run_in_executor(thread, loop.rejoin)
                 await asyncio.sleep(min(0.01 * 2**failures, 5.0))
             else:
-                failures = 0
+                failures = 0 if records else failures
     except BaseException:
         # State in memory may be ahead of the log: leave without a last checkpoint; the restart recovers.
         leave()
@@ -99,18 +104,22 @@ async def _feed(
 
 
 class Watchdog:
-    """Ends the process when a stage hangs, or has lag and does not move: the restart is the cure.
+    """Ends the process when a stage hangs, or has lag and makes no progress, so that it is restarted.
+
+    Time during which the process itself was suspended (SIGSTOP, a paused container) does not count.
 
     Parameters
     ----------
     loops : sequence of StageLoop
     limit_ms : int
-        For how long nothing may move.
+        For how long there may be no progress.
     transaction_ms : int
-        For how long a transaction may be written: the broker gives it up after the same time, and librdkafka may wait
-        for ever for a coordinator that went away (its issue 5456).
+        After which the broker aborts a transaction. A stage may take 20 s longer, to abort it and to replace the
+        producer; librdkafka may wait without end for a coordinator that is gone (its issue 5456).
+    stacks : Path
+        File that the stacks of all threads are written to before the process ends.
     leave : callable
-        Called with the exit code; never returns in earnest.
+        Called with the exit code; does not return, except in tests.
     """
 
     def __init__(
@@ -118,12 +127,15 @@ class Watchdog:
         loops: Sequence[StageLoop],
         limit_ms: int,
         transaction_ms: int,
+        stacks: Path,
         leave: Callable[[int], None] = os._exit,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loops = loops
         self._limit_s = limit_ms / 1000
         self._transaction_s = transaction_ms / 1000
+        self._stacks = stacks
+        self._resumed_s = -math.inf
         self._leave = leave
         self._clock_s = clock_s
         self._moved: dict[tuple[str, str, int], tuple[int, float]] = {}
@@ -138,22 +150,36 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
+        before_s = self._clock_s()
         while not self._closed.wait(1.0):
+            now_s = self._clock_s()
+            if now_s - before_s > _SUSPENDED_S:
+                self.resumed()
+            before_s = now_s
             stuck = self.stuck()
             if stuck is not None:
-                logger.critical("%s; leaving so that the restart recovers", stuck)
-                faulthandler.dump_traceback(file=sys.stderr)
+                with self._stacks.open("w") as file:
+                    faulthandler.dump_traceback(file=file)
+                logger.critical("%s; exiting so that a restart recovers; stacks are in %s", stuck, self._stacks)
                 self._leave(EXIT_STUCK)
+
+    def resumed(self) -> None:
+        """Count from now: until now the process was suspended."""
+        self._resumed_s = self._clock_s()
+        self._moved.clear()
 
     def stuck(self) -> str | None:
         """Return what hangs, in words, or None."""
         now_s = self._clock_s()
         for loop in self._loops:
             name, begun_s = loop.name, loop.transacting_since_s
-            if begun_s is not None and now_s - begun_s > self._transaction_s + _TRANSACTION_GRACE_S:
-                return f"stage {name} has been writing a transaction for {now_s - begun_s:.0f} s"
-            if now_s - loop.progress_at_s > self._limit_s:
-                return f"stage {name} has not come round for {now_s - loop.progress_at_s:.0f} s"
+            if begun_s is not None:
+                writing_s = now_s - max(begun_s, self._resumed_s)
+                if writing_s > self._transaction_s + _TRANSACTION_GRACE_S:
+                    return f"stage {name} has been writing a transaction for {writing_s:.0f} s"
+            idle_s = now_s - max(loop.progress_at_s, self._resumed_s)
+            if idle_s > self._limit_s:
+                return f"stage {name} has made no progress for {idle_s:.0f} s"
             lags = loop.log.lag() if loop.partitions else {}
             for place, at in loop.next_offsets.items():
                 key = (name, *place)
@@ -213,7 +239,7 @@ async def serve(
     )
     threads = {loop.name: ThreadPoolExecutor(1, f"stage-{loop.name}") for loop in loops}
     feeders = []
-    watchdog = Watchdog(loops, watchdog_ms, transaction_timeout_ms)
+    watchdog = Watchdog(loops, watchdog_ms, transaction_timeout_ms, directory / f"stacks-{name}.txt")
     channels = []
     for loop in loops:
         stage, thread = loop.name, threads[loop.name]

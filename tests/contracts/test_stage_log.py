@@ -7,16 +7,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from services.adapters.endpoints import Endpoints
 from services.adapters.topics import create_topics
-from services.errors import Misconfigured, Stop
+from services.errors import Aborted, Misconfigured, Stop
 from services.topology import Topic
 from services.transport import kafka_log
 from services.transport.kafka_log import KafkaLog
+from services.transport.kafka_writer import KafkaWriter
 from services.transport.log import Assignment, StageLog
 from services.transport.memory_log import MemoryBroker, MemoryLog
 from services.transport.records import Output, Place, next_offsets
@@ -345,6 +347,57 @@ def test_a_second_owner_fences_the_first(kafka: Endpoints) -> None:
     assert [value for records in first.read(world.out, 0, 0, None) for value in records.values] == []
     for log in world.opened:
         log.close()
+
+
+@pytest.mark.kafka
+def test_a_worker_whose_transaction_timed_out_goes_on_in_place(kafka: Endpoints) -> None:
+    world = _kafka(kafka)
+    world.append(Output(world.topic, [b"k"], [b"v"], partition=0))
+    log, seen = world.join(), Seen()
+    assert isinstance(log, KafkaLog)
+    log.subscribe([world.topic], seen.assignment())
+    offsets = seen.read(log, 1)
+    log.send([Output(world.out, [b"k"], [b"lost"], partition=0)])
+    world.join()  # fences it, as a broker does once the transaction has timed out
+    log._writer._begun_s -= 60.0
+    with pytest.raises(Aborted):
+        log.commit(offsets)
+    log.rejoin()
+    again = Seen()
+    log.subscribe([world.topic], again.assignment())
+    offsets = again.read(log, 1)
+    log.send([Output(world.out, [b"k"], [b"written"], partition=0)])
+    log.commit(offsets)
+    assert [value for records in log.read(world.out, 0, 0, None) for value in records.values] == [b"written"]
+    for each in world.opened:
+        each.close()
+
+
+class _Fails:
+    """A consumer that cannot commit."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def commit(self, **_: object) -> None:
+        raise KafkaException(KafkaError(self._code))
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError._TIMED_OUT])
+def test_at_least_once_goes_on_after_offsets_could_not_be_committed(kafka: Endpoints, code: int) -> None:
+    world = _kafka(kafka, exactly_once=False)
+    writer = KafkaWriter(kafka.kafka, None, 10_000)
+    offsets = [TopicPartition(world.topic, 0, 1)]
+    writer.send([Output(world.out, [b"k"], [b"one"], partition=0)])
+    with pytest.raises(Aborted):
+        writer.commit(offsets, cast(Consumer, _Fails(code)))
+    writer.send([Output(world.out, [b"k"], [b"two"], partition=0)])
+    writer.commit([], cast(Consumer, _Fails(code)))
+    log = world.join()
+    read = [value for records in log.read(world.out, 0, 0, None) for value in records.values]
+    log.close()
+    assert read == [b"one", b"two"]
 
 
 @pytest.mark.kafka

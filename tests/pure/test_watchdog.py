@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -28,26 +29,28 @@ class _Loop:
 
 def _watch(loop: _Loop) -> tuple[Watchdog, list[float]]:
     now = [0.0]
-    watchdog = Watchdog([cast(StageLoop, loop)], 10_000, 3_000, leave=lambda _code: None, clock_s=lambda: now[0])
+    watchdog = Watchdog(
+        [cast(StageLoop, loop)], 10_000, 3_000, Path("unused"), leave=lambda _code: None, clock_s=lambda: now[0]
+    )
     return watchdog, now
 
 
-def test_a_loop_that_does_not_come_round_is_stuck() -> None:
+def test_a_loop_without_progress_is_stuck() -> None:
     loop = _Loop()
     watchdog, now = _watch(loop)
     now[0] = 9.0
     assert watchdog.stuck() is None
     now[0] = 10.5
-    assert "customer has not come round" in (watchdog.stuck() or "")
+    assert "customer has made no progress" in (watchdog.stuck() or "")
 
 
 def test_a_transaction_that_the_broker_has_given_up_is_stuck() -> None:
     loop = _Loop()
     watchdog, now = _watch(loop)
     loop.transacting_since_s = 1.0
-    now[0] = 5.5
+    now[0] = loop.progress_at_s = 23.5
     assert watchdog.stuck() is None
-    now[0] = 6.5
+    now[0] = loop.progress_at_s = 24.5
     assert "has been writing a transaction" in (watchdog.stuck() or "")
 
 
@@ -74,3 +77,17 @@ def test_progress_or_no_lag_is_well() -> None:
         now[0] = loop.progress_at_s = float(second)
         loop.at += 1
         assert watchdog.stuck() is None
+
+
+def test_time_in_which_the_process_was_suspended_does_not_count() -> None:
+    loop = _Loop()
+    watchdog, now = _watch(loop)
+    loop.transacting_since_s, loop.waiting = 1.0, {0: 3}
+    assert watchdog.stuck() is None
+    now[0] = 600.0
+    watchdog.resumed()
+    assert watchdog.stuck() is None
+    now[0] = 609.0
+    assert watchdog.stuck() is None
+    now[0] = loop.progress_at_s = 623.5
+    assert "has been writing a transaction for 24 s" in (watchdog.stuck() or "")

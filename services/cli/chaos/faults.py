@@ -29,6 +29,7 @@ BAD_MODELS: dict[str, Callable[[Arena], str]] = {f"model {how}": inputs.bad_mode
 FAULTS: dict[str, Callable[[Arena], str]] = {
     "SIGSTOP beyond the session": workers.zombie,
     "SIGSTOP within the session": workers.short_pause,
+    "SIGSTOP in pulses": workers.starve,
     "SIGTERM under load": workers.terminate,
     "worker joins and leaves": workers.join_and_leave,
     "rolling restart": workers.rolling_restart,

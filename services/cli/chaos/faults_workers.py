@@ -55,15 +55,34 @@ def kill_at(point: str) -> Callable[[Arena], str]:
 
 
 def zombie(arena: Arena) -> str:
-    """SIGSTOP a worker for longer than its session, then let it go on: it must be fenced."""
+    """SIGSTOP a worker beyond its session and its transaction's timeout, then SIGCONT: it must rejoin in place."""
     cluster, victim = arena.cluster, arena.victim()
     awaited(lambda: cluster.ready(victim), 30)
     pid = cluster.pid(victim)
     arena.harm(cluster.signal(victim, signal.SIGSTOP))
-    time.sleep(SESSION_S + arena.random.uniform(3.0, 8.0))
+    time.sleep(SESSION_S + arena.random.uniform(3.0, 12.0))
     cluster.signal(victim, signal.SIGCONT)
-    left = awaited(lambda: cluster.pid(victim) != pid, 4)
-    return f"{victim}, {'left when it woke' if left else 'joined anew when it woke'}"
+    if awaited(lambda: cluster.pid(victim) != pid, 4):
+        raise Stop(f"{victim} exited after it was suspended:\n{cluster.exits[-1].tail}")
+    return victim
+
+
+def starve(arena: Arena) -> str:
+    """Let a worker run a tenth of the time, in pulses, while another one joins and leaves: it must stay."""
+    cluster, victim = arena.cluster, arena.victim()
+    awaited(lambda: cluster.ready(victim), 30)
+    pid = cluster.pid(victim)
+    cluster.add("guest")
+    until_s = time.monotonic() + arena.random.uniform(15.0, 25.0)
+    while time.monotonic() < until_s:
+        arena.harm(cluster.signal(victim, signal.SIGSTOP))
+        time.sleep(arena.random.uniform(0.5, 3.0))
+        cluster.signal(victim, signal.SIGCONT)
+        time.sleep(0.2)
+    cluster.stop("guest")
+    if awaited(lambda: cluster.pid(victim) != pid, 4):
+        raise Stop(f"{victim} exited while it was starved:\n{cluster.exits[-1].tail}")
+    return victim
 
 
 def short_pause(arena: Arena) -> str:
