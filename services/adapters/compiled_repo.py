@@ -1,12 +1,12 @@
 """The feature repo as it was compiled last, kept in the state directory: workers start without Feast.
 
 Feast costs a process seconds and a hundred megabytes or two, and all that a worker wants of it is the declaration, and
-to know that our codec writes what Feast would. Both stay the same while the repo's files, the installed packages and
-our own code do; then what was kept is taken, otherwise the repo is compiled anew. Row-level transforms are kept by
-value [1]_, as Feast keeps them in its registry.
+to know that our codec writes what Feast would. Both stay the same while the repo's files, the environment variables
+that they read, the installed packages and our own code do; then what was kept is taken, otherwise the repo is compiled
+again. Row-level transforms are kept by value [1]_, as Feast keeps them in its registry.
 
-What definitions take from elsewhere (the environment, modules that no installer put there) does not show: `forget`, as
-``millstream init`` and ``millstream features apply`` do, has everything compiled anew.
+What definitions take from elsewhere (other files, modules that no installer put there) does not show: `forget`, as
+``millstream init`` and ``millstream features apply`` do, has everything compiled again.
 
 References
 ----------
@@ -18,17 +18,19 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.adapters.environment_reads import environment_reads
 from services.adapters.feast_codec import ViewCodec
 from services.adapters.feature_repo import load_declaration
 from services.core.declaration import Declaration, View
-from services.settings import Settings
+from services.settings import PREFIX, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ _OURS = (
     "services.adapters.feast_codec",
     "services.adapters.feast_declarations",
     "services.adapters.feature_repo",
+    "services.adapters.on_demand_transform",
     "services.core.declaration",
     "services.core.feast_kernel",
 )
@@ -69,20 +72,21 @@ def compiled_repo(settings: Settings) -> CompiledRepo:
         As `services.adapters.feature_repo.load_declaration`, or a view has a feature that cannot be written.
     """
     file = settings.state_dir / _FILE
-    wanted = _fingerprint(settings.feature_repo.resolve())
-    kept = _kept(file, wanted)
+    files = _fingerprint(settings.feature_repo.resolve())
+    kept = _kept(file, files, settings)
     if kept is not None:
         return kept
     from services.adapters.feast_check import difference
 
-    declaration = load_declaration(settings)
+    with environment_reads() as names:
+        declaration = load_declaration(settings)
     alike = tuple(
         view
         for view in declaration.views
         if difference(ViewCodec(declaration.project, view), declaration.project) is None
     )
     found = CompiledRepo(declaration, alike)
-    _keep(file, wanted, found)
+    _keep(file, files, sorted(names), settings, found)
     return found
 
 
@@ -91,13 +95,18 @@ def forget(settings: Settings) -> None:
     (settings.state_dir / _FILE).unlink(missing_ok=True)
 
 
-def _kept(file: Path, wanted: bytes) -> CompiledRepo | None:
+def _kept(file: Path, files: bytes, settings: Settings) -> CompiledRepo | None:
     try:
         content = file.read_bytes()
     except OSError:
-        return None  # whoever starts first on a machine, or as another user
-    body = content[2 * _DIGEST_BYTES :]
-    if content[: 2 * _DIGEST_BYTES] != wanted + hashlib.sha256(body).digest():
+        return None  # first start on a machine, or as another user
+    digests, body = content[: 2 * _DIGEST_BYTES], content[2 * _DIGEST_BYTES :]
+    read, _, body = body.partition(b"\n")
+    try:
+        names = json.loads(read)
+    except ValueError:
+        return None
+    if digests != _with_environment(files, names, settings) + hashlib.sha256(body).digest():
         return None
     import dill
 
@@ -105,7 +114,7 @@ def _kept(file: Path, wanted: bytes) -> CompiledRepo | None:
     return found
 
 
-def _keep(file: Path, fingerprint: bytes, compiled: CompiledRepo) -> None:
+def _keep(file: Path, files: bytes, names: Collection[str], settings: Settings, compiled: CompiledRepo) -> None:
     import dill
 
     body = io.BytesIO()
@@ -115,10 +124,18 @@ def _keep(file: Path, fingerprint: bytes, compiled: CompiledRepo) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{_FILE}.{os.getpid()}")
         partial.touch(0o600)  # it is run as code when it is read
-        partial.write_bytes(fingerprint + hashlib.sha256(body.getvalue()).digest() + body.getvalue())
+        digests = _with_environment(files, names, settings) + hashlib.sha256(body.getvalue()).digest()
+        partial.write_bytes(digests + json.dumps(names).encode() + b"\n" + body.getvalue())
         partial.replace(file)
     except (dill.PicklingError, TypeError, ImportError, OSError) as error:
         logger.info("the compiled feature repo cannot be kept, every start compiles it: %s", error)
+
+
+def _with_environment(files: bytes, names: Collection[str], settings: Settings) -> bytes:
+    """Return a fingerprint of the files and of these variables, as definitions see them."""
+    seen = {**os.environ, f"{PREFIX}STATE_DIR": str(settings.state_dir.resolve())}
+    values = {name: seen.get(name) for name in names}
+    return hashlib.sha256(files + json.dumps(values, sort_keys=True).encode()).digest()
 
 
 def _fingerprint(repo: Path) -> bytes:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast, get_args
 
+from services.adapters.on_demand_transform import Transform
 from services.core.declaration import (
     Aggregate,
     BatchView,
@@ -116,39 +115,27 @@ def _aggregate(owner: str, aggregation: Any, fields: dict[str, Any]) -> Aggregat
     return Aggregate(name, dtype, aggregation.column, cast("Function", aggregation.function), window_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class _Transform:
-    """A row-level function as the engine calls it.
-
-    Feast hands over full or short names, as its caller likes: a transform may use either where it is clear.
-    """
-
-    function: Callable[[Any], Any]
-    over_pandas: bool
-    clear: Mapping[str, str]
-
-    def __call__(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        given = {**columns, **{short: columns[name] for short, name in self.clear.items()}}
-        if not self.over_pandas:
-            return cast("dict[str, list[Any]]", self.function(given))
-        import pandas
-
-        return cast("dict[str, list[Any]]", self.function(pandas.DataFrame(given)).to_dict("list"))
-
-
 def on_demand_view(view: Any) -> OnDemandView:
     """Return an on-demand view in python or pandas mode; raises as `batch_view` does."""
     owner = f"on-demand view {view.name!r}"
     if view.mode not in {"python", "pandas"} or view.singleton:
         raise Misconfigured(f"{owner} has mode {view.mode!r}; supported: python (over lists) and pandas")
-    inputs = [field.name for source in view.source_request_sources.values() for field in source.schema]
-    for projection in view.source_feature_view_projections.values():
-        inputs += [f"{projection.name_to_use()}__{field.name}" for field in projection.features]
+    requested = tuple(
+        (field.name, _dtype(owner, field)) for source in view.source_request_sources.values() for field in source.schema
+    )
+    features = [
+        (f"{projection.name}__{field.name}", _dtype(owner, field))
+        for projection in view.source_feature_view_projections.values()
+        for field in projection.features
+    ]
+    inputs = [name for name, _ in requested] + [name for name, _ in features]
     outputs = tuple((field.name, _dtype(owner, field)) for field in view.features)
     shorts = Counter(name.rpartition("__")[2] for name in inputs)
     clear = {name.rpartition("__")[2]: name for name in inputs if shorts[name.rpartition("__")[2]] == 1}
-    compute = _Transform(view.feature_transformation.udf, view.mode == "pandas", clear)
-    return OnDemandView(view.name, tuple(inputs), outputs, compute)
+    types = dict((*requested, *features))
+    compute = Transform(view.name, view.feature_transformation.udf, view.mode == "pandas", clear, types)
+    input_types = (*(None for _ in requested), *(dtype for _, dtype in features))
+    return OnDemandView(view.name, tuple(inputs), outputs, compute, input_types, requested)
 
 
 def batch_view(view: Any, entities: dict[str, Any]) -> BatchView:

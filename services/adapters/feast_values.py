@@ -9,6 +9,7 @@ import numpy as np
 
 from services.core.batch import Array, Mask
 from services.core.declaration import FeatureType
+from services.core.feast_cast import NULL_TIME_S
 
 Scalar = int | float | bool | str
 
@@ -63,11 +64,12 @@ def decode_column(stored: Sequence[bytes | None], dtype: FeatureType) -> tuple[A
     values = np.zeros(len(stored), dtype=kind) if kind is not object else np.full(len(stored), "", dtype=object)
     nulls = np.ones(len(stored), dtype=np.bool_)
     wanted = {np.int64: (int,), np.float64: (float, int), np.bool_: (bool,), object: (str,)}[kind]
+    null = NULL_TIME_S if dtype == "unix_timestamp" else None
     for row, each in enumerate(stored):
         value = decode_value(each) if each else None
         if type(value) in wanted:
             values[row] = value
-            nulls[row] = value != value  # noqa: PLR0124 NaN is null
+            nulls[row] = value != value or value == null  # noqa: PLR0124 NaN is null
     return values, nulls
 
 

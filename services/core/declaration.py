@@ -57,13 +57,16 @@ class OnDemandView:
     """A row-level transform.
 
     ``compute`` takes a dict of equally long lists (``inputs``) and returns a dict of equally long lists
-    (names of ``outputs``), as Feast's ``mode="python"`` does.
+    (names of ``outputs``), as Feast's ``mode="python"`` does. ``input_types`` has, for each input, its type if it is a
+    feature, None if it is a field of the event, and ``requested`` the declared types of the latter by name.
     """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[tuple[str, FeatureType], ...]
-    compute: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
+    compute: Callable[[dict[str, list[Any]]], dict[str, Any]]
+    input_types: tuple[FeatureType | None, ...] = ()
+    requested: tuple[tuple[str, FeatureType], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from services.core.batch import Array, Batch, Mask, Rejection
 from services.core.declaration import FeatureType, OnDemandView
+from services.core.feast_cast import FEAST_NAMES, cast_column
 
-_NUMPY: dict[FeatureType, type[np.generic] | type[object]] = {
-    "int64": np.int64,
-    "int32": np.int64,
-    "float64": np.float64,
-    "float32": np.float64,
-    "bool": np.bool_,
-    "string": object,
-    "unix_timestamp": np.int64,
-}
-_EMPTY: dict[FeatureType, Any] = {
-    "int64": 0,
-    "int32": 0,
-    "float64": np.nan,
-    "float32": np.nan,
-    "bool": False,
-    "string": "",
-    "unix_timestamp": 0,
-}
+REASON = "on-demand"
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def as_lists(batch: Batch, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Return columns as lists of Python values with None at nulls, as Feast hands them to ``mode="python"``."""
+def as_lists(batch: Batch, names: Sequence[str], types: Sequence[FeatureType | None] = ()) -> dict[str, list[Any]]:
+    """Return columns as lists of Python values with None at nulls, as Feast hands them to ``mode="python"``.
+
+    Parameters
+    ----------
+    types : sequence of str or None, optional
+        Declared type of each column that is a feature: a float32 is rounded to it, a time becomes a datetime.
+    """
     lists = {}
-    for name in names:
-        values: list[Any] = batch.columns[name].tolist()
+    for position, name in enumerate(names):
+        column, dtype = batch.columns[name], types[position] if types else None
+        if dtype == "float32":
+            with np.errstate(over="ignore"):
+                column = column.astype(np.float32).astype(np.float64)
+        values: list[Any] = column.tolist()
+        if dtype == "unix_timestamp":
+            values = [_EPOCH + dt.timedelta(seconds=value) for value in values]
         mask = batch.nulls.get(name)
         if mask is not None:
             values = [None if null else value for value, null in zip(values, mask.tolist(), strict=True)]
@@ -44,63 +40,72 @@ def as_lists(batch: Batch, names: Sequence[str]) -> dict[str, list[Any]]:
     return lists
 
 
-def as_column(values: Sequence[Any], dtype: FeatureType) -> tuple[Array, Mask | None]:
-    """Return Python values as a column and its null mask (None: no nulls).
+def compute(view: OnDemandView, batch: Batch) -> tuple[dict[str, Array], dict[str, Mask], list[Rejection]]:
+    """Return the view's output columns, their nulls, and a rejection for each row it cannot be computed on.
+
+    The function is called once for the whole batch. If it raises, or what it returns does not have one value of each
+    output per row, halves of the batch are tried, down to the rows at fault; the others are not affected.
+    """
+    inputs = as_lists(batch, view.inputs, view.input_types)
+    returned: dict[str, list[Any]] = {name: [] for name, _ in view.outputs}
+    problems: dict[int, Rejection] = {}
+    for first, part in _parts(view, inputs, 0, batch.length):
+        if isinstance(part, str):
+            problems[first] = Rejection(first, REASON, view.name, part)
+        for name, column in returned.items():
+            column.extend([None] if isinstance(part, str) else part[name])
+    columns: dict[str, Array] = {}
+    nulls: dict[str, Mask] = {}
+    for name, dtype in view.outputs:
+        feature = f"{view.name}__{name}"
+        columns[feature], missing, unfit = cast_column(returned[name], dtype)
+        if missing is not None:
+            nulls[feature] = missing
+        for row, found in unfit.items():
+            detail = (
+                f"on-demand view {view.name!r}: {name!r} is declared {FEAST_NAMES[dtype]}, its function gave {found}"
+            )
+            problems.setdefault(row, Rejection(row, REASON, feature, detail))
+    return columns, nulls, [problems[row] for row in sorted(problems)]
+
+
+def _parts(
+    view: OnDemandView, inputs: dict[str, list[Any]], first: int, length: int
+) -> Iterator[tuple[int, dict[str, list[Any]] | str]]:
+    """Yield, in order, each part of the rows with what the function returned, or one row and what is wrong with it."""
+    # Lists of its own for each call: a function may change what it is given.
+    given = {name: values[first : first + length] for name, values in inputs.items()}
+    try:
+        yield first, _per_row(view, view.compute(given), length)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 the function is the team's own: it may raise anything
+        if length == 1:
+            yield first, f"on-demand view {view.name!r} raised {type(error).__name__}: {error}"
+            return
+    else:
+        return
+    half = length // 2
+    yield from _parts(view, inputs, first, half)
+    yield from _parts(view, inputs, first + half, length - half)
+
+
+def _per_row(view: OnDemandView, returned: dict[str, Any], length: int) -> dict[str, list[Any]]:
+    """Return the declared outputs as lists.
 
     Raises
     ------
     TypeError, ValueError
-        A value is not of the declared type.
+        One is missing, is no list, or has another number of values than there are rows.
     """
-    missing = [value is None or (isinstance(value, float) and math.isnan(value)) for value in values]
-    if dtype == "unix_timestamp":
-        values = [round(v.timestamp()) if isinstance(v, dt.datetime) else v for v in values]
-    if any(missing):
-        values = [_EMPTY[dtype] if null else value for value, null in zip(values, missing, strict=True)]
-        return np.array(values, dtype=_NUMPY[dtype]), np.array(missing)
-    return np.array(values, dtype=_NUMPY[dtype]), None
-
-
-def compute(view: OnDemandView, batch: Batch) -> tuple[dict[str, Array], dict[str, Mask], list[Rejection]]:
-    """Return the view's output columns, their nulls, and a rejection for each row it cannot be computed on.
-
-    The team's function is run once on the whole batch; only if it raises is it run row by row, so that one
-    unfortunate row does not take the others with it.
-    """
-    inputs = as_lists(batch, view.inputs)
-    try:
-        columns, nulls = _laid_out(view, view.compute(inputs), batch.length)
-        return columns, nulls, []
-    except Exception as whole:  # noqa: BLE001 the function is the team's own: anything may come out of it
-        if batch.length == 1:
-            problem = f"on-demand view {view.name!r} raised {type(whole).__name__}: {whole}"
-            columns, nulls = _laid_out(view, {name: [None] for name, _ in view.outputs}, 1)
-            return columns, nulls, [Rejection(0, "on-demand", view.name, problem)]
-    rows = [compute(view, batch.take(np.array([row]))) for row in range(batch.length)]
-    names = [f"{view.name}__{name}" for name, _ in view.outputs]
-    merged = {name: np.concatenate([columns[name] for columns, _, _ in rows]) for name in names}
-    masks = {
-        name: np.array([bool(nulls[name][0]) if name in nulls else False for _, nulls, _ in rows]) for name in names
-    }
-    rejections = [
-        Rejection(row, each.reason, each.field, each.detail)
-        for row, (_, _, refused) in enumerate(rows)
-        for each in refused
-    ]
-    return merged, {name: mask for name, mask in masks.items() if mask.any()}, rejections
-
-
-def _laid_out(
-    view: OnDemandView, outputs: dict[str, list[Any]], length: int
-) -> tuple[dict[str, Array], dict[str, Mask]]:
-    columns: dict[str, Array] = {}
-    nulls: dict[str, Mask] = {}
-    for name, dtype in view.outputs:
-        values = outputs[name]
+    found = {}
+    for name, _ in view.outputs:
+        if name not in returned:
+            raise ValueError(f"its function returned no {name!r}")
+        values = returned[name]
+        if not isinstance(values, list):
+            if hasattr(values, "__len__") and not isinstance(values, str | bytes):
+                raise TypeError(f"its function returned {name!r} as {type(values).__name__}, Feast takes lists")
+            values = [values]
         if len(values) != length:
-            raise ValueError(f"{name}: {len(values)} values for {length} rows")
-        column, missing = as_column(values, dtype)
-        columns[f"{view.name}__{name}"] = column
-        if missing is not None:
-            nulls[f"{view.name}__{name}"] = missing
-    return columns, nulls
+            raise ValueError(f"its function returned {len(values)} values of {name!r} for {length} rows")
+        found[name] = values
+    return found

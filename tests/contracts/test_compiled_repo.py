@@ -82,6 +82,20 @@ def test_a_change_of_the_repo_is_seen(settings: Settings, compilations: list[Set
     assert len(compilations) == 3
 
 
+def test_a_change_of_a_variable_that_definitions_read_is_seen(
+    settings: Settings, compilations: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(settings, '"baseline": "', '"baseline": os.environ.get("LIMIT", "") + "')
+    for value, compiled in ((None, 1), (None, 1), ("0 + ", 2), ("0 + ", 2), ("1 + ", 3), (None, 4)):
+        if value is None:
+            monkeypatch.delenv("LIMIT", raising=False)
+        else:
+            monkeypatch.setenv("LIMIT", value)
+        monkeypatch.setenv("READ_BY_NOBODY", str(compiled))
+        assert compiled_repo(settings).declaration.service.baseline.startswith(value or "CASE")
+        assert len(compilations) == compiled
+
+
 def test_another_package_or_a_spoiled_file_has_it_compiled_anew(
     settings: Settings, compilations: list[Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
