@@ -166,6 +166,9 @@ def test_a_hung_store_costs_one_wait_and_then_nothing(tmp_path: Path) -> None:
 
 def test_what_is_of_another_kind_than_declared_is_null() -> None:
     stored = [b"\x20\x05", b"\x29" + b"\0" * 8, b"\x12\x01a", b"\x38\x01", None, b"", b"\x8a\x01\x00"]
+    # Feast writes a time that is null as the least int64.
+    least = b"\x40" + b"\x80" * 9 + b"\x01"
+    assert decode_column([least, b"\x40\x05"], "unix_timestamp")[1].tolist() == [True, False]
     assert decode_column(stored, "int64")[1].tolist() == [False, True, True, True, True, True, True]
     assert decode_column(stored, "float64")[1].tolist() == [False, False, True, True, True, True, True]
     assert decode_column(stored, "string")[1].tolist() == [True, True, False, True, True, True, True]
