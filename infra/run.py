@@ -145,7 +145,9 @@ def install_uv() -> None:
 
 def uv(*arguments: str) -> int:
     """Run uv on .venv, its long account of packages as one line of progress; return its exit code."""
-    environ = {"UV_HTTP_TIMEOUT": "180", **os.environ, "VIRTUAL_ENV": str(VENV), "UV_PYTHON_DOWNLOADS": "never"}
+    # As pip does: the system's certificates, which behind a proxy that inspects TLS are the only ones that fit.
+    defaults = {"UV_HTTP_TIMEOUT": "180", "UV_SYSTEM_CERTS": "true"}
+    environ = {**defaults, **os.environ, "VIRTUAL_ENV": str(VENV), "UV_PYTHON_DOWNLOADS": "never"}
     if "PIP_INDEX_URL" in environ:
         environ.setdefault("UV_DEFAULT_INDEX", environ["PIP_INDEX_URL"])
     begun = ended = 0

@@ -8,18 +8,33 @@ is used; without them, the embedded servers of the state directory are.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.core import urls
 from services.errors import Misconfigured
 
 PREFIX = "MILLSTREAM_"
 _KAFKA = PREFIX + "KAFKA_"
+_DECIDED: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("acks", "request.required.acks"), ("all", "-1")),
+    **dict.fromkeys(("enable.auto.commit", "auto.commit.enable", "allow.auto.create.topics"), ("false",)),
+    "delivery.report.only.error": ("false",),
+    "enable.idempotence": ("true",),
+    "group.protocol": ("classic",),
+    "isolation.level": ("read_committed",),
+    "partition.assignment.strategy": ("cooperative-sticky",),
+    "partitioner": ("murmur2_random",),
+    **dict.fromkeys(
+        ("auto.offset.reset", "enable.partition.eof", "group.id", "group.instance.id", "group.remote.assignor"), ()
+    ),
+    **dict.fromkeys(("transaction.timeout.ms", "transactional.id"), ()),
+}
+"""librdkafka settings on which exactly once, order or partitions depend, and the values that leave them as they are."""
 _SCHEMES = {"redis_url": ("redis", "rediss", "unix"), "schema_registry_url": ("http", "https")}
 
 
@@ -107,10 +122,27 @@ class Settings(BaseSettings):
     def _url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
         schemes = _SCHEMES[str(info.field_name)]
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        # What was found is not said: it may hold a password.
-        if text is not None and urlsplit(text).scheme not in schemes:
-            raise ValueError("should be a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes))
+        if text is not None and (problem := urls.problem(text, schemes)):
+            raise ValueError(problem)
         return value
+
+    @field_validator("kafka")
+    @classmethod
+    def _decided(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        wrong = [
+            _decided_by_engine(name, _DECIDED[name])
+            for name, found in sorted(value.items())
+            if name in _DECIDED and found.strip().lower() not in _DECIDED[name]
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return value
+
+
+def _decided_by_engine(name: str, allowed: Sequence[str]) -> str:
+    instead = {"transaction.timeout.ms": ", use MILLSTREAM_TRANSACTION_TIMEOUT_MS"}.get(name, "")
+    how = f" ({' or '.join(allowed)})" if allowed else ""
+    return f"{_KAFKA}{name.upper().replace('.', '_')}: the engine itself decides {name}{how}; unset it{instead}"
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
@@ -130,8 +162,9 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
     try:
         return Settings(kafka=kafka, **{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        ]
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            message = problem["msg"].removeprefix("Value error, ")
+            name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
+            lines.append(message if name == _KAFKA.rstrip("_") else f"{name}: {message}")
         raise Misconfigured("settings are wrong:\n  " + "\n  ".join(lines)) from error

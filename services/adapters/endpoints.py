@@ -19,7 +19,8 @@ from services.adapters.embedded_kafka import EmbeddedKafka
 from services.adapters.embedded_valkey import EmbeddedValkey
 from services.adapters.kafka_client import check_settings
 from services.adapters.server_process import PortTaken
-from services.errors import Misconfigured
+from services.core.urls import without_credentials
+from services.errors import Misconfigured, Retry
 from services.settings import Settings
 
 BOOTSTRAP = "bootstrap.servers"
@@ -116,10 +117,13 @@ def resolve(settings: Settings) -> Endpoints:
     Raises
     ------
     Misconfigured
-        An endpoint is neither set nor running; says to run ``millstream up``. Or a Kafka setting is none.
+        An endpoint is neither set nor was it ever started here; says to run ``millstream up``. Or a Kafka setting is
+        wrong.
+    Retry
+        An embedded server that was started here before is down.
     """
     use_kafka, use_valkey = _embedded(settings)
-    check_settings(settings.kafka)
+    check_settings(settings.kafka, settings.transaction_timeout_ms)
     directory = settings.state_dir.resolve()
     ports = _read_ports(directory)
     down = [
@@ -132,10 +136,10 @@ def resolve(settings: Settings) -> Endpoints:
     ]
     if down:
         names = " and ".join({"kafka": "Kafka", "valkey": "Valkey"}[name] for name, _variable in down)
-        raise Misconfigured(
-            f"no {names} is running in {directory}: run `millstream up`, or set "
-            + " and ".join(variable for _name, variable in down)
-        )
+        advice = f"run `millstream up`, or set {' and '.join(variable for _name, variable in down)}"
+        # A server that was started here before may come back by itself; one that never was, does not.
+        failure = Retry if all(name in ports for name, _variable in down) else Misconfigured
+        raise failure(f"no {names} is running in {directory}: {advice}")
     kafka = EmbeddedKafka(directory / "kafka", *_pair(ports)).client_settings if use_kafka else {}
     url = settings.redis_url.get_secret_value() if settings.redis_url else _valkey(directory, ports).url
     return Endpoints({**settings.kafka, **kafka}, url, kafka_embedded=use_kafka, redis_embedded=use_valkey)
@@ -153,15 +157,12 @@ def status(settings: Settings) -> tuple[ServerStatus, ServerStatus]:
         else ServerStatus("Kafka", False, settings.kafka[BOOTSTRAP], None),
         ServerStatus("Valkey", True, valkey.url, valkey.process.pid())
         if use_valkey
-        else ServerStatus("Redis", False, without_password(settings), None),
+        else ServerStatus("Redis", False, _redis_shown(settings), None),
     )
 
 
-def without_password(settings: Settings) -> str:
-    """Return the configured Redis URL with user and password left out, fit to print."""
-    url = settings.redis_url.get_secret_value() if settings.redis_url else ""
-    scheme, _separator, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def _redis_shown(settings: Settings) -> str:
+    return without_credentials(settings.redis_url.get_secret_value()) if settings.redis_url else ""
 
 
 def _embedded(settings: Settings) -> tuple[bool, bool]:

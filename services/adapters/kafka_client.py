@@ -7,8 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from services.errors import Aborted, Fenced, MillstreamError, Misconfigured, Rebalanced, Retry, Stop
 
@@ -81,7 +80,7 @@ def error_for(error: KafkaError, doing: str) -> MillstreamError:
     return Stop(f"{doing}: {error.str()}")
 
 
-def check_settings(kafka: Mapping[str, str]) -> None:
+def check_settings(kafka: Mapping[str, str], transaction_timeout_ms: int) -> None:
     """Refuse settings that no client can be made with, before one is made somewhere deep inside.
 
     Raises
@@ -89,19 +88,31 @@ def check_settings(kafka: Mapping[str, str]) -> None:
     Misconfigured
         Naming the setting.
     """
-    said = _refused(kafka)
-    if said is not None:
-        # Alone, because what is said may call a setting by another of its names.
+    reason = _refused(kafka, transaction_timeout_ms)
+    if reason is not None:
+        # One at a time, because librdkafka may call a setting by another of its names.
         names = [
-            f"MILLSTREAM_KAFKA_{k.upper().replace('.', '_')}" for k, value in kafka.items() if _refused({k: value})
+            f"MILLSTREAM_KAFKA_{name.upper().replace('.', '_')}"
+            for name, value in kafka.items()
+            if _refused({name: value}, transaction_timeout_ms)
         ]
-        raise Misconfigured(f"{', '.join(names) or 'MILLSTREAM_KAFKA_*'}: {said}")
+        raise Misconfigured(f"{', '.join(names) or 'MILLSTREAM_KAFKA_*'}: {reason}")
 
 
-def _refused(kafka: Mapping[str, str]) -> str | None:
-    settings: dict[str, Any] = {**kafka, "logger": client_logger}
+def _refused(kafka: Mapping[str, str], transaction_timeout_ms: int) -> str | None:
+    """Return why librdkafka makes no producer or consumer with these settings; None if it does. Nothing is sent."""
+    producer = {
+        "enable.idempotence": True,
+        "acks": "all",
+        "transactional.id": "settings-check",
+        "transaction.timeout.ms": transaction_timeout_ms,
+        "delivery.timeout.ms": transaction_timeout_ms,
+    }
+    consumer = {"group.id": "settings-check", "session.timeout.ms": 6_000, "max.poll.interval.ms": 600_000}
+    common: dict[str, Any] = {**kafka, "logger": client_logger}
     try:
-        AdminClient(settings)
+        Producer({**producer, **common})
+        Consumer({**consumer, **common}).close()
     except KafkaException as failure:
         return str(failure.args[0].str())
     return None

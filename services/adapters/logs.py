@@ -14,6 +14,7 @@ from typing import TextIO
 
 from pydantic import SecretStr
 
+from services.core.urls import passwords
 from services.errors import Misconfigured
 from services.settings import Settings
 
@@ -22,7 +23,6 @@ _STRUCK = "***"
 _SECRET_KEYS = ("password", "secret", "token", "private", "key.pem")
 # user:password@ in any URL, and password=..., however the setting that holds it is spelt.
 _URL = re.compile(r"(\w[\w+.-]*://)[^/\s:@]*:[^/\s@]+@")
-_URL_PASSWORD = re.compile(r"^\w[\w+.-]*://[^/\s:@]*:([^/\s@]+)@.*$", re.S)
 _ASSIGNED = re.compile(
     r"""(["']?[\w.-]*(?:password|passwd|secret|token|user\.info)["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,;}\])]+)""", re.I
 )
@@ -77,8 +77,9 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return every secret value among the settings, for `configure_logs`."""
     found = [value.get_secret_value() for _name, value in settings if isinstance(value, SecretStr)]
     found += [value for key, value in settings.kafka.items() if any(part in key for part in _SECRET_KEYS)]
-    # A URL's or pair's password also travels by itself, e.g. in a server's error.
-    found += [_URL_PASSWORD.sub(r"\1", value) for value in found if _URL_PASSWORD.match(value)]
+    # A URL's or pair's password also appears by itself, e.g. in a server's error.
+    addresses = [settings.schema_registry_url, settings.mlflow_tracking_uri, *found]
+    found += [password for address in addresses if address for password in passwords(address)]
     found += [value.partition(":")[2] for value in found if ":" in value and "//" not in value]
     return tuple(sorted({value for value in found if len(value) > 2}, key=len, reverse=True))
 

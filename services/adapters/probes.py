@@ -8,13 +8,14 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 
+from services.core.urls import without_credentials
 from services.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
@@ -148,7 +149,7 @@ def probe_redis(url: str) -> list[Finding]:
     from redis.retry import Retry as Retries
 
     parts = urlsplit(url)
-    where = f"{parts.scheme}://{parts.hostname or ''}:{parts.port or 6379}"
+    where = without_credentials(url)
     try:
         client = redis.Redis.from_url(
             url, socket_timeout=5.0, socket_connect_timeout=5.0, retry=Retries(NoBackoff(), 0)
@@ -199,9 +200,11 @@ def probe_registry(settings: Settings) -> list[Finding]:
     if url is None:
         return [Finding("Schema registry", "ok", "none set; schemas are found by fingerprint")]
     secret = settings.schema_registry_user_info
+    credentials = secret.get_secret_value() if secret else unquote(urlsplit(url).netloc.rpartition("@")[0])
+    url = without_credentials(url)
     request = Request(url.rstrip("/") + "/subjects", headers={"Accept": "application/json"})
-    if secret:
-        request.add_header("Authorization", "Basic " + b64encode(secret.get_secret_value().encode()).decode())
+    if credentials:
+        request.add_header("Authorization", "Basic " + b64encode(credentials.encode()).decode())
     try:
         with urlopen(request, timeout=5.0) as answer:
             subjects = json.load(answer)

@@ -69,8 +69,10 @@ def main() -> None:
     try:
         app()
     except MillstreamError as error:
-        told = Text.assemble((type(error).__name__, "bold red"), f": {error}")
-        Console(stderr=True).print(told, highlight=False, soft_wrap=True)
+        from services.adapters.logs import strike
+
+        shown = Text.assemble((type(error).__name__, "bold red"), f": {strike(str(error))}")
+        Console(stderr=True).print(shown, highlight=False, soft_wrap=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)

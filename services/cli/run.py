@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,12 +16,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from services.cli import exit_code
+from services.errors import MillstreamError
 from services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from services.transport.loop import StageLoop
 
 logger = logging.getLogger(__name__)
+
+_SPARE_S = 8.0  # more than a group member's session
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +60,12 @@ def run(
     configure_logs(log_format, level=log_level.upper(), secrets=secrets_of(settings))
     # Until the stages run, and finish what they are at, there is nothing to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    asyncio.run(_serve(settings, stages or []))
+    try:
+        asyncio.run(_serve(settings, stages or []))
+    except MillstreamError as error:
+        # Where this ended is read in the log, with time and level.
+        logger.critical("%s: %s", type(error).__name__, error)
+        sys.exit(exit_code(error))
 
 
 async def _serve(settings: Settings, names: list[str]) -> None:
@@ -80,9 +90,15 @@ async def _serve(settings: Settings, names: list[str]) -> None:
 
 
 async def _tell_when_ready(loops: Sequence[StageLoop], address: Path) -> None:
-    """Log one line once every stage has joined and recovered its partitions."""
+    """Log one line once every stage has joined and recovered its partitions.
+
+    Right after a crash a stage may join without partitions, until the session of its former self times out.
+    """
     while not all(loop.joined for loop in loops):
         await asyncio.sleep(0.1)
-    stages = ", ".join(f"{loop.name}[{','.join(map(str, loop.partitions))}]" for loop in loops)
+    spare_at_s = time.monotonic() + _SPARE_S
+    while not all(loop.partitions for loop in loops) and time.monotonic() < spare_at_s:
+        await asyncio.sleep(0.1)
+    stages = ", ".join(f"{loop.name}[{','.join(map(str, loop.partitions)) or 'no partition'}]" for loop in loops)
     told = json.loads(address.read_text())
     logger.info("ready: %s; metrics and health at http://%s:%s", stages, told["host"], told["port"])

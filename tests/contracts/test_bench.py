@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ from services.cli.bench.path import reference_events
 from services.cli.bench.plan import BenchPlan, Measured, long_form
 from services.cli.bench.report import as_markdown, print_report, write_markdown
 from services.cli.bench.run import PARTS, machine_facts, run_bench, run_part
-from services.cli.bench.sides import FEATURE_REPO, own_environ
+from services.cli.bench.sides import FEATURE_REPO, own_environ, own_environment
 from services.cli.bench.stack import Stack, as_it_is, own_stack, set_up
 from services.cli.bench.workload import DAY_MS, Workload, generate
 from services.core.avro.encode import RecordWriter
@@ -87,6 +88,13 @@ def test_operators_endpoints_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLSTREAM_REDIS_URL", "redis://production")
     monkeypatch.setenv("MILLSTREAM_BATCH_RECORDS", "100")
     assert {name for name in own_environ() if name.startswith("MILLSTREAM_")} == {"MILLSTREAM_BATCH_RECORDS"}
+    before = dict(os.environ)
+    with own_environment():
+        assert {name for name in before if name not in os.environ} == {
+            "MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS",
+            "MILLSTREAM_REDIS_URL",
+        }
+    assert dict(os.environ) == before
 
 
 QUICK = Throughput(100, 0, 1.0, 100_000.0, 0.5, True)

@@ -16,6 +16,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from services.adapters import endpoints, kafka_jars
+from services.adapters.logs import secrets_of
+from services.adapters.probes import probe_redis
 from services.adapters.server_process import PortTaken, ServerProcess, start_mark, tail
 from services.errors import Misconfigured, Retry, Stop
 from services.settings import Settings, load_settings
@@ -46,7 +48,7 @@ def test_up_write_down_up_keeps_data(tmp_path: Path) -> None:
 
         assert endpoints.stop(settings) == ["embedded Kafka", "embedded Valkey"]
         assert endpoints.stop(settings) == []
-        with pytest.raises(Misconfigured, match="millstream up"):
+        with pytest.raises(Retry, match="millstream up"):
             endpoints.resolve(settings)
 
         again = endpoints.start(settings, steps.append)
@@ -182,13 +184,89 @@ def test_a_failure_shows_the_end_of_the_log_and_recognises_a_taken_port(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("SECURITY_PROTOCOL", "nonsense"), ("LINGER_MS", "soon"), ("NO_SUCH", "1")]
+    ("name", "value"),
+    [
+        ("SECURITY_PROTOCOL", "nonsense"),
+        ("LINGER_MS", "soon"),
+        ("NO_SUCH", "1"),
+        ("RETRIES", "0"),
+        ("MAX_IN_FLIGHT", "9"),
+        ("DELIVERY_TIMEOUT_MS", "600000"),
+        ("MAX_POLL_INTERVAL_MS", "100"),
+    ],
 )
 def test_a_kafka_setting_that_is_none_is_named(tmp_path: Path, name: str, value: str) -> None:
     environ = {"MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS": "broker.example:9093", f"MILLSTREAM_KAFKA_{name}": value}
     settings = load_settings(environ, state_dir=tmp_path / "never", redis_url="redis://cache.example:6380/0")
     with pytest.raises(Misconfigured, match=f"MILLSTREAM_KAFKA_{name}: "):
         endpoints.resolve(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ISOLATION_LEVEL", "read_uncommitted"),
+        ("GROUP_ID", "payments-team"),
+        ("GROUP_INSTANCE_ID", "one"),
+        ("GROUP_PROTOCOL", "consumer"),
+        ("ENABLE_AUTO_COMMIT", "true"),
+        ("AUTO_OFFSET_RESET", "latest"),
+        ("TRANSACTIONAL_ID", "shared"),
+        ("TRANSACTION_TIMEOUT_MS", "1000"),
+        ("PARTITIONER", "random"),
+        ("PARTITION_ASSIGNMENT_STRATEGY", "range"),
+        ("ACKS", "1"),
+        ("REQUEST_REQUIRED_ACKS", "0"),
+        ("ENABLE_IDEMPOTENCE", "false"),
+        ("ENABLE_PARTITION_EOF", "false"),
+        ("DELIVERY_REPORT_ONLY_ERROR", "true"),
+    ],
+)
+def test_a_kafka_setting_that_would_undo_a_guarantee_is_refused(name: str, value: str) -> None:
+    with pytest.raises(Misconfigured, match=f"MILLSTREAM_KAFKA_{name}: the engine itself decides"):
+        load_settings({f"MILLSTREAM_KAFKA_{name}": value})
+
+
+def test_a_kafka_setting_that_repeats_a_guarantee_is_accepted() -> None:
+    environ = {"MILLSTREAM_KAFKA_ACKS": "ALL", "MILLSTREAM_KAFKA_ISOLATION_LEVEL": "read_committed"}
+    assert load_settings(environ).kafka == {"acks": "ALL", "isolation.level": "read_committed"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunt#er/2@127.0.0.1:1/0",
+        "redis://:pass[word@127.0.0.1:1/0",
+        "redis://:hunt/er@127.0.0.1:1/0",
+        "redis://:hunt?er@127.0.0.1:1/0",
+        "redis://:12/er@127.0.0.1:1/0",
+        "redis://:hunt er@127.0.0.1:1/0",
+        "redis://:hunter@:1/0",
+        "redis://",
+    ],
+)
+def test_a_password_that_must_be_percent_encoded_is_explained_and_not_shown(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLSTREAM_REDIS_URL", url)
+    with pytest.raises(Misconfigured, match=r"MILLSTREAM_REDIS_URL: is no valid URL.*percent-encode") as refused:
+        load_settings()
+    assert not [part for part in ("hunt", "[word", "er@", "12") if part in str(refused.value)]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:1/0?password=hunter2", "redis://127.0.0.1:1/0"),
+        ("unix:///run/no.sock?db=0&username=app&password=hunter2", "unix:///run/no.sock?db=0"),
+        ("redis://app:hunter2@127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
+    ],
+)
+def test_no_password_is_on_the_screen(url: str, shown: str, tmp_path: Path) -> None:
+    settings = load_settings({"MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, state_dir=tmp_path, redis_url=url)
+    assert endpoints.status(settings)[1].address == shown
+    assert "hunter2" in secrets_of(settings)
+    assert not [finding for finding in probe_redis(url) if "hunter2" in f"{finding.found}{finding.advice}"]
 
 
 @pytest.mark.parametrize("name", ["REDIS_URL", "SCHEMA_REGISTRY_URL"])
@@ -239,6 +317,9 @@ def test_what_is_not_running_is_named_with_its_setting(tmp_path: Path) -> None:
         endpoints.resolve(Settings(state_dir=tmp_path))
     with pytest.raises(Misconfigured, match=r"no Valkey is running.*set MILLSTREAM_REDIS_URL"):
         endpoints.resolve(valkey_only(tmp_path))
+    (tmp_path / "endpoints.json").write_text('{"kafka": [20001, 20002], "valkey": [20003]}')
+    with pytest.raises(Retry, match=r"no Kafka and Valkey is running.*`millstream up`"):
+        endpoints.resolve(Settings(state_dir=tmp_path))
 
 
 def test_a_damaged_endpoints_file_says_what_to_do(tmp_path: Path) -> None:

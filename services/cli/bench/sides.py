@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,19 @@ def own_environ() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(tuple(f"MILLSTREAM_{part}" for part in _ENDPOINTS))
     }
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Let `own_environ` be the environment of this process for a while, since settings are read from it."""
+    kept, own = dict(os.environ), own_environ()
+    os.environ.clear()
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
 
 
 def millstream_side(environ: Mapping[str, str], guarantee: str, assembly: Assembly) -> Side:

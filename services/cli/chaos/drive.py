@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import signal
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from services.cli.bench.sides import own_environ
+from services.cli.bench.sides import own_environment
 from services.cli.chaos.nemesis import Deed
 from services.cli.chaos.report import deed_line, print_verdict
 from services.cli.chaos.run import ChaosPlan, ChaosRun, Verdict
@@ -82,20 +81,16 @@ def drive(
         told.append(deed)
         console.print(deed_line(deed, len(told), count), highlight=False, soft_wrap=True)
 
-    kept, own = dict(os.environ), own_environ()
-    os.environ.clear()
-    os.environ.update(own)
     interrupted = Interrupt(console)
     try:
-        plan = replace(plan, names=interrupted.until(plan.names))
-        verdict = ChaosRun(plan, directory, partial(console.print, highlight=False), watch, after).execute(done)
+        with own_environment():
+            plan = replace(plan, names=interrupted.until(plan.names))
+            verdict = ChaosRun(plan, directory, partial(console.print, highlight=False), watch, after).execute(done)
     except BaseException:
         console.print(f"logs and data are in {directory}", highlight=False)
         raise
     finally:
         interrupted.close()
-        os.environ.clear()
-        os.environ.update(kept)
     print_verdict(verdict, console)
     if not verdict.sound:
         console.print(f"logs and data are in {directory}", highlight=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from services.adapters.dead_letters import Selection, digest_of
 from services.adapters.kafka_client import read_committed
 from services.adapters.process_usage import usage_of
 from services.adapters.producer import open_producer
-from services.cli.bench.sides import own_environ
+from services.cli.bench.sides import own_environ, own_environment
 from services.cli.bench.worker import BenchWorker, running
 from services.cli.chaos.poison_ledger import DUPLICATE, Ledger
 from services.cli.chaos.poison_messages import Message as Poison
@@ -87,13 +86,9 @@ class PoisonReport:
 
 @contextmanager
 def _own_stack(plan: PoisonPlan, directory: Path, say: Callable[[str], None]) -> Iterator[tuple[Settings, PoisonRepo]]:
-    # Settings are read from the environment; the operator's endpoints must not be among them.
-    kept = dict(os.environ)
     files = directory / "files"
     files.mkdir()
     repo = write_repo(load_settings(), plan.contract, files)
-    os.environ.clear()
-    os.environ.update(own_environ())
     state_dir = directory / "state"
     settings = load_settings(
         {},
@@ -103,13 +98,12 @@ def _own_stack(plan: PoisonPlan, directory: Path, say: Callable[[str], None]) ->
         partitions=plan.partitions,
         dead_letter_share=1.0,
     )
-    try:
-        endpoints.start(settings, say)
-        yield settings, repo
-    finally:
-        endpoints.stop(settings, say)
-        os.environ.clear()
-        os.environ.update(kept)
+    with own_environment():
+        try:
+            endpoints.start(settings, say)
+            yield settings, repo
+        finally:
+            endpoints.stop(settings, say)
 
 
 @contextmanager
