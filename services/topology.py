@@ -163,6 +163,10 @@ class Topology:
         """What ``millstream run`` can be told to run, in path order."""
         return tuple(stage.name for stage in self.stages) + (LOOP if self.joins else ())
 
+    def group(self, stage: str) -> str:
+        """Return the consumer group of a stage."""
+        return f"{self.project}.{stage}"
+
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name.
 

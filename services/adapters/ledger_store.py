@@ -53,6 +53,8 @@ class RocksLedgerStore:
         Directory of this partition; made if absent, emptied if an earlier release wrote it.
     memory : LedgerMemory
         Shared by all stores of the process.
+    layout : int
+        How often the topics were rescaled; a directory of another layout holds other keys and is emptied.
 
     Raises
     ------
@@ -62,11 +64,13 @@ class RocksLedgerStore:
         It cannot be opened; the text says what to do.
     """
 
-    def __init__(self, path: Path, memory: LedgerMemory) -> None:
+    def __init__(self, path: Path, memory: LedgerMemory, layout: int = 0) -> None:
         self._path = path
+        # As earlier versions wrote it while topics could not be rescaled.
+        self._layout = f"{LAYOUT}@{layout}".encode() if layout else LAYOUT.encode()
         self._memory = memory
         self._db = self._open()
-        if self._db.get(_LAYOUT) != LAYOUT.encode():
+        if self._db.get(_LAYOUT) != self._layout:
             self.clear()
 
     def _open(self) -> Any:
@@ -133,7 +137,7 @@ class RocksLedgerStore:
         self._db.close()
         shutil.rmtree(self._path)
         self._db = self._open()
-        self._db.put(_LAYOUT, LAYOUT.encode())
+        self._db.put(_LAYOUT, self._layout)
 
     def close(self) -> None:
         """See `services.ports.LedgerStore`."""

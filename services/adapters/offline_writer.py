@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from services.adapters.kafka_client import PASSING, client_logger, raise_for
 from services.adapters.offline_log import OfflineLog, view_table
+from services.adapters.topic_registry import topic_ids
 from services.core.avro.decode import RecordReader
 from services.core.declaration import View
 from services.errors import Stop
@@ -129,7 +130,8 @@ class OfflineWriter:
         offsets = []
         for partition, messages in self._held.items():
             self._write(partition, messages)
-            offsets.append(TopicPartition(self._topic, partition, int(messages[-1].offset() or 0) + 1))
+            end = int(messages[-1].offset() or 0) + 1
+            offsets.append(TopicPartition(self._topic, partition, end, self._topic_id))
         if not offsets:
             return
         try:
@@ -154,14 +156,18 @@ class OfflineWriter:
             self._log.append(view, view_table(view, decoded.batch, created_us), name)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        starts = []
         for known in consumer.committed(partitions, timeout=_TIMEOUT_S):
             if known.error is not None:
                 raise_for(known.error, f"asking for the committed offset of {self._topic}[{known.partition}]")
             start = known.offset
-            if start < 0:
+            # Offsets of an earlier topic of that name say nothing of this one.
+            if start < 0 or (known.metadata and known.metadata != self._topic_id):
                 start, _ = consumer.get_watermark_offsets(known, timeout=_TIMEOUT_S)
             self._log.remove(self._prefix(known.partition), start)
             self._owned.add(known.partition)
+            starts.append(TopicPartition(self._topic, known.partition, start))
+        consumer.assign(starts)
 
     def _prefix(self, partition: int) -> str:
         return f"{self._topic}-{self._topic_id}-{partition}-"
@@ -183,10 +189,4 @@ class OfflineWriter:
 
 def _topic_id(kafka: Mapping[str, str], topic: str) -> str:
     admin = AdminClient(dict(kafka))  # must outlive the answer
-    try:
-        found = admin.describe_topics(TopicCollection([topic]))[topic].result(_TIMEOUT_S)
-    except KafkaException as failure:
-        raise_for(failure.args[0], f"asking for the id of {topic}")
-    # Its text form is base64, slashes included: no part of a file name.
-    halves = (found.topic_id.get_most_significant_bits(), found.topic_id.get_least_significant_bits())
-    return "".join(f"{half % 2**64:016x}" for half in halves)
+    return topic_ids(admin, [topic]).get(topic, "0" * 32)

@@ -36,6 +36,7 @@ MODULES: tuple[str, ...] = (
     "parity",
     "quality",
     "labels",
+    "topics",
     "bench",
     "chaos",
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from services.adapters.endpoints import resolve
 from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.topic_registry import claim
 from services.adapters.topics import require_topics
 from services.adapters.view_writer import open_online_view
 from services.cli.assembly import Assembly
@@ -36,13 +37,14 @@ def rebuild_view(assembly: Assembly, on_progress: Callable[[str, int, int], None
     settings = assembly.settings
     endpoints = resolve(settings)
     partitions = require_topics(endpoints.kafka, assembly.topology.topics)
+    origins = claim(endpoints.kafka, assembly.topology, settings.replication)
     view = open_online_view(settings, assembly.declaration, endpoints.redis_url)
     resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(endpoints.kafka), None)
     stages = assembly.topology.stages
     applied = done = 0
     try:
         for plan in stages:
-            reader = KafkaReader(endpoints.kafka, f"{assembly.topology.project}.{plan.name}")
+            reader = KafkaReader(endpoints.kafka, assembly.topology.group(plan.name), origins)
             try:
                 found = {topic: reader.committed(topic, range(partitions)) for topic in plan.inputs}
                 for partition in range(partitions):

@@ -8,6 +8,7 @@ from services.adapters import feature_repo
 from services.adapters.compiled_repo import forget
 from services.adapters.endpoints import resolve
 from services.adapters.schema_topic import publish_schemas
+from services.adapters.topic_registry import claim
 from services.adapters.topics import create_topics
 from services.cli.assembly import Assembly, assemble
 from services.cli.champion import champion_fit
@@ -27,6 +28,7 @@ def initialise(settings: Settings, say: Callable[[str], None]) -> Assembly:
     endpoints = resolve(settings)
     topics = create_topics(endpoints.kafka, assembly.topology.topics, settings.partitions, settings.replication)
     say(f"topics: {len(topics.created)} created, {len(topics.present)} were there")
+    claim(endpoints.kafka, assembly.topology, settings.replication)
     publish_schemas(endpoints.kafka, assembly.schemas)
     feature_repo.apply(settings)
     say(f"Feast project {assembly.declaration.project}: {len(assembly.declaration.views)} stream views applied")

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from services.adapters import telemetry as telemetry_adapter
 from services.adapters.endpoints import Endpoints, resolve
 from services.adapters.feature_times import FeatureTimes
+from services.adapters.origins import Origins
 from services.adapters.schema_registry import connect, registry_prefix
 from services.adapters.schema_topic import SchemaResolver, publish_schemas, read_schemas
+from services.adapters.topic_registry import claim
 from services.adapters.topics import largest_record_bytes, partition_counts, require_topics
 from services.adapters.view_writer import ViewWriter, open_view_writer
 from services.cli.assembly import Assembly, assemble
@@ -53,6 +55,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     # Before it is checked, so that one that grows meanwhile is refused there or noticed when it is read.
     layout = partition_counts(endpoints.kafka, [topic.name for topic in assembly.topology.topics])
     require_topics(endpoints.kafka, assembly.topology.topics)
+    origins = claim(endpoints.kafka, assembly.topology, settings.replication)
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
     slot = WorkerSlot(settings.state_dir / "workers", settings.worker_id)
@@ -74,11 +77,12 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     ) -> StageLoop:
         log = KafkaLog(
             endpoints.kafka,
-            group=f"{assembly.topology.project}.{work.name}",
+            group=assembly.topology.group(work.name),
             transactional_id=f"{assembly.topology.project}.{work.name}.{slot.name}",
             exactly_once=settings.guarantee == "exactly_once",
             transaction_timeout_ms=settings.transaction_timeout_ms,
             partitions=layout,
+            origins=origins,
         )
         limits = LoopLimits(settings.batch_records, settings.checkpoint_interval_ms)
         letters = DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_window)
@@ -94,7 +98,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
         else:
             loops.append(loop(stage))
     if JOIN in wanted:
-        loops.append(loop(assembly.join_stage(resolver, _ledgers(settings), writer, letter_bytes)))
+        loops.append(loop(assembly.join_stage(resolver, _ledgers(settings, origins), writer, letter_bytes)))
     if LEARN in wanted:
         loops.append(loop(assembly.learn_stage(resolver)))
     if QUALITY in wanted:
@@ -120,12 +124,12 @@ def usual_stages(assembly: Assembly) -> list[str]:
     return [name for name in assembly.topology.names if name != LEARN or assembly.declares_online_model]
 
 
-def _ledgers(settings: Settings) -> Callable[[int], LedgerStore]:
+def _ledgers(settings: Settings, origins: Origins) -> Callable[[int], LedgerStore]:
     """Return what opens the label ledger of a partition; all of a worker share one bound of memory."""
     from services.adapters.ledger_store import LedgerMemory, RocksLedgerStore
 
-    memory = LedgerMemory(settings.ledger_memory_mb << 20)
-    return lambda partition: RocksLedgerStore(settings.state_dir / "ledger" / str(partition), memory)
+    memory, layout = LedgerMemory(settings.ledger_memory_mb << 20), origins.layout(SCORED)
+    return lambda partition: RocksLedgerStore(settings.state_dir / "ledger" / str(partition), memory, layout)
 
 
 def _view(

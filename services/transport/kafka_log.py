@@ -6,14 +6,16 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for, read_committed
+from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for
+from services.adapters.origins import Origins, out_of_range
 from services.errors import Misconfigured, Stop
 from services.transport.alignment import Aligned
+from services.transport.kafka_reader import CommittedRecords
 from services.transport.kafka_records import partitions_of, records_of, stamps_ms_of
 from services.transport.kafka_writer import KafkaWriter
 from services.transport.log import Assignment
@@ -28,7 +30,7 @@ _HELD_BATCHES = 20
 _MUCH_RECORDS = 100
 
 
-class KafkaLog:
+class KafkaLog(CommittedRecords):
     """`StageLog` on a Kafka cluster.
 
     Parameters
@@ -45,6 +47,8 @@ class KafkaLog:
         After which the broker aborts the transaction of a worker that never came back.
     partitions : mapping of str to int, optional
         How many the input topics had when their layout was checked; where it is not told, what is seen first counts.
+    origins : Origins, optional
+        Which logs the stored offsets are of; without them, topics are not compared.
     """
 
     def __init__(
@@ -56,8 +60,10 @@ class KafkaLog:
         exactly_once: bool,
         transaction_timeout_ms: int,
         partitions: Mapping[str, int] | None = None,
+        origins: Origins | None = None,
     ) -> None:
         self._kafka = dict(kafka)
+        self._origins = origins or Origins()
         self.member = self._leaving = False
         self.atomic = exactly_once
         self._topics: tuple[str, ...] = ()
@@ -105,12 +111,14 @@ class KafkaLog:
             starts: list[TopicPartition] = []
             if self._leaving:
                 return  # handed out while we close: nobody will read them
+            self._origins.check()
             # A partition that was added has no state and no changelog to read it from: that would be waited for.
             self._refuse_growth(self._topics[0], 1 + max((each.partition for each in partitions), default=-1))
             for partition in [each.partition for each in partitions]:
                 begun = assignment.assigned(partition, self._committed(consumer, partition))
-                starts += [TopicPartition(topic, partition, begun[topic]) for topic in self._topics]
-                self._starts |= {(topic, partition): begun[topic] for topic in self._topics}
+                at = {topic: begun[topic] - self._origins.base(topic) for topic in self._topics}
+                starts += [TopicPartition(topic, partition, at[topic]) for topic in self._topics]
+                self._starts |= {(topic, partition): at[topic] for topic in self._topics}
                 self._owned.add(partition)
             consumer.incremental_assign(starts)
             self.member = True
@@ -141,7 +149,7 @@ class KafkaLog:
         for known in answered:
             if known.error is not None:
                 raise_for(known.error, f"asking for the committed offset of {known.topic}[{partition}]")
-            found[known.topic] = known.offset if known.offset >= 0 else None
+            found[known.topic] = known.offset + self._origins.base(known.topic) if known.offset >= 0 else None
         return found
 
     def rejoin(self) -> None:
@@ -156,11 +164,12 @@ class KafkaLog:
             self.subscribe(self._topics, self._assignment)
 
     def _check_layout(self) -> None:
-        """Leave when the topic has grown: keys would go to partitions that do not hold their state."""
+        """Leave when a topic was created again, or has grown: keys would go to partitions without their state."""
         now_s = time.monotonic()
         if now_s < self._look_at_s:
             return
         self._look_at_s = now_s + _LAYOUT_S
+        self._origins.check()
         for topic in self._topics:
             try:
                 count = len(self._consumer.list_topics(topic, timeout=1.0).topics[topic].partitions)
@@ -190,7 +199,8 @@ class KafkaLog:
                 self._given_up |= behind
                 break
             wait_s = 0.02
-        return [records_of(topic, mine) for topic, mine in self._by_topic(self._held.take(max_records))]
+        taken = self._by_topic(self._held.take(max_records))
+        return [records_of(topic, mine, self._origins.base(topic)) for topic, mine in taken]
 
     def _fetch(self, max_records: int, timeout_s: float) -> bool:
         """Hold what there is, at most so many records; return whether there was any."""
@@ -245,10 +255,9 @@ class KafkaLog:
     def _is_record(self, message: Message, error: KafkaError) -> bool:
         """Return False, an error being no record; raise what does not pass by itself."""
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise Stop(
-                f"{message.topic()}: the committed offset is no longer retained ({error.str()}): records were "
-                "deleted before they were read. Raise the topic's retention, then set the group's offset by hand"
-            )
+            self._origins.check()
+            place, offset = (str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
+            raise Stop(out_of_range(*place, offset, *extent(self._consumer, *place)))
         if error.code() not in PASSING:
             raise_for(error, f"reading {message.topic()}")
         if error.code() != KafkaError._PARTITION_EOF:
@@ -261,21 +270,9 @@ class KafkaLog:
 
     def commit(self, next_offsets: Mapping[Place, int]) -> None:
         """See `StageLog.commit`."""
-        offsets = [TopicPartition(topic, p, offset) for (topic, p), offset in next_offsets.items()]
+        base = self._origins.base
+        offsets = [TopicPartition(topic, p, offset - base(topic)) for (topic, p), offset in next_offsets.items()]
         self._writer.commit(offsets, self._consumer)
-
-    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
-        """See `StageLog.read`."""
-        for messages in read_committed(self._kafka, topic, partition, start, end):
-            yield records_of(topic, messages)
-
-    def beginning(self, topic: str, partition: int) -> int:
-        """See `StageLog.beginning`."""
-        return extent(self._consumer, topic, partition)[0]
-
-    def end(self, topic: str, partition: int) -> int:
-        """See `StageLog.end`."""
-        return extent(self._consumer, topic, partition)[1]
 
     def lag(self) -> dict[Place, int]:
         """See `StageLog.lag`."""

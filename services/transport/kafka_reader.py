@@ -7,14 +7,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from services.adapters.kafka_client import client_logger, extent, raise_for, read_committed
+from services.adapters.origins import Origins
 from services.transport.kafka_records import records_of
 from services.transport.records import Records
 
 _TIMEOUT_S = 30.0
 
 
-class KafkaReader:
-    """`LogReader` on a Kafka cluster; `close` it after use.
+class CommittedRecords:
+    """`LogReader` on a Kafka cluster, of whoever has a consumer."""
+
+    _kafka: Mapping[str, str]
+    _consumer: Consumer
+    _origins: Origins
+
+    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
+        """See `LogReader.read`."""
+        base = self._origins.base(topic)
+        until = None if end is None else end - base
+        for messages in read_committed(self._kafka, topic, partition, max(0, start - base), until):
+            yield records_of(topic, messages, base)
+
+    def beginning(self, topic: str, partition: int) -> int:
+        """See `LogReader.beginning`."""
+        return extent(self._consumer, topic, partition)[0] + self._origins.base(topic)
+
+    def end(self, topic: str, partition: int) -> int:
+        """See `LogReader.end`."""
+        return extent(self._consumer, topic, partition)[1] + self._origins.base(topic)
+
+
+class KafkaReader(CommittedRecords):
+    """`LogReader` that also knows what a group has committed; `close` it after use.
 
     Parameters
     ----------
@@ -22,26 +46,16 @@ class KafkaReader:
         librdkafka settings common to all clients.
     group : str
         Whose committed offsets `committed` returns.
+    origins : Origins, optional
+        Of the topics; without them all are of generation 0.
     """
 
-    def __init__(self, kafka: Mapping[str, str], group: str) -> None:
+    def __init__(self, kafka: Mapping[str, str], group: str, origins: Origins | None = None) -> None:
         self._kafka = dict(kafka)
+        self._origins = origins or Origins()
         self._consumer = Consumer(
             {**self._kafka, "group.id": group, "enable.auto.commit": False, "logger": client_logger}
         )
-
-    def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
-        """See `LogReader.read`."""
-        for messages in read_committed(self._kafka, topic, partition, start, end):
-            yield records_of(topic, messages)
-
-    def beginning(self, topic: str, partition: int) -> int:
-        """See `LogReader.beginning`."""
-        return extent(self._consumer, topic, partition)[0]
-
-    def end(self, topic: str, partition: int) -> int:
-        """See `LogReader.end`."""
-        return extent(self._consumer, topic, partition)[1]
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """Return the group's offset for each partition; None where it never committed."""
@@ -50,7 +64,8 @@ class KafkaReader:
             found = self._consumer.committed(asked, timeout=_TIMEOUT_S)
         except KafkaException as failure:
             raise_for(failure.args[0], f"asking for the committed offsets of {topic}")
-        return {each.partition: each.offset if each.offset >= 0 else None for each in found}
+        base = self._origins.base(topic)
+        return {each.partition: each.offset + base if each.offset >= 0 else None for each in found}
 
     def close(self) -> None:
         """Close the connection."""

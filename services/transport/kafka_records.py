@@ -11,13 +11,13 @@ from services.core.batch import Rows
 from services.transport.records import Records
 
 
-def records_of(topic: str, messages: Sequence[Message]) -> Records:
-    """Lay librdkafka's messages out as columns."""
+def records_of(topic: str, messages: Sequence[Message], base: int = 0) -> Records:
+    """Lay librdkafka's messages out as columns; ``base`` is added to their offsets, see `Origins.base`."""
     count = len(messages)
     return Records(
         topic,
         partitions_of(messages),
-        np.fromiter(map(Message.offset, messages), dtype=np.int64, count=count),
+        np.fromiter(map(Message.offset, messages), dtype=np.int64, count=count) + base,
         stamps_ms_of(messages),
         list(map(Message.key, messages)),
         list(map(Message.value, messages)),

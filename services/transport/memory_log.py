@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from services.adapters.origins import Origins
 from services.core.partitioner import partition_of
 from services.transport.log import Assignment
 from services.transport.records import Output, Place, Records
@@ -32,6 +33,7 @@ class MemoryBroker:
     """Topics, partitions and committed offsets; ``now_ms`` stamps records that bring no time of their own."""
 
     partitions: int = 1
+    ids: dict[str, str] = field(default_factory=dict)
     now_ms: int = 0
     topics: dict[str, list[Partition]] = field(default_factory=dict)
     committed: dict[tuple[str, str, int], int] = field(default_factory=dict)
@@ -39,6 +41,12 @@ class MemoryBroker:
     def log(self, topic: str) -> list[Partition]:
         """Return the partitions of a topic, created on first use."""
         return self.topics.setdefault(topic, [Partition() for _ in range(self.partitions)])
+
+    def recreate(self, topic: str, topic_id: str) -> None:
+        """Delete a topic and create it again, with what Kafka forgets of it: committed offsets go along."""
+        self.topics.pop(topic, None)
+        self.ids[topic] = topic_id
+        self.committed = {place: offset for place, offset in self.committed.items() if place[1] != topic}
 
     def append(self, output: Output) -> None:
         """Append records to their partitions, by key unless the output names one."""
@@ -79,8 +87,9 @@ class MemoryBroker:
 class MemoryLog:
     """`StageLog` on a `MemoryBroker`: the only member of its group."""
 
-    def __init__(self, broker: MemoryBroker, group: str) -> None:
+    def __init__(self, broker: MemoryBroker, group: str, origins: Origins | None = None) -> None:
         self._broker = broker
+        self._origins = origins or Origins()
         self._group = group
         self.member = False
         self.atomic = True
@@ -97,10 +106,12 @@ class MemoryLog:
     def _assign(self) -> None:
         if self._assignment is None or self._positions:
             return
+        self._origins.check()
         for partition in range(len(self._broker.log(self._topics[0]))):
-            committed = {topic: self._broker.committed.get((self._group, topic, partition)) for topic in self._topics}
+            found = {topic: self._broker.committed.get((self._group, topic, partition)) for topic in self._topics}
+            committed = {t: None if at is None else at + self._origins.base(t) for t, at in found.items()}
             for topic, offset in self._assignment.assigned(partition, committed).items():
-                self._positions[topic, partition] = offset
+                self._positions[topic, partition] = offset - self._origins.base(topic)
         self.member = True
 
     def rejoin(self) -> None:
@@ -128,7 +139,7 @@ class MemoryLog:
             if len(records):
                 self._positions[topic, partition] = start + len(records)
                 max_records -= len(records)
-                found.append(records)
+                found.append(self._stored(records))
         return found
 
     def send(self, outputs: Sequence[Output]) -> None:
@@ -141,21 +152,25 @@ class MemoryLog:
             self._broker.append(output)
         self._sent = ()
         for (topic, partition), offset in next_offsets.items():
-            self._broker.committed[self._group, topic, partition] = offset
+            self._broker.committed[self._group, topic, partition] = offset - self._origins.base(topic)
 
     def read(self, topic: str, partition: int, start: int, end: int | None) -> Iterator[Records]:
         """See `StageLog.read`."""
-        stop = self._broker.log(topic)[partition].end if end is None else end
-        if stop > start:
-            yield self._broker.records(topic, partition, start, stop)
+        base = self._origins.base(topic)
+        first, stop = max(0, start - base), self._broker.log(topic)[partition].end if end is None else end - base
+        if stop > first:
+            yield self._stored(self._broker.records(topic, partition, first, stop))
+
+    def _stored(self, records: Records) -> Records:
+        return replace(records, offsets=records.offsets + self._origins.base(records.topic))
 
     def beginning(self, topic: str, partition: int) -> int:
         """See `StageLog.beginning`."""
-        return self._broker.log(topic)[partition].beginning
+        return self._broker.log(topic)[partition].beginning + self._origins.base(topic)
 
     def end(self, topic: str, partition: int) -> int:
         """See `StageLog.end`."""
-        return self._broker.log(topic)[partition].end
+        return self._broker.log(topic)[partition].end + self._origins.base(topic)
 
     def lag(self) -> dict[Place, int]:
         """See `StageLog.lag`."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from services.core.generations import generation_of
 from services.core.windows.entries import KeyedEntries
 from services.transport.log import LogReader
 from services.transport.records import Output
@@ -192,7 +193,7 @@ def recover(
             elif marker is not None:
                 events.load_rows(list(rows.items()), marker.stream_time_ms)
             spans[part.topic] = max(beginning, valid.next_offset), go_on
-            if valid.next_offset < min(beginning, go_on):
+            if valid.next_offset < min(beginning, go_on) and generation_of(valid.next_offset) == generation_of(go_on):
                 logger.warning(
                     "%s[%s]: offsets %s to %s of %s were deleted by retention before a checkpoint held them",
                     plan.name, partition, valid.next_offset, beginning, part.topic,

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from services.core.generations import generation_of
+
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
@@ -69,6 +71,6 @@ def plan_recovery(
         start = max(wanted, retained[topic].start)
         if start < end:
             replay[topic] = (start, end)
-        if wanted < min(retained[topic].start, end):
+        if generation_of(wanted) == generation_of(end) and wanted < min(retained[topic].start, end):
             lost[topic] = min(retained[topic].start, end) - wanted
     return Recovery(discard, replay, go_on, lost)

@@ -1,0 +1,231 @@
+"""What the projects on a cluster have recorded of their topics: who owns them, and of which logs stored offsets are.
+
+One compacted topic of the whole cluster, `REGISTRY`, holds a record per project and topic. A project records a topic
+when it first works on it; from then on its stages refuse to work on another log of that name until an operator has
+adopted it, and other projects refuse to write to it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from services.adapters.kafka_client import client_logger, raise_for, read_committed
+from services.adapters.origins import Origin, Origins
+from services.adapters.topics import create_topics, partition_counts
+from services.errors import Misconfigured, Retry
+from services.topology import MODELS, SNAPSHOTS, Topic, Topology
+
+logger = logging.getLogger(__name__)
+
+REGISTRY: Final = "millstream.topics"
+_TOPIC: Final = Topic(REGISTRY, "project/topic", "every project", ("every project",), "compact", 1)
+_NO_ID: Final = "0" * 32
+_TIMEOUT_S: Final = 30.0
+_LOOK_S: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a project has recorded of a topic; ``owner`` where its stages write it."""
+
+    project: str
+    topic: str
+    origin: Origin
+    owner: bool
+
+    def key(self) -> bytes:
+        """Return the record's key."""
+        return f"{self.project}/{self.topic}".encode()
+
+    def encode(self) -> bytes:
+        """Return the record as JSON."""
+        origin = self.origin
+        fields = {"id": origin.topic_id, "generation": origin.generation, "layout": origin.layout, "owner": self.owner}
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def decode(cls, key: bytes, value: bytes) -> Record:
+        """Return the record that `encode` wrote.
+
+        Raises
+        ------
+        ValueError
+            It is none.
+        """
+        project, _, topic = key.decode().partition("/")
+        raw = json.loads(value)
+        try:
+            origin = Origin(str(raw["id"]), int(raw["generation"]), int(raw["layout"]))
+            return cls(project, topic, origin, bool(raw["owner"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no record of a topic: {value!r}") from error
+
+
+class PresentTopics:
+    """Asks the broker for topic ids, at most every few seconds however many stages ask.
+
+    Parameters
+    ----------
+    kafka : mapping
+        librdkafka settings.
+    """
+
+    def __init__(self, kafka: Mapping[str, str]) -> None:
+        self._admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
+        self._found: dict[str, str] = {}
+        self._asked_at_s = float("-inf")
+
+    def __call__(self, topics: Iterable[str]) -> Mapping[str, str]:
+        """Return the ids of those topics that exist and have one; what was found last where the broker is away."""
+        names = sorted(topics)
+        if names and time.monotonic() - self._asked_at_s >= _LOOK_S:
+            try:
+                self._found = topic_ids(self._admin, names)
+            except Retry as error:
+                logger.debug("%s", error)  # the broker is away, which is reported elsewhere
+            self._asked_at_s = time.monotonic()
+        return self._found
+
+
+def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, str]:
+    """Return the ids of those of the topics that exist, hexadecimal; brokers before Kafka 2.8 have none.
+
+    Raises
+    ------
+    Retry, Stop
+        The broker does not say.
+    """
+    found = {}
+    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=_TIMEOUT_S).items():
+        try:
+            described = future.result(_TIMEOUT_S)
+        except KafkaException as failure:
+            if failure.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}:
+                continue
+            raise_for(failure.args[0], f"asking for the id of {name}")
+        halves = described.topic_id.get_most_significant_bits(), described.topic_id.get_least_significant_bits()
+        found[name] = "".join(f"{half % 2**64:016x}" for half in halves)
+    return {name: topic_id for name, topic_id in found.items() if topic_id != _NO_ID}
+
+
+def read_registry(kafka: Mapping[str, str]) -> dict[tuple[str, str], Record]:
+    """Return all records by project and topic; none where no project has recorded any.
+
+    Raises
+    ------
+    Retry, Stop
+        The registry cannot be read.
+    """
+    if not partition_counts(kafka, [REGISTRY]):
+        return {}
+    found: dict[tuple[str, str], Record] = {}
+    for messages in read_committed(kafka, REGISTRY, 0, 0, None):
+        for message in messages:
+            try:
+                record = Record.decode(message.key() or b"", message.value() or b"")
+                found[record.project, record.topic] = record
+            except ValueError as error:
+                logger.warning("%s@%s: %s", REGISTRY, message.offset(), error)
+    return found
+
+
+def write_registry(kafka: Mapping[str, str], records: Sequence[Record], replication: int) -> None:
+    """Record topics; the registry is created if absent.
+
+    Raises
+    ------
+    Misconfigured
+        It may not be created.
+    Retry
+        Kafka did not acknowledge in time.
+    """
+    if not records:
+        return
+    create_topics(kafka, [_TOPIC], 1, replication)
+    producer = Producer({**kafka, "enable.idempotence": True, "logger": client_logger})
+    for record in records:
+        producer.produce(REGISTRY, record.encode(), record.key(), partition=0)
+    if left := producer.flush(_TIMEOUT_S):
+        raise Retry(f"{left} records of {REGISTRY} were not acknowledged by Kafka within {_TIMEOUT_S:g} s")
+
+
+def tracked(topology: Topology) -> list[Topic]:
+    """Return the topics whose logs stored offsets and state depend on: inputs of stages, and their changelogs.
+
+    Promotions and snapshots are followed from their beginning at each start, and every record of them is whole.
+    """
+    stages = set(topology.names)
+    return [topic for topic in topology.topics if stages & set(topic.readers) and topic.name not in {MODELS, SNAPSHOTS}]
+
+
+def is_state(topic: Topic) -> bool:
+    """Return whether a stage keeps its own state there."""
+    return topic.cleanup == "compact" and topic.writer in topic.readers
+
+
+def claim(kafka: Mapping[str, str], topology: Topology, replication: int) -> Origins:
+    """Record what is not recorded yet, and return the origins of the topics that stored offsets depend on.
+
+    Topics that were there before anything was recorded, as those of an earlier version, are taken as they are. So are
+    changelogs that were recreated and are empty, from which state is rebuilt, and a project all of whose topics were
+    recreated, which starts over.
+
+    Raises
+    ------
+    Misconfigured
+        A topic that the project's stages write belongs to another project.
+    Retry, Stop
+        The registry cannot be read or written.
+    """
+    present = PresentTopics(kafka)
+    by_name = {topic.name: topic for topic in topology.topics}
+    ids, recorded = present(by_name), read_registry(kafka)
+    owned = {name for name, topic in by_name.items() if topic.writer != "producers"}
+    _refuse_others(topology.project, [each for each in recorded.values() if each.topic in owned], ids)
+    mine = {each.topic: each.origin for each in recorded.values() if each.project == topology.project}
+    depended = {topic.name for topic in tracked(topology)}
+    compared = [name for name in depended if name in mine and name in ids]
+    start_over = bool(compared) and all(mine[name].topic_id != ids[name] for name in compared)
+    fresh: dict[str, Origin] = {}
+    for name, topic_id in ids.items():
+        known = mine.get(name)
+        if known is None:
+            fresh[name] = Origin(topic_id)
+        elif known.topic_id == topic_id:
+            continue
+        elif start_over:
+            fresh[name] = Origin(topic_id, known.generation + 1, known.layout + 1)
+        elif name not in depended or (is_state(by_name[name]) and _empty(kafka, name)):
+            fresh[name] = replace(known, topic_id=topic_id)
+    records = [Record(topology.project, name, origin, name in owned) for name, origin in fresh.items()]
+    write_registry(kafka, records, replication)
+    now = {**mine, **fresh}
+    return Origins({name: now[name] for name in depended if name in now}, present)
+
+
+def _empty(kafka: Mapping[str, str], topic: str) -> bool:
+    count = partition_counts(kafka, [topic]).get(topic, 0)
+    return not any(True for partition in range(count) for _ in read_committed(kafka, topic, partition, 0, None))
+
+
+def _refuse_others(project: str, records: Sequence[Record], ids: Mapping[str, str]) -> None:
+    theirs = [
+        each
+        for each in records
+        if each.owner and each.project != project and ids.get(each.topic) == each.origin.topic_id
+    ]
+    if theirs:
+        named = ", ".join(sorted({each.topic for each in theirs}))
+        others = ", ".join(sorted({each.project for each in theirs}))
+        raise Misconfigured(
+            f"{named} belong to project {others}; project {project} would write to them too. Give this project names "
+            "of its own, as `topics.toml` in its feature repo declares them"
+        )

@@ -1,0 +1,44 @@
+"""``millstream topics``: what the stages' topics are, and going on with ones that were recreated."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.settings import load_settings
+
+Names = Annotated[list[str] | None, typer.Argument(help="Topics; default: those that were deleted and created again.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(no_args_is_help=True, help="The topics of the stages: adopt.")
+    group.command("adopt")(adopt_command)
+    app.add_typer(group, name="topics")
+
+
+def adopt_command(names: Names = None) -> None:
+    """Go on with topics that were deleted and created again; all stages must be stopped. Safe to repeat.
+
+    Their logs are read from the beginning. Windows, ledger, models and monitors keep what they have of the earlier
+    logs; a changelog that was recreated is emptied, and its stage rebuilds its state from its inputs.
+    """
+    from services.adapters.endpoints import resolve
+    from services.adapters.topic_adoption import adopt
+    from services.cli.assembly import assemble
+
+    settings = load_settings()
+    assembly = assemble(settings)
+    done = adopt(resolve(settings).kafka, assembly.topology, names or (), settings.replication)
+    console = Console()
+    for each in done:
+        how = (
+            "state is rebuilt from its inputs"
+            if each.rebuilt
+            else f"read from its beginning on, as generation {each.generation}"
+        )
+        console.print(f"[green]✓[/] {each.topic}: {how}", highlight=False)
+    if not done:
+        console.print("Every topic is the one that was worked on before; there is nothing to adopt.")
