@@ -15,6 +15,7 @@ from services.core.avro.encode import RecordWriter
 from services.core.avro.match_columns import match_columns
 from services.core.batch import Rejection
 from services.core.contracts import Contract
+from services.core.label_rows import LabelShape
 from services.core.text import as_text
 from services.errors import Misconfigured
 
@@ -52,15 +53,23 @@ class Progress:
     reasons: dict[str, int] = field(default_factory=dict)
 
 
-def columns_for(table: TabularFile, contract: Contract, mapping: Mapping[str, str]) -> Mapping[str, str]:
+def columns_for(
+    table: TabularFile, contract: Contract, mapping: Mapping[str, str], shape: LabelShape | None = None
+) -> Mapping[str, str]:
     """Find the column of each field of the contract.
+
+    Parameters
+    ----------
+    shape : LabelShape, optional
+        The rows are labels, which are read like this.
 
     Raises
     ------
     Misconfigured
         Naming each field that has none or several, and the columns there are.
     """
-    matched = match_columns(contract.schema.fields, table.columns, mapping)
+    fields = contract.schema.fields if shape is None else shape.fields
+    matched = match_columns(fields, table.columns, mapping)
     if matched.problems:
         raise Misconfigured(f"{table.path.name} does not fit the contract:\n  " + "\n  ".join(matched.problems))
     return matched.columns
@@ -78,6 +87,7 @@ def ingest(
     *,
     limit: int | None = None,
     send_bad: bool = False,
+    shape: LabelShape | None = None,
 ) -> None:
     """Publish a file's rows in order, from ``progress.next_row`` on.
 
@@ -91,10 +101,14 @@ def ingest(
         Told of each fault: a row at fault in two fields is told twice and counted once.
     send_bad : bool
         Publish rows too that can be encoded but violate the contract.
+    shape : LabelShape, optional
+        As in `columns_for`.
     """
     wanted = list(columns.values())
+    fields = contract.schema.fields if shape is None else shape.fields
     for chunk in table.chunks(wanted, start=progress.next_row, limit=limit):
-        batch, unfit = to_batch(contract.schema.fields, columns, chunk.frame)
+        batch, unfit = to_batch(fields, columns, chunk.frame, table.reading)
+        batch = batch if shape is None else shape.restored(batch)
         unread = {each.row for each in chunk.rejections}
         unfit = [*chunk.rejections, *(each for each in unfit if each.row not in unread)]
         fit = np.ones(batch.length, dtype=np.bool_)
@@ -105,7 +119,7 @@ def ingest(
         sound, violations = contract.validate(offered, received_ms, as_text(offered.columns[contract.key]))
         faults = [*unfit, *(replace(each, row=int(rows[each.row])) for each in violations)]
         for fault in sorted(faults, key=lambda each: each.row):
-            bad(_bad_row(chunk, fault, columns))
+            bad(bad_row(chunk, fault, columns))
         reasons = {each.row: each.reason for each in reversed(faults)}
         for reason in reasons.values():
             progress.reasons[reason] = progress.reasons.get(reason, 0) + 1
@@ -117,7 +131,8 @@ def ingest(
         progress.next_row = chunk.first_row + batch.length
 
 
-def _bad_row(chunk: Chunk, fault: Rejection, columns: Mapping[str, str]) -> BadRow:
+def bad_row(chunk: Chunk, fault: Rejection, columns: Mapping[str, str]) -> BadRow:
+    """Return a fault of a chunk's row as one of the file's."""
     if fault.row in chunk.raw:
         value: str | None = chunk.raw[fault.row]
     else:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
+from services.adapters.csv_rows import Broken, CsvHead, Dialect, open_rows, read_head
+from services.adapters.json_rows import is_text, json_column, json_problem, json_rows
+from services.adapters.parquet_rows import parquet_columns, parquet_frames
+from services.core.avro.reading import Reading
 from services.core.batch import Rejection
 from services.errors import Misconfigured
 
@@ -25,7 +28,25 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "json lines",
     ".json": "json lines",
 }
-_NAMES_FROM_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the user declares about a file.
+
+    Parameters
+    ----------
+    dialect : Dialect
+        Of a CSV file.
+    reading : Reading
+        Units, zone and decimal mark of its values.
+    """
+
+    dialect: Dialect = field(default_factory=Dialect)
+    reading: Reading = field(default_factory=Reading)
+
+
+NOTHING_DECLARED = Declared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +82,21 @@ class TabularFile:
     format : str
         How to read it.
     columns : tuple of str
-        Column names. For JSON lines those of the first thousand rows.
+        Column names. For JSON lines the names of all lines.
     rows_at_most : int
         How many there are; in text files blank lines and line breaks within cells count too.
+    head : CsvHead or None
+        How a CSV file is written.
+    reading : Reading
+        How its values are to be read.
     """
 
     path: Path
     format: Format
     columns: tuple[str, ...]
     rows_at_most: int
+    head: CsvHead | None = None
+    reading: Reading = NOTHING_DECLARED.reading
 
     def chunks(
         self, columns: Sequence[str], start: int = 0, limit: int | None = None, size: int = 20_000
@@ -81,10 +108,11 @@ class TabularFile:
         columns : sequence of str
             The ones wanted.
         """
-        readers = {"parquet": _parquet_chunks, "csv": _csv_chunks, "json lines": _json_chunks}
+        readers = {"parquet": _parquet_chunks, "json lines": _json_chunks}
+        read = readers[self.format] if self.head is None else functools.partial(_csv_chunks, self.head)
         at = 0
         left = limit
-        for chunk in readers[self.format](self.path, list(dict.fromkeys(columns)), size):
+        for chunk in read(self.path, list(dict.fromkeys(columns)), size):
             height = chunk.frame.height
             skip = min(max(0, start - at), height)
             take = height - skip if left is None else min(height - skip, left)
@@ -96,8 +124,8 @@ class TabularFile:
                 return
 
 
-def open_table(path: Path) -> TabularFile:
-    """Look at a file's name and head.
+def open_table(path: Path, declared: Declared = NOTHING_DECLARED) -> TabularFile:
+    """Look at a file's name and head; of JSON lines at all names.
 
     Raises
     ------
@@ -110,25 +138,28 @@ def open_table(path: Path) -> TabularFile:
     if kind is None:
         raise Misconfigured(f"{path.name}: unknown format; supported endings: {', '.join(_FORMATS)}")
     if kind == "parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            metadata = pyarrow.parquet.read_metadata(path)
-        except pyarrow.ArrowInvalid as error:
-            raise Misconfigured(f"{path.name} cannot be read as Parquet: {error}") from error
-        return TabularFile(path, kind, tuple(metadata.schema.to_arrow_schema().names), metadata.num_rows)
+        columns, rows = parquet_columns(path)
+        return TabularFile(path, kind, columns, rows, reading=declared.reading)
     if kind == "csv":
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            header = next(csv.reader(file, delimiter=_delimiter(path)), [])
-        if not header or len(set(header)) < len(header):
-            raise Misconfigured(f"{path.name} must begin with a line of distinct column names; found: {header}")
-        return TabularFile(path, kind, tuple(header), _lines(path) - 1)
+        head = read_head(path, declared.dialect, "\t" if path.suffix.lower() == ".tsv" else ",")
+        return TabularFile(path, kind, head.columns, _lines(path) - 1, head, declared.reading)
+    return TabularFile(path, kind, *_json_names(path), reading=declared.reading)
+
+
+def _json_names(path: Path) -> tuple[tuple[str, ...], int]:
+    """Return the names of all lines, since one that only a later line has is a column too, and the number of rows."""
     names: dict[str, None] = {}
-    for chunk in islice(_json_rows(path), _NAMES_FROM_ROWS):
-        if isinstance(chunk[1], dict):
-            names |= dict.fromkeys(chunk[1])
-    return TabularFile(path, kind, tuple(names), _lines(path))
+    rows = 0
+    objects = 0
+    for rows, (text, value) in enumerate(json_rows(path), 1):
+        if isinstance(value, dict):
+            names |= value  # the values are not looked at
+            objects += 1
+        elif rows == 1 and text.startswith("["):
+            raise Misconfigured(f"{path.name} is a JSON array; write one object a line, as `jq -c '.[]'` does")
+    if rows and not objects:
+        raise Misconfigured(f"{path.name} has no line that is a JSON object; write one object a line")
+    return tuple(names), rows
 
 
 def _lines(path: Path) -> int:
@@ -149,133 +180,56 @@ def _slice(chunk: Chunk, at: int, skip: int, take: int) -> Chunk:
 
 
 def _parquet_chunks(path: Path, columns: list[str], size: int) -> Iterator[Chunk]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(path) as file:
-        batches = file.iter_batches(batch_size=size, columns=columns)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (pyarrow.ArrowException, OSError) as error:
-                raise Misconfigured(f"{path.name} is damaged: {error}") from error
-            if batch is None:
-                return
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)
-            yield Chunk(0, frame, [], {})
+    for frame in parquet_frames(path, columns, size):
+        yield Chunk(0, frame, [], {})
 
 
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def _csv_chunks(path: Path, columns: list[str], size: int) -> Iterator[Chunk]:
-    # The standard reader, not a columnar one: a ragged or broken row must be named and must not end the file.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=_delimiter(path))
-        header = next(reader)
-        places = [header.index(column) for column in columns]
-        empty = [""] * len(header)
-        lines = _csv_rows(reader)
+def _csv_chunks(head: CsvHead, path: Path, columns: list[str], size: int) -> Iterator[Chunk]:
+    # Row by row, not a columnar reader: a ragged or broken row must be named and must not end the file.
+    places = [head.columns.index(column) for column in columns]
+    width = len(head.columns)
+    empty = [""] * width
+    file, lines = open_rows(path, head)
+    with file:
         while found := list(islice(lines, size)):
             rejections, raw, rows = [], {}, []
             for row, cells in enumerate(found):
-                problem = _csv_problem(row, cells, len(header))
-                rows.append(empty if problem is not None or isinstance(cells, csv.Error) else cells)
+                problem = _csv_problem(row, cells, width, head.encoding)
+                rows.append(empty if problem is not None or isinstance(cells, Broken) else cells)
                 if problem is not None:
                     rejections.append(problem)
-                    raw[row] = "" if isinstance(cells, csv.Error) else _shown(_delimiter(path).join(cells))
+                    raw[row] = _shown(cells.text if isinstance(cells, Broken) else head.separator.join(cells))
             data = {name: [cells[place] for cells in rows] for name, place in zip(columns, places, strict=True)}
             yield Chunk(0, pl.DataFrame(data, schema=dict.fromkeys(columns, pl.String)), rejections, raw)
 
 
-def _csv_problem(row: int, cells: list[str] | csv.Error, width: int) -> Rejection | None:
-    if isinstance(cells, csv.Error):
-        return Rejection(row, "undecodable", "", f"the row cannot be read: {cells}")
+def _csv_problem(row: int, cells: list[str] | Broken, width: int, encoding: str) -> Rejection | None:
+    if isinstance(cells, Broken):
+        return Rejection(row, cells.reason, "", cells.detail)
     if len(cells) != width:
         return Rejection(row, "columns", "", f"the row has {len(cells)} cells, the header {width}")
-    if not _is_text("".join(cells)):
-        return Rejection(row, "encoding", "", "the row is not UTF-8")
+    text = "".join(cells)
+    if not is_text(text):
+        codec = encoding.removesuffix("-sig").upper()
+        return Rejection(row, "encoding", "", f"the row is not {codec}; another encoding is declared with --encoding")
+    if "\0" in text:
+        return Rejection(row, "encoding", "", "the row holds a NUL character, which no text has")
     return None
-
-
-def _csv_rows(reader: Iterator[list[str]]) -> Iterator[list[str] | csv.Error]:
-    """Yield each row's cells, or what is wrong with it; blank lines are no rows."""
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield error
-            continue
-        if cells:
-            yield cells
-
-
-def _is_text(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _shown(text: str) -> str:
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield each line's text and value; the value is the error where the line is no JSON. Blank lines are no rows."""
-    with path.open("rb") as file:
-        for line in file:
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                value = error
-            yield line.decode(errors="backslashreplace").rstrip("\r\n"), value
-
-
 def _json_chunks(path: Path, columns: list[str], size: int) -> Iterator[Chunk]:
-    lines = _json_rows(path)
+    lines = json_rows(path)
     while pairs := list(islice(lines, size)):
         rejections, raw, rows = [], {}, []
         for row, (text, value) in enumerate(pairs):
-            problem = None
-            if isinstance(value, ValueError):
-                problem = Rejection(row, "undecodable", "", f"the line is not JSON: {value}")
-            elif not isinstance(value, dict):
-                problem = Rejection(row, "undecodable", "", "the line is no JSON object")
-            else:
-                problem = _json_problem(row, value, columns)
+            problem = json_problem(row, value, columns)
             if problem is not None:
                 rejections.append(problem)
                 raw[row] = text
             rows.append({} if problem is not None else value)
-        frame = pl.DataFrame([_json_series(name, [row.get(name) for row in rows]) for name in columns])
+        frame = pl.DataFrame([json_column(name, [row.get(name) for row in rows]) for name in columns])
         yield Chunk(0, frame, rejections, raw)
-
-
-def _json_problem(row: int, value: dict[str, Any], columns: list[str]) -> Rejection | None:
-    for name in columns:
-        cell = value.get(name)
-        if isinstance(cell, dict | list):
-            return Rejection(row, "type", name, f"found {cell!r}, which is no single value")
-        if isinstance(cell, str) and not _is_text(cell):
-            return Rejection(row, "encoding", name, "half a surrogate pair, which is no text")
-    return None
-
-
-def _json_series(name: str, values: list[Any]) -> pl.Series:
-    kinds = {type(value) for value in values} - {type(None)}
-    largest = 2**53 if float in kinds else 2**63 - 1
-    if kinds <= {int, float} and all(abs(value) <= largest for value in values if type(value) is int):
-        return pl.Series(name, values, dtype=pl.Float64 if float in kinds else pl.Int64)
-    if len(kinds) == 1 and kinds <= {str, bool}:
-        return pl.Series(name, values)
-    # Mixed kinds and long numbers become the text they were written as, which `to_batch` reads exactly.
-    return pl.Series(name, [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], dtype=pl.String)

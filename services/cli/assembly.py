@@ -16,6 +16,7 @@ from services.adapters.river_pipelines import FILE, OnlineModel, load
 from services.adapters.river_snapshot import signing_key
 from services.adapters.schema_topic import SchemaResolver
 from services.adapters.topics import BIG_RECORD_BYTES
+from services.cli.label_policy import label_policy
 from services.cli.measuring import counted, declared, measured
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
@@ -24,7 +25,6 @@ from services.core.batch import Array, Batch
 from services.core.contracts import Contract
 from services.core.declaration import Declaration
 from services.core.drift.declared import Monitors
-from services.core.ledger.resolution import Policy
 from services.core.quality.contenders import Measured
 from services.core.text import as_text
 from services.errors import Misconfigured
@@ -155,11 +155,7 @@ class Assembly:
             A label source is given precedence twice.
         """
         settings, scored = self.settings, self.topology.stages[-1].output_schema
-        sources = tuple(each.strip() for each in settings.label_precedence.split(",") if each.strip())
-        try:
-            policy = Policy(sources, settings.label_horizon_days * 86_400_000)
-        except ValueError as error:
-            raise Misconfigured(f"MILLSTREAM_LABEL_PRECEDENCE: {error}") from error
+        policy = label_policy(settings)
         labels = self.contracts[LABELS]
         reader = RecordReader(scored, resolve)
         examples = writer(EXAMPLES, self.examples_schema)

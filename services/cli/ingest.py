@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from services.cli.bad_rows import BadRows, Rejected
+from services.cli.file_options import (
+    DecimalComma,
+    Encoding,
+    Quote,
+    Separator,
+    TimeUnit,
+    TimeZone,
+    TruncateTimes,
+    declared_by,
+    mapping_of,
+)
 from services.cli.pace import pace_of
 from services.errors import MillstreamError, Misconfigured
 from services.settings import Settings, load_settings
+from services.topology import LABELS
 
 if TYPE_CHECKING:
-    from services.adapters.ingest import BadRow
     from services.core.contracts import Contract
-
-_SHOWN = 20
+    from services.core.label_rows import LabelShape
 
 
 def register(app: typer.Typer) -> None:
@@ -44,13 +53,21 @@ def ingest_command(
     send_bad: Annotated[
         bool, typer.Option(help="Publish rows that violate the contract too, where they can be encoded.")
     ] = False,
-    rejected: Annotated[Path | None, typer.Option(help="Write every bad row to this file, as JSON lines.")] = None,
+    rejected: Rejected = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    separator: Separator = None,
+    quote: Quote = '"',
+    encoding: Encoding = "utf-8",
+    decimal_comma: DecimalComma = False,
+    time_unit: TimeUnit = None,
+    time_zone: TimeZone = None,
+    truncate_times: TruncateTimes = False,
 ) -> None:
     """Publish a file's rows in order, as fast as Kafka takes them or at a pace.
 
-    Columns are matched by name, in upper or lower case; times without a zone are UTC. Rows that do not fit the contract
-    are named and not sent. Exits 1 if there are any, 130 on Ctrl-C, always saying where to go on.
+    Columns are matched by name, in upper or lower case. Every value is read exactly or its row is refused: rows that do
+    not fit the contract are named and not sent. Exits 1 if there are any, 130 on Ctrl-C, always with the row to go on
+    at.
     """
     from services.adapters.contracts import load_contract
     from services.adapters.ingest import Progress, columns_for, ingest, resume_row
@@ -59,17 +76,19 @@ def ingest_command(
     from services.cli.publishing import kafka_with, publisher_with_bar, writer_for
 
     pace = pace_of(rate, speed)
-    named = _mapping(mapping or [])
+    named = mapping_of(mapping or [])
     settings = load_settings()
     console = Console(stderr=True)
     contract = load_contract(settings, topic)
-    table = open_table(file)
-    columns = columns_for(table, contract, named)
+    declared = declared_by(separator, quote, encoding, decimal_comma, time_unit, time_zone, truncate_times)
+    table = open_table(file, declared)
+    shape = _label_shape(settings, contract) if topic == LABELS else None
+    columns = columns_for(table, contract, named, shape)
     kafka = kafka_with(settings, [topic])
     writer = writer_for(settings, topic, contract)
     _warn_of_late(console, settings, kafka, topic, first_event_ms(table, columns, contract, resume_from), contract)
     progress = Progress(resume_from)
-    bad = _BadRows(rejected)
+    bad = BadRows(rejected)
     total = max(0, min(limit or table.rows_at_most, table.rows_at_most - resume_from))
     failure: KeyboardInterrupt | MillstreamError | None = None
     publisher = None
@@ -87,13 +106,16 @@ def ingest_command(
                     bad,
                     limit=limit,
                     send_bad=send_bad,
+                    shape=shape,
                 )
         except (KeyboardInterrupt, MillstreamError) as caught:
             failure = caught
     acked = publisher.deliveries.acked if publisher is not None else 0
     resume = resume_row(publisher, progress) if publisher is not None else resume_from
     console.print(f"{acked:,} rows acknowledged on {topic}", highlight=False)
-    _show_bad(console, bad, progress.reasons, sent=send_bad)
+    bad.show(
+        console, progress.reasons, "those that could be encoded were sent" if send_bad else "none of them was sent"
+    )
     if failure is not None:
         console.print(f"stopped; go on with --resume-from {resume}", highlight=False)
     if as_json:
@@ -124,46 +146,14 @@ def _warn_of_late(
         console.print(f"[yellow]warning[/]: {escape(said)}", highlight=False, soft_wrap=True)
 
 
-def _mapping(options: list[str]) -> dict[str, str]:
-    pairs = [option.partition("=") for option in options]
-    for column, equals, name in pairs:
-        if not (column and equals and name):
-            raise typer.BadParameter(f"--map {column}{equals}{name}: say COLUMN=FIELD")
-    return {column: name for column, _, name in pairs}
+def _label_shape(settings: Settings, labels: Contract) -> LabelShape:
+    """Return how labels are read: with ids as the events' contract has them, where a feature repo names that."""
+    from services.adapters.compiled_repo import compiled_repo
+    from services.adapters.contracts import load_contract
+    from services.core.label_rows import LabelShape
 
-
-class _BadRows:
-    """Keeps the first bad rows to show, and writes all of them where asked."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.first: list[BadRow] = []
-        self.path = path
-        self._file: TextIO | None = None
-
-    def __enter__(self) -> None:
-        if self.path is not None:
-            self._file = self.path.open("w", encoding="utf-8")
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def __call__(self, row: BadRow) -> None:
-        if len(self.first) < _SHOWN:
-            self.first.append(row)
-        if self._file is not None:
-            self._file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-
-
-def _show_bad(console: Console, bad: _BadRows, reasons: dict[str, int], *, sent: bool) -> None:
-    count = sum(reasons.values())
-    if not count:
-        return
-    table = Table("row", "field", "value", "reason", "detail", title=f"{count:,} bad rows (rows count from 0)")
-    for each in bad.first:
-        cells = (str(each.row), each.field, (each.value or "")[:40], each.reason, each.detail)
-        table.add_row(*(escape(cell) for cell in cells))
-    console.print(table)
-    where = f"; all are in {bad.path}" if bad.path is not None else "; --rejected FILE writes all of them"
-    fate = "those that could be encoded were sent" if sent else "none was sent"
-    console.print(", ".join(f"{reason} {n:,}" for reason, n in reasons.items()) + f"; {fate}{where}", highlight=False)
+    try:
+        events = load_contract(settings, compiled_repo(settings).declaration.topic)
+    except Misconfigured:
+        return LabelShape.of(labels.schema.fields, None)
+    return LabelShape.of(labels.schema.fields, events.schema[events.event_id] if events.event_id else None)

@@ -33,8 +33,10 @@ def newest_event_ms(kafka: Mapping[str, str], topic: str, contract: Contract) ->
 
 def first_event_ms(table: TabularFile, columns: Mapping[str, str], contract: Contract, start: int) -> int | None:
     """Return the smallest event time among a file's first rows from ``start`` on, None where none can be read."""
-    for chunk in table.chunks(list(columns.values()), start=start, limit=_LOOKED_AT):
-        batch, rejections = to_batch(contract.schema.fields, columns, chunk.frame)
+    column = columns[contract.event_time]
+    for chunk in table.chunks([column], start=start, limit=_LOOKED_AT):
+        fields = [contract.schema[contract.event_time]]
+        batch, rejections = to_batch(fields, columns, chunk.frame, table.reading)
         sound = np.ones(batch.length, dtype=np.bool_)
         sound[[each.row for each in (*chunk.rejections, *rejections)]] = False
         if sound.any():

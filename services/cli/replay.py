@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from services.cli.bad_rows import BadRows, Rejected
+from services.cli.file_options import (
+    DecimalComma,
+    Encoding,
+    Quote,
+    Separator,
+    TimeUnit,
+    TimeZone,
+    TruncateTimes,
+    declared_by,
+    mapping_of,
+)
 from services.cli.screen import progress
 from services.errors import Misconfigured
 from services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-    from numpy.typing import NDArray
-
+    from services.adapters.ingest import BadRow
+    from services.adapters.tabular import Declared
     from services.cli.assembly import Assembly
     from services.cli.late_labels import Labels
+    from services.cli.replay_labels import Late
     from services.core.batch import Batch
+    from services.core.ledger.beliefs import Beliefs
     from services.score.scorer import Champion
 
 
@@ -61,10 +73,17 @@ def events_of(
     start_ms: int | None = None,
     end_ms: int | None = None,
     late: Late | None = None,
-) -> Iterator[tuple[Batch, Labels | None, int]]:
+    declared: Declared | None = None,
+    fault: Callable[[BadRow], None] = lambda _: None,
+) -> Iterator[tuple[Batch, Labels | Beliefs | None, int]]:
     """Yield the file's events in file order, their labels, and how many rows could not be read as events.
 
     Rows outside [start_ms, end_ms) of event time are passed over.
+
+    Parameters
+    ----------
+    fault : callable
+        Takes each fault of a row that could not be read.
 
     Raises
     ------
@@ -73,20 +92,23 @@ def events_of(
     """
     import numpy as np
 
-    from services.adapters.ingest import columns_for
-    from services.adapters.tabular import open_table
-    from services.cli.late_labels import Labels
+    from services.adapters.ingest import bad_row, columns_for
+    from services.adapters.tabular import NOTHING_DECLARED, open_table
     from services.core.avro.convert import to_batch
 
-    table = open_table(path)
+    table = open_table(path, declared or NOTHING_DECLARED)
     contract = assembly.contract
     columns = columns_for(table, contract, mapping)
-    wanted = list(columns.values()) + ([late.column] if late is not None else [])
+    wanted = list(columns.values()) + (late.columns if late is not None else [])
     for chunk in table.chunks(list(dict.fromkeys(wanted))):
-        batch, rejections = to_batch(contract.schema.fields, columns, chunk.frame)
+        batch, rejections = to_batch(contract.schema.fields, columns, chunk.frame, table.reading)
         times_ms = batch.columns[contract.event_time]
         good = np.ones(batch.length, dtype=np.bool_)
-        bad = {each.row for each in (*rejections, *chunk.rejections)}
+        unread = {each.row for each in chunk.rejections}
+        faults = [*chunk.rejections, *(each for each in rejections if each.row not in unread)]
+        for each in sorted(faults, key=lambda each: each.row):
+            fault(bad_row(chunk, each, columns))
+        bad = {each.row for each in faults}
         good[list(bad)] = False
         if start_ms is not None:
             good &= times_ms >= start_ms
@@ -94,65 +116,9 @@ def events_of(
             good &= times_ms < end_ms
         labels = None
         if late is not None:
-            label = label_values(chunk.frame, late.column)
-            labels = Labels.after(label, times_ms, late.delay_ms).take(np.flatnonzero(good))
+            ids = batch.columns[contract.event_id]
+            labels = late.of(chunk.frame, ids, times_ms, table.reading).take(np.flatnonzero(good))
         yield (batch if good.all() else batch.take(good)), labels, len(bad)
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """Where the labels of a file of events are, and how long after its event each became known."""
-
-    column: str
-    delay_ms: int
-
-
-def label_values(frame: pl.DataFrame, column: str) -> NDArray[np.float64]:
-    """Return a column of labels as 0, 1 and NaN, shape (rows,).
-
-    Raises
-    ------
-    Misconfigured
-        It holds something else.
-    """
-    import polars as pl
-
-    labels = frame[column].cast(pl.Float64, strict=False)
-    if labels.null_count() > frame[column].null_count() or not labels.drop_nulls().is_in([0.0, 1.0]).all():
-        raise Misconfigured(f"column {column!r} holds other things than 0, 1, true, false and null, so it is no label")
-    return labels.fill_null(float("nan")).to_numpy()
-
-
-def late_labels(assembly: Assembly, path: Path, column: str | None, delay: str) -> Late | None:
-    """Return where a replay finds labels; None where no feature is made of labels or none are wanted.
-
-    Parameters
-    ----------
-    column : str or None
-        None stands for the service's tag ``label``; ``none`` for no labels.
-    delay : str
-        As ``7d``.
-
-    Raises
-    ------
-    Misconfigured
-        Features are made of labels and the file has none.
-    """
-    from services.adapters.tabular import open_table
-    from services.cli.train import DEFAULT_LABEL, duration_ms
-
-    if not assembly.topology.label_derived or column == "none":
-        return None
-    wanted = column or assembly.declaration.service.tags.get("label", DEFAULT_LABEL)
-    present = open_table(path).columns
-    if wanted not in present:
-        views = ", ".join(view.name for view in assembly.declaration.views if view.of_labels)
-        raise Misconfigured(
-            f"{path} has no column {wanted!r}, and features of {views} are made of labels. Name the column with "
-            f"--label-column (there are: {', '.join(present)}), or replay as if nothing became known with "
-            "--label-column none"
-        )
-    return Late(wanted, duration_ms(delay))
 
 
 def replay(
@@ -165,34 +131,63 @@ def replay(
     label: Annotated[
         str | None, typer.Option("--label-column", help="For features made of labels; none: as if nothing was known.")
     ] = None,
-    label_delay: Annotated[str, typer.Option(help="How long after an event its label is known.")] = "7d",
+    label_delay: Annotated[
+        str, typer.Option(help="How long after an event its label is known, where it has no known_at_ms.")
+    ] = "7d",
+    labels: Annotated[
+        Path | None, typer.Option(help="File of labels by event id; default: a column of SOURCE.")
+    ] = None,
+    rejected: Rejected = None,
+    separator: Separator = None,
+    quote: Quote = '"',
+    encoding: Encoding = "utf-8",
+    decimal_comma: DecimalComma = False,
+    time_unit: TimeUnit = None,
+    time_zone: TimeZone = None,
+    truncate_times: TruncateTimes = False,
 ) -> None:
     """Replay history through the very stages that run live; write features, scores and dead letters."""
     from services.cli.assembly import assemble
+    from services.cli.replay_labels import late_labels
 
     console = Console()
     settings = load_settings()
-    pairs = dict(item.split("=", 1) for item in mapping or [])
+    pairs = mapping_of(mapping or [])
     assembly = assemble(settings)
-    counts = run_replay(
-        assembly,
-        source,
-        out,
-        console,
-        start_ms=day_ms(start) if start else None,
-        end_ms=day_ms(end) if end else None,
-        champion=model,
-        mapping=pairs,
-        late=late_labels(assembly, source, label, label_delay),
-    )
+    declared = declared_by(separator, quote, encoding, decimal_comma, time_unit, time_zone, truncate_times)
+    late = late_labels(assembly, source, label, label_delay, labels, declared)
+    bad, reasons = BadRows(rejected), dict[str, int]()
+
+    def fault(row: BadRow) -> None:
+        bad(row)
+        reasons[row.reason] = reasons.get(row.reason, 0) + 1
+
+    with bad:
+        counts = run_replay(
+            assembly,
+            source,
+            out,
+            console,
+            start_ms=day_ms(start) if start else None,
+            end_ms=day_ms(end) if end else None,
+            champion=model,
+            mapping=pairs,
+            late=late,
+            declared=declared,
+            fault=fault,
+        )
     console.print(
         f"[bold]{counts['read']:,}[/] events replayed in {counts['seconds']:.1f} s "
         f"({counts['read'] / max(counts['seconds'], 1e-9):,.0f}/s): {counts['scored']:,} scored, "
         f"{counts['dead']:,} dead letters, {counts['duplicates']:,} duplicates -> {out}"
     )
+    if late is not None and late.beside is not None:
+        late.beside.report(lambda sentence: console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True))
     if counts["bad"]:
-        console.print(f"[yellow]{counts['bad']:,} rows of {source.name} could not be read as events and were left out; "
-                      f"`millstream ingest` names each[/]")  # fmt: skip
+        console.print(
+            f"[yellow]{counts['bad']:,} rows of {source.name} could not be read as events and were left out[/]"
+        )
+        bad.show(console, reasons, "none of them was replayed")
         raise typer.Exit(1)
 
 
@@ -207,6 +202,8 @@ def run_replay(
     champion: str = "none",
     mapping: dict[str, str] | None = None,
     late: Late | None = None,
+    declared: Declared | None = None,
+    fault: Callable[[BadRow], None] = lambda _: None,
 ) -> dict[str, float]:
     """Replay a file into a directory with a progress bar; return counts and seconds.
 
@@ -218,12 +215,12 @@ def run_replay(
     import time
 
     from services.adapters.parquet_out import ParquetOut
-    from services.adapters.tabular import open_table
+    from services.adapters.tabular import NOTHING_DECLARED, open_table
     from services.cli.replaying import History
     from services.topology import DEAD_LETTERS
 
     history = History(assembly, load_champion(assembly.settings, assembly, champion))
-    total = open_table(source).rows_at_most
+    total = open_table(source, declared or NOTHING_DECLARED).rows_at_most
     started_s = time.perf_counter()
     bad = 0
     last = assembly.topology.stages[-1]
@@ -234,7 +231,9 @@ def run_replay(
     ):
         task = bar.add_task(f"replay {source.name}", total=total, note="")
         read = 0
-        for events, labels, unreadable in events_of(assembly, source, mapping or {}, start_ms, end_ms, late):
+        for events, labels, unreadable in events_of(
+            assembly, source, mapping or {}, start_ms, end_ms, late, declared, fault
+        ):
             bad += unreadable
             replayed = history.feed(events, labels)
             scored.write(replayed.scored)

@@ -9,6 +9,7 @@ from services.cli.late_labels import Labels, LateLabels, pieces
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch, joined
+from services.core.ledger.beliefs import Beliefs
 from services.core.text import as_text
 from services.score.scorer import Champion
 from services.score.step import Score
@@ -61,18 +62,19 @@ class History:
         self._late = LateLabels(plans, assembly.contract.event_id)
         self._read = 0
 
-    def feed(self, events: Batch, labels: Labels | None = None) -> Replayed:
+    def feed(self, events: Batch, labels: Labels | Beliefs | None = None) -> Replayed:
         """Take events, in order, through all stages.
 
         Parameters
         ----------
-        labels : Labels, optional
+        labels : Labels or Beliefs, optional
             Of these events; they become known to later ones.
         """
         times_ms = events.columns[self._assembly.contract.event_time]
+        known = labels if self._assembly.topology.label_derived else None
         parts = [
             self._feed(events.take(rows), labels.take(rows) if labels is not None else None)
-            for rows in pieces(times_ms, labels if self._assembly.topology.label_derived else None, CHUNK_RECORDS)
+            for rows in pieces(times_ms, known, CHUNK_RECORDS, self._late.returning_ms(known))
         ]
         if not parts:
             return self._feed(events, labels)
@@ -80,7 +82,7 @@ class History:
             joined([each.scored for each in parts]), joined([each.dead_letters for each in parts]), self._read
         )
 
-    def _feed(self, events: Batch, labels: Labels | None) -> Replayed:
+    def _feed(self, events: Batch, labels: Labels | Beliefs | None) -> Replayed:
         contract = self._assembly.contract
         stamps: list[int] = events.columns[contract.event_time].tolist()
         keys = as_text(events.columns[contract.key])

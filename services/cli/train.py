@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from services.cli.file_options import Encoding, Quote, Separator, TimeUnit, TimeZone, TruncateTimes, declared_by
 from services.cli.models import metric_title, put_into_service
 from services.cli.replay import day_ms
 from services.cli.screen import progress
@@ -56,7 +58,7 @@ def duration_ms(text: str) -> int:
 
 def train(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="What `millstream replay` wrote.")],
-    labels: Annotated[Path | None, typer.Option(help="Parquet of labels by event id; default: in INPUT.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="File of labels by event id; default: in INPUT.")] = None,
     label: Annotated[str | None, typer.Option("--label-column", help="Default: the service's tag 'label'.")] = None,
     start: Annotated[str | None, typer.Option("--from", help="First event time (ISO, UTC).")] = None,
     end: Annotated[str | None, typer.Option("--to", help="Event time to stop before (ISO, UTC).")] = None,
@@ -71,11 +73,18 @@ def train(
     leaves: Annotated[int, typer.Option(min=2, help="Leaves per tree.")] = 31,
     seed: Annotated[int, typer.Option(help="Same seed, same trees.")] = 0,
     promote: Annotated[bool, typer.Option("--promote", help="Make it champion and tell every scorer.")] = False,
+    separator: Separator = None,
+    quote: Quote = '"',
+    encoding: Encoding = "utf-8",
+    time_unit: TimeUnit = None,
+    time_zone: TimeZone = None,
+    truncate_times: TruncateTimes = False,
 ) -> None:
     """Train a model on history as it was known at the time, measure it, and register it."""
     from services.adapters.endpoints import resolve
     from services.cli.assembly import assemble
-    from services.cli.training_data import read_features, with_labels
+    from services.cli.label_policy import label_precedence
+    from services.cli.training_data import labels_of, read_features, with_labels
     from services.retrain.fit import Growth
     from services.retrain.split import Window
 
@@ -83,11 +92,18 @@ def train(
     kafka = resolve(settings).kafka if promote else None  # rather fail now than after the work
     assembly = assemble(settings)
     service, contract = assembly.declaration.service, assembly.contract
-    label = label or service.tags.get("label", DEFAULT_LABEL)
+    column, label = label, label or service.tags.get("label", DEFAULT_LABEL)
     as_of_ms = day_ms(as_of) if as_of else None
     features = read_features(source)
     if labels is not None:
-        features = with_labels(features, read_features(labels), contract.event_id, label, as_of_ms)
+        declared = declared_by(separator, quote, encoding, False, time_unit, time_zone, truncate_times)
+        given = labels_of(labels, contract.schema[contract.event_id], column, label, declared)
+
+        def warn(sentence: str) -> None:
+            console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
+
+        precedence = label_precedence(settings)
+        features = with_labels(features, given, contract.event_id, label, as_of_ms, precedence, warn)
     window = Window(
         from_ms=day_ms(start) if start else None,
         to_ms=day_ms(end) if end else None,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
+from services.adapters.label_file import LabelFile, label_columns, of_chunks, of_frame, read_labels
+from services.adapters.tabular import Chunk, Declared
+from services.core.avro.schema import Field
+from services.core.label_rows import EVENT_ID, KIND, KNOWN_AT, LABEL, SOURCE
+from services.core.ledger.label_sets import KINDS, RETRACTION
 from services.errors import Misconfigured
 
+__all__ = ["KNOWN_AT", "SCORED_FILE", "read_features", "with_labels"]
+
 SCORED_FILE = "scored.parquet"
-KNOWN_AT = "known_at_ms"
-"""Column of a labels file with the time each label became known; without it, event time plus the label delay."""
-_RETRACTION = "retraction"
 
 
 def read_features(source: Path) -> pl.DataFrame:
@@ -35,45 +41,94 @@ def read_features(source: Path) -> pl.DataFrame:
         raise Misconfigured(f"{source} cannot be read as Parquet: {error}") from error
 
 
+def labels_of(path: Path, event_id: Field, column: str | None, default: str, declared: Declared) -> LabelFile:
+    """Return the labels of a file of any format, or of a directory of Parquet; raises as `with_labels` does.
+
+    Parameters
+    ----------
+    column : str or None
+        The labels' column; None: the column ``default`` or ``label``.
+    """
+    if not path.is_dir():
+        return read_labels(path, event_id, column, default, declared)
+    frame = read_features(path)
+    columns = label_columns(frame.columns, event_id, column, default)
+    return of_chunks([Chunk(0, frame, [], {})], columns, event_id, path.name, declared.reading)
+
+
 def with_labels(
-    features: pl.DataFrame, labels: pl.DataFrame, event_id: str, label: str, as_of_ms: int | None
+    features: pl.DataFrame,
+    labels: pl.DataFrame | LabelFile,
+    event_id: str,
+    label: str,
+    as_of_ms: int | None,
+    precedence: Sequence[str] = (),
+    note: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
     """Return the features with a label column (null where there is none), and `KNOWN_AT` if the labels have it.
 
-    Of several labels of one event the last one known by ``as_of_ms`` counts; a retraction takes them back. Without
-    `KNOWN_AT`, the last row counts.
+    Of several labels of one event that were known by ``as_of_ms`` the one of the most trusted source that was not
+    retracted counts, and of that source the last one. Without `KNOWN_AT`, the last row counts.
 
     Parameters
     ----------
     features : DataFrame
         With the column ``event_id``.
-    labels : DataFrame
+    labels : DataFrame or LabelFile
         With ``event_id`` (under that name, or as ``event_id`` of the labels contract) and ``label``.
+    precedence : sequence of str
+        Sources, the most trusted first.
+    note : callable
+        Takes sentences about labels that are left out.
 
     Raises
     ------
     Misconfigured
-        A column is missing.
+        A column is missing, or holds something else than labels and times.
     """
-    key = event_id if event_id in labels.columns else "event_id"
-    missing = [name for name in (key, label) if name not in labels.columns]
-    if missing:
-        raise Misconfigured(
-            f"the labels have no column {', '.join(missing)}; there are: {', '.join(labels.columns)}. "
-            "Name the label's with --label-column"
-        )
     if event_id not in features.columns:
         raise Misconfigured(f"the training data has no event id {event_id!r}; is it what `millstream replay` wrote?")
-    if KNOWN_AT in labels.columns:
-        labels = labels.with_columns(pl.col(KNOWN_AT).to_physical().cast(pl.Int64))
-        if as_of_ms is not None:
-            labels = labels.filter(pl.col(KNOWN_AT) <= as_of_ms)
-        labels = labels.sort(KNOWN_AT, maintain_order=True)
-    labels = labels.unique(key, keep="last", maintain_order=True)
-    if "kind" in labels.columns:
-        labels = labels.filter(pl.col("kind").cast(pl.String) != _RETRACTION)
-    kept = [pl.col(key).alias(event_id), label, *([KNOWN_AT] if KNOWN_AT in labels.columns else [])]
-    labels = labels.select(kept)
-    if labels.schema[event_id] != features.schema[event_id]:
-        labels = labels.with_columns(pl.col(event_id).cast(features.schema[event_id], strict=False))
-    return features.drop(label, KNOWN_AT, strict=False).join(labels, on=event_id, how="left", maintain_order="left")
+    whole = features.schema[event_id].is_integer()
+    if isinstance(labels, pl.DataFrame):
+        labels = of_frame(labels, Field(event_id, "long" if whole else "string"), label)
+    unusable = labels.note()
+    if unusable is not None:
+        note(unusable)
+    believed = _believed(labels, as_of_ms, precedence)
+    if not whole:
+        believed = believed.with_columns(pl.col(EVENT_ID).cast(pl.String))
+    elif believed.schema[EVENT_ID] != features.schema[event_id]:
+        believed = believed.with_columns(pl.col(EVENT_ID).cast(features.schema[event_id], strict=False))
+    kept = [pl.col(EVENT_ID).alias(event_id), pl.col(LABEL).alias(label), *([KNOWN_AT] if labels.dated else [])]
+    believed = believed.select(kept)
+    strangers = believed.join(features.select(event_id), on=event_id, how="anti").height
+    if strangers:
+        note(f"{strangers:,} of {believed.height:,} labelled events are not in the training data")
+    return features.drop(label, KNOWN_AT, strict=False).join(believed, on=event_id, how="left", maintain_order="left")
+
+
+def _believed(labels: LabelFile, as_of_ms: int | None, precedence: Sequence[str]) -> pl.DataFrame:
+    """Return the label of each event that has one: id, label and known time."""
+    rows = labels.rows
+    ids = pl.Int64 if rows.columns[EVENT_ID].dtype == np.int64 else pl.String
+    names = [EVENT_ID, LABEL, KNOWN_AT, SOURCE, KIND]
+    frame = pl.DataFrame(
+        {name: rows.columns[name] for name in names},
+        schema={EVENT_ID: ids, LABEL: pl.Float64, KNOWN_AT: pl.Int64, SOURCE: pl.String, KIND: pl.String},
+    )
+    frame = frame.with_columns(
+        pl.when(pl.Series(rows.is_null(name)).not_()).then(pl.col(name)).alias(name) for name in (LABEL, KNOWN_AT)
+    )
+    retraction = pl.col(KIND) == KINDS[RETRACTION]
+    frame = frame.filter(pl.col(LABEL).is_not_null() | retraction)
+    if labels.dated and as_of_ms is not None:
+        frame = frame.filter(pl.col(KNOWN_AT).is_null() | (pl.col(KNOWN_AT) <= as_of_ms))
+    if labels.dated:
+        kind = pl.col(KIND).replace_strict(KINDS, range(len(KINDS)), return_dtype=pl.Int64)
+        frame = frame.sort(pl.col(KNOWN_AT), kind, pl.col(LABEL), maintain_order=True)
+    frame = frame.unique([EVENT_ID, SOURCE], keep="last", maintain_order=True).filter(~retraction)
+    if precedence:
+        ranks = {source: -rank for rank, source in enumerate(precedence)}
+        rank = pl.col(SOURCE).replace_strict(ranks, default=-len(precedence), return_dtype=pl.Int64)
+        frame = frame.sort(rank, maintain_order=True)
+    return frame.unique(EVENT_ID, keep="last", maintain_order=True)

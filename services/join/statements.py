@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from services.core.batch import Array, Batch, Rejection
 from services.core.ledger.label_sets import KINDS, LATEST_MS, RETRACTION, LabelSets, source_hashes, stamps
 from services.transport.flow import Flow
 
+# The one way a whole number is written as an event id; a line per id, so that one call judges a micro-batch.
+_WHOLE_ID = r"(?:0|-?[1-9][0-9]{0,18})"
+_ALL_WHOLE = re.compile(rf"(?:{_WHOLE_ID}\n)*")
+_ONE_WHOLE = re.compile(_WHOLE_ID)
 
-def meaningful(labels: Flow) -> Flow:
-    """Return the labels that can be believed or taken back."""
+
+def meaningful(labels: Flow, whole_ids: bool = False) -> Flow:
+    """Return the labels that can be believed or taken back.
+
+    Parameters
+    ----------
+    whole_ids : bool
+        Events are identified by whole numbers, so that a label with any other id would never meet one.
+    """
+    labels = _with_whole_ids(labels) if whole_ids else labels
     batch = labels.batch
     stated = batch.columns["kind"] != KINDS[RETRACTION]
     missing = batch.is_null("label") & stated
@@ -30,6 +44,21 @@ def meaningful(labels: Flow) -> Flow:
         for row in np.flatnonzero(outside & ~missing & ~between).tolist()
     ]
     return labels.keep(~(missing | between | outside), rejections)
+
+
+def _with_whole_ids(labels: Flow) -> Flow:
+    ids: list[str] = labels.batch.columns["event_id"].tolist()
+    lines = "\n".join([*ids, ""])
+    if lines.count("\n") == len(ids) and _ALL_WHOLE.fullmatch(lines):
+        return labels
+    sound = np.fromiter((_ONE_WHOLE.fullmatch(each) is not None for each in ids), np.bool_, len(ids))
+    rejections = [
+        Rejection(
+            row, "event-id", "event_id", f"event_id is {ids[row]!r}; events have whole numbers, written as 9000002"
+        )
+        for row in np.flatnonzero(~sound).tolist()
+    ]
+    return labels.keep(sound, rejections)
 
 
 def statements(owners: Array, batch: Batch) -> tuple[LabelSets, dict[int, str]]:

@@ -134,6 +134,7 @@ class Join:
         self._scored = scored
         self._examples = examples
         self._event_id = event_id
+        self._whole_ids = scored.reader[event_id].kind in {"int", "long"}
         self._event_time = event_time
         self._rekeyed = tuple(rekeyed)
         self._count = count
@@ -153,8 +154,8 @@ class Join:
     def process(self, scored: Flow, labels: Flow, now_ms: int) -> Joined:
         """Join a micro-batch; the store is read and not changed.
 
-        Of several predictions of one event the first in the topic counts. Labels are turned away as ``no-label``
-        (null, and no retraction), ``not-allowed`` (neither 0 nor 1) and ``range`` (of ``known_at_ms``).
+        Of several predictions of one event the first in the topic counts. Labels are rejected as ``no-label`` (null,
+        and no retraction), ``not-allowed`` (neither 0 nor 1), ``event-id`` and ``range`` (of ``known_at_ms``).
 
         Parameters
         ----------
@@ -225,7 +226,7 @@ class Join:
         return Held(predicted, times_ms, LabelSets.decode(labels)), predictions
 
     def _join(self, scored: Flow, labels: Flow, now_ms: int, publish: bool) -> Joined:
-        labels = meaningful(labels)
+        labels = meaningful(labels, self._whole_ids)
         places: dict[bytes, int] = {}
         about = [
             np.fromiter((places.setdefault(each, len(places)) for each in as_text(ids)), np.int64, len(ids))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from services.adapters.importance_plot import gains
 from services.adapters.lightgbm_model import TextModel
 from services.adapters.monitors_file import FILE
+from services.core.avro.numbers_read import booleans
 from services.core.batch import Mask
 from services.core.declaration import Service
 from services.core.drift.budget import DAY_MS
@@ -115,8 +116,11 @@ def train(
     names = [name for name, _ in spec.service.features]
     features = _usable(features, spec, names)
     times_ms = features[spec.event_time].to_numpy()
-    labels = features[spec.label].cast(pl.Boolean).to_numpy()
-    known_at_ms = None if spec.label_known_at is None else features[spec.label_known_at].to_numpy()
+    labels = features[spec.label].to_numpy()
+    known_at_ms = None
+    if spec.label_known_at is not None:
+        delayed = features[spec.event_time] + spec.window.label_delay_ms
+        known_at_ms = features[spec.label_known_at].cast(pl.Int64).fill_null(delayed).to_numpy()
     parts = split(times_ms, spec.window, known_at_ms)
     for name, mask in parts.parts().items():
         if name != "holdout" and (labels[mask].all() or not labels[mask].any()):
@@ -212,7 +216,29 @@ def _usable(features: pl.DataFrame, spec: TrainSpec, names: list[str]) -> pl.Dat
     labelled = features.select(list(dict.fromkeys(wanted))).filter(pl.col(spec.label).is_not_null())
     if not len(labelled):
         raise Misconfigured("no event has a label: check --labels and the event ids in it")
-    return labelled.with_columns(pl.col(spec.event_time).cast(pl.Int64)).sort(spec.event_time, maintain_order=True)
+    labels = binary_labels(labelled[spec.label])
+    return labelled.with_columns(pl.col(spec.event_time).cast(pl.Int64), labels).sort(
+        spec.event_time, maintain_order=True
+    )
+
+
+def binary_labels(column: pl.Series) -> pl.Series:
+    """Return labels as booleans: 0, 1, true or false, as in every file of labels.
+
+    Raises
+    ------
+    Misconfigured
+        The column holds something else, such as an amount or a delay.
+    """
+    made = booleans(column)
+    others = column.filter(made.is_null() & column.is_not_null())
+    if len(others):
+        raise Misconfigured(
+            f"column {column.name!r} is no binary label: {len(others):,} of {len(column):,} values are neither 0, 1, "
+            f"true nor false, such as {others[0]!r}. Derive a label of two classes, or name its column with "
+            "--label-column"
+        )
+    return made
 
 
 def _training(

@@ -97,7 +97,7 @@ def test_json_numbers_of_mixed_kinds_lose_nothing(tmp_path: Path) -> None:
     values = [2**60 + 1, 0.5, "x", True, None, 2**70]
     path.write_text("\n".join(json.dumps({"v": value}) for value in values))
     (chunk,) = open_table(path).chunks(["v"])
-    assert chunk.frame["v"].to_list() == [str(2**60 + 1), "0.5", "x", "true", None, str(2**70)]
+    assert chunk.frame["v"].to_list() == [str(2**60 + 1), "0.5", "x", True, None, str(2**70)]
 
 
 @pytest.mark.parametrize(

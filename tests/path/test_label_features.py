@@ -17,7 +17,8 @@ from rich.console import Console
 from services.adapters.topics import BIG_RECORD_BYTES
 from services.cli.assembly import Assembly, assemble
 from services.cli.late_labels import Labels
-from services.cli.replay import Late, late_labels, run_replay
+from services.cli.replay import run_replay
+from services.cli.replay_labels import Late, late_labels
 from services.cli.replaying import History
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter

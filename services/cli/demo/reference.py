@@ -11,7 +11,8 @@ from rich.console import Console
 
 from services.cli.assembly import Assembly
 from services.cli.demo.history import LABEL_DELAY_MS, simulated
-from services.cli.replay import late_labels, run_replay
+from services.cli.replay import run_replay
+from services.cli.replay_labels import late_labels
 from services.cli.training_data import SCORED_FILE, read_features, with_labels
 from services.core.manifest import define
 from services.errors import Stop

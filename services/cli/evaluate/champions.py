@@ -23,7 +23,7 @@ from services.errors import Misconfigured
 from services.learn.compare import History
 from services.retrain.fit import Growth
 from services.retrain.split import Window
-from services.retrain.train import TrainSpec, train
+from services.retrain.train import TrainSpec, binary_labels, train
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -119,7 +119,7 @@ def events_from(assembly: Assembly, history: pl.DataFrame, plan: Plan) -> Events
     served = history[first:]
     names = [name for name, _ in assembly.declaration.service.features]
     matrix = served.select(pl.col(names).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
-    labels, groups = served[LABEL].cast(pl.Boolean).to_numpy(), served[contract.key].to_numpy()
+    labels, groups = binary_labels(served[LABEL]).to_numpy(), served[contract.key].to_numpy()
     return Events(names, np.ascontiguousarray(matrix), times_ms[first:], labels, groups)
 
 

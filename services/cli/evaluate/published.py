@@ -25,6 +25,7 @@ from services.core.evaluation.protocol import Protocol, parts
 from services.core.metrics import evaluate
 from services.retrain.choose import Choice, choose
 from services.retrain.fit import Growth, Progress, fit
+from services.retrain.train import binary_labels
 from services.settings import Settings
 
 FOLDS = 4
@@ -78,7 +79,7 @@ def experiment(assembly: Assembly, history: pl.DataFrame, protocol: Protocol, co
     # what lies outside of all parts is not even looked at
     history = history.filter((time >= folds[-1].train_from_ms) & (time < protocol.test_to_ms))
     times_ms = history[contract.event_time].cast(pl.Int64).to_numpy()
-    labels, groups = history[LABEL].cast(pl.Boolean).to_numpy(), history[contract.key].to_numpy()
+    labels, groups = binary_labels(history[LABEL]).to_numpy(), history[contract.key].to_numpy()
     matrix = history.select(pl.col(names).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
     train, test = parts(times_ms, labels, groups, protocol)
     choice = _chosen(names, matrix, labels, [parts(times_ms, labels, groups, fold) for fold in folds], console)

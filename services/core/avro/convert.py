@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from services.core.avro.calendar_read import CALENDAR, calendar
+from services.core.avro.explain_cell import explain
+from services.core.avro.numbers_read import booleans, nothing, number_texts, reals, texts, whole_numbers
+from services.core.avro.reading import Reading
 from services.core.avro.schema import MISSING, Field
+from services.core.avro.times_read import PER_SECOND, times
 from services.core.batch import Array, Batch, Mask, Rejection
 
 _DTYPES: Mapping[str, type[np.generic]] = {
@@ -19,7 +23,18 @@ _DTYPES: Mapping[str, type[np.generic]] = {
     "double": np.float64,
     "boolean": np.bool_,
 }
-_UNITS: Mapping[str, int] = {"timestamp-millis": 1000, "timestamp-micros": 1}  # microseconds per unit
+
+
+_AS_NAMED = Reading()
+
+
+class NumberText(str):
+    """A number as JSON writes it, in a column that holds other things too."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Converted(NamedTuple):
@@ -30,8 +45,10 @@ class Converted(NamedTuple):
     failed: Mask
 
 
-def to_batch(fields: Sequence[Field], columns: Mapping[str, str], frame: pl.DataFrame) -> tuple[Batch, list[Rejection]]:
-    """Convert a table.
+def to_batch(
+    fields: Sequence[Field], columns: Mapping[str, str], frame: pl.DataFrame, reading: Reading = _AS_NAMED
+) -> tuple[Batch, list[Rejection]]:
+    """Convert a table, each cell on its own.
 
     Parameters
     ----------
@@ -40,8 +57,10 @@ def to_batch(fields: Sequence[Field], columns: Mapping[str, str], frame: pl.Data
     columns : mapping of field name to column name
         Where each field is found; see `match_columns`.
     frame : DataFrame of shape (n, any)
-        Numbers, booleans, texts, bytes, dates or times. Times without a zone are UTC. Text is parsed; an empty text is
-        null unless the field holds text itself.
+        Numbers, booleans, texts, bytes, dates or times, or objects of several of these kinds. Text is parsed; an empty
+        text is null unless the field holds text itself.
+    reading : Reading
+        Units, zone and decimal mark that the values do not have in themselves.
 
     Returns
     -------
@@ -59,19 +78,19 @@ def to_batch(fields: Sequence[Field], columns: Mapping[str, str], frame: pl.Data
             nulls |= {field.name: mask} if mask.any() else {}
             continue
         series = frame[columns[field.name]]
-        converted = convert(series, field)
+        converted = convert(series, field, reading)
         values[field.name] = converted.values
         nulls |= {field.name: converted.nulls} if converted.nulls.any() else {}
         for row in np.flatnonzero(converted.failed).tolist():
-            rejections.append(_rejection(row, field, series[row]))
+            rejections.append(_rejection(row, field, series, reading))
     return Batch(frame.height, values, nulls), sorted(rejections, key=lambda rejection: rejection.row)
 
 
-def _rejection(row: int, field: Field, found: object) -> Rejection:
-    if found is None or found == "":
+def _rejection(row: int, field: Field, series: pl.Series, reading: Reading) -> Rejection:
+    found = series[row]
+    if found is None or (isinstance(found, str) and not found.strip()):
         return Rejection(row, "null-value", field.name, f"no value; {field.name} must have one")
-    kind = field.logical_type or field.kind
-    return Rejection(row, "type", field.name, f"found {found!r}, which is no {kind}")
+    return Rejection(row, "type", field.name, explain(found, field, series.name, reading))
 
 
 def _dtype(field: Field) -> type[np.generic]:
@@ -84,7 +103,7 @@ def _defaults(field: Field, count: int) -> tuple[Array, Mask]:
     return np.full(count, empty if null else field.default, dtype=_dtype(field)), np.full(count, null)
 
 
-def convert(series: pl.Series, field: Field) -> Converted:
+def convert(series: pl.Series, field: Field, reading: Reading | None = None) -> Converted:
     """Convert one column to what ``field`` holds.
 
     Parameters
@@ -93,6 +112,8 @@ def convert(series: pl.Series, field: Field) -> Converted:
         See `to_batch`.
     field : Field
         Its kind, range, logical type, nullability and default are honoured; constraints beyond those are not looked at.
+    reading : Reading, optional
+        Without it whole numbers in a time field are in its unit, whatever the column is called.
 
     Examples
     --------
@@ -101,25 +122,51 @@ def convert(series: pl.Series, field: Field) -> Converted:
     """
     if series.dtype in (pl.Categorical, pl.Enum):
         series = series.cast(pl.String)
-    if series.dtype == pl.String and (field.kind not in {"string", "enum"} or field.nullable):
-        series = series.set(series == "", None)
+    if series.dtype == pl.Object:
+        return _of_several_kinds(series, field, reading)
+    textual = field.kind in {"string", "enum"}
+    if series.dtype == pl.String and (field.nullable or not textual):
+        series = series.set(((series if textual else series.str.strip_chars()) == "").fill_null(False), None)
     absent = series.is_null().to_numpy()
+    made = _made(series, field, reading)
+    return _filled(made, absent, made.is_null().to_numpy() & ~absent, field)
+
+
+def _made(series: pl.Series, field: Field, reading: Reading | None) -> pl.Series:
+    """Return the column in the field's type, null where a value is none of it."""
     if field.kind in {"int", "long"}:
-        made = _integers(series, field)
-    elif field.kind in {"float", "double"}:
-        known = series.dtype.is_numeric() or series.dtype == pl.String
-        made = series.cast(pl.Float64, strict=False) if known else _nothing(series, pl.Float64)
-    elif field.kind == "boolean":
-        made = _booleans(series)
-    elif field.kind == "bytes":
-        made = series if series.dtype == pl.Binary else _nothing(series, pl.Binary)
-    else:
-        known = series.dtype == pl.String or series.dtype.is_integer()
-        made = series.cast(pl.String) if known else _nothing(series, pl.String)
-        if field.kind == "enum":
-            made = made.set(~made.is_in(field.symbols), None)
-    failed = made.is_null().to_numpy() & ~absent
-    return _filled(made, absent, failed, field)
+        return _integers(series, field, reading)
+    if field.kind in {"float", "double"}:
+        comma = reading is not None and reading.decimal_comma
+        return reals(series, decimal_comma=comma, single=field.kind == "float")
+    if field.kind == "boolean":
+        return booleans(series)
+    if field.kind == "bytes":
+        return series if series.dtype == pl.Binary else nothing(series, pl.Binary)
+    made = texts(series)
+    return made.set(~made.is_in(field.symbols), None) if field.kind == "enum" else made
+
+
+def _of_several_kinds(series: pl.Series, field: Field, reading: Reading | None) -> Converted:
+    """Convert cells of several kinds, each as it would be in a column of its own kind."""
+    cells = series.to_list()
+    kind_of = {str: 0, bool: 1}
+    kinds = np.array([-1 if cell is None else kind_of.get(type(cell), 2) for cell in cells], dtype=np.int8)
+    whole = convert(pl.Series(series.name, [None] * len(cells), dtype=pl.String), field, reading)
+    for kind, dtype in enumerate((pl.String, pl.Boolean, pl.String)):
+        rows = np.flatnonzero(kinds == kind)
+        mine = [cells[row] if kind == 1 else str(cells[row]) for row in rows.tolist()]
+        part = pl.Series(series.name, mine, dtype=dtype)
+        if kind == 2 and field.kind in {"string", "enum"}:
+            part = number_texts(part)
+            made = convert(part, field, reading)
+            made.failed[:] |= part.is_null().to_numpy()
+            made.nulls[:] &= ~made.failed
+        else:
+            made = convert(part, field, reading)
+        for into, values in zip(whole, made, strict=True):
+            into[rows] = values
+    return whole
 
 
 def _filled(made: pl.Series, absent: Mask, failed: Mask, field: Field) -> Converted:
@@ -129,59 +176,17 @@ def _filled(made: pl.Series, absent: Mask, failed: Mask, field: Field) -> Conver
     values[:] = made.fill_null(filler[0].item()).to_numpy() if values.dtype != np.object_ else made.to_list()
     values[absent | failed] = filler[0]
     if field.nullable:
-        return Converted(values, absent, failed)
+        return Converted(values, absent.copy(), failed)
     if field.default is not MISSING and not null[0]:
         return Converted(values, np.zeros_like(absent), failed)
     return Converted(values, np.zeros_like(absent), failed | absent)
 
 
-def _nothing(series: pl.Series, dtype: type[pl.DataType]) -> pl.Series:
-    return pl.Series([None] * len(series), dtype=dtype)
-
-
-def _integers(series: pl.Series, field: Field) -> pl.Series:
-    unit_us = _UNITS.get(field.logical_type or "")
-    if series.dtype.is_integer():
-        made = series.cast(pl.Int64, strict=False)
-    elif series.dtype.is_float():
-        made = series.cast(pl.Int64, strict=False)
-        made = made.set(made.cast(pl.Float64) != series, None)
-    elif series.dtype in (pl.Datetime, pl.Date) and unit_us is not None:
-        made = series.cast(pl.Datetime("us")).dt.epoch("us") // unit_us
-    elif series.dtype == pl.String:
-        made = series.str.strip_chars().cast(pl.Int64, strict=False)
-        if unit_us is not None and made.null_count() > series.null_count():
-            made = made.zip_with(made.is_not_null(), _times(series, unit_us))
-    else:
-        made = _nothing(series, pl.Int64)
+def _integers(series: pl.Series, field: Field, reading: Reading | None) -> pl.Series:
+    logical = field.logical_type or ""
+    if logical in PER_SECOND:
+        return times(series, logical, reading)
+    made = calendar(series, logical, reading) if logical in CALENDAR else whole_numbers(series)
     if field.kind == "int":
         made = made.set((made < -(1 << 31)) | (made >= 1 << 31), None)
     return made
-
-
-def _times(series: pl.Series, unit_us: int) -> pl.Series:
-    """Read ISO 8601 texts, in UTC unless they say otherwise; null where they are none."""
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    made: list[int | None] = []
-    for text in series:
-        try:
-            moment = datetime.fromisoformat(text.strip()) if text is not None else None
-        except ValueError:
-            moment = None
-        if moment is None:
-            made.append(None)
-            continue
-        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - epoch
-        made.append((since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds) // unit_us)
-    return pl.Series(made, dtype=pl.Int64)
-
-
-def _booleans(series: pl.Series) -> pl.Series:
-    if series.dtype == pl.Boolean:
-        return series
-    if series.dtype.is_integer():
-        return series.cast(pl.String).replace_strict({"0": False, "1": True}, default=None, return_dtype=pl.Boolean)
-    if series.dtype == pl.String:
-        words = {"0": False, "1": True, "false": False, "true": True}
-        return series.str.strip_chars().str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
-    return _nothing(series, pl.Boolean)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from services.core.avro.reading import TIME_SUFFIXES
 from services.core.avro.schema import MISSING, Field
+from services.core.avro.times_read import PER_SECOND
 
-_UNITS = ("_ms", "_us", "_s", "_eur")
+_UNITS = ("_ms", "_us", "_ns", "_s", "_eur")
 
 
 class Matched(NamedTuple):
@@ -28,7 +30,7 @@ def match_columns(fields: Sequence[Field], available: Sequence[str], mapping: Ma
         Column names of the table.
     mapping : mapping of column name to field name
         What the user said; it wins. Otherwise a column matches that has, in upper or lower case, the field's name, one
-        of its Avro aliases, or its name without the unit.
+        of its Avro aliases, or its name without the unit; of a time also its name with another unit.
 
     Examples
     --------
@@ -71,7 +73,8 @@ def _candidates(field: Field, available: Sequence[str]) -> list[str]:
     bare = next((lowered.removesuffix(unit) for unit in _UNITS if lowered.endswith(unit)), lowered)
     if field.name in available:
         return [field.name]
-    for accepted in ({lowered}, {alias.lower() for alias in field.aliases}, {bare}):
+    other_units = {bare + suffix for suffix in TIME_SUFFIXES} if field.logical_type in PER_SECOND else set()
+    for accepted in ({lowered}, {alias.lower() for alias in field.aliases}, {bare}, other_units):
         found = [column for column in available if column.lower() in accepted]
         if found:
             return found
