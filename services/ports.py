@@ -26,12 +26,20 @@ class ViewRows:
         Columns in the view's declared order; NaN is null.
     feature_time_us : int64 ndarray of shape (n,)
         Microseconds since the epoch, strictly increasing per key from one write to the next.
+    wholes : int64 ndarray of the shape of ``features``, optional
+        Features declared whole numbers, exactly, where ``features`` may hold the nearest double only.
     """
 
     view: str
     keys: Array
     features: NDArray[np.float64]
     feature_time_us: NDArray[np.int64]
+    wholes: NDArray[np.int64] | None = None
+
+    def take(self, which: slice | Array) -> ViewRows:
+        """Return some of the rows."""
+        wholes = None if self.wholes is None else self.wholes[which]
+        return ViewRows(self.view, self.keys[which], self.features[which], self.feature_time_us[which], wholes)
 
 
 class OnlineView(Protocol):

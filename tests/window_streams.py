@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from services.core.declaration import Aggregate, Function, KeyType, View
+from services.core.windows.state import Results
 from services.core.windows.store import Updated, WindowStore
 
 FUNCTIONS = get_args(Function)
@@ -76,9 +77,14 @@ def columns(events: Sequence[Event]) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def feed(store: WindowStore, events: Sequence[Event], cuts: Sequence[int] = ()) -> Updated:
     edges = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
     parts = [store.update(*columns(events[a:b])) for a, b in pairwise(edges)]
+    results = [part.results for part in parts]
     return Updated(
         np.concatenate([part.status for part in parts]),
-        np.concatenate([part.features for part in parts]),
+        Results(
+            np.concatenate([each.reals for each in results]),
+            np.concatenate([each.wholes for each in results]),
+            np.sum([each.beyond for each in results], axis=0),
+        ),
         np.concatenate([part.feature_time_us for part in parts]),
     )
 
@@ -92,7 +98,7 @@ def bits(updated: Updated) -> tuple[bytes, bytes, bytes]:
 
 
 def online(store: WindowStore) -> dict[Any, tuple[bytes, int]]:
-    keys, features, stamps = store.online(store.all_slots())
-    features = np.where(np.isnan(features), np.nan, features)
+    keys, results, stamps = store.online(store.all_slots())
+    features = np.where(np.isnan(results.reals), np.nan, results.reals)
     rows = zip(keys.tolist(), features, stamps.tolist(), strict=True)
     return {key: (row.tobytes(), stamp) for key, row, stamp in rows}

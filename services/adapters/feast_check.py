@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from services.adapters.feast_codec import ViewCodec
-from services.core.batch import Array
 from services.core.declaration import FeatureType, View
 from services.ports import ViewRows
 
@@ -48,7 +47,7 @@ def feast_rows(view: View, rows: ViewRows) -> list[FeastRow]:
     ]
     columns = {
         aggregate.feature: python_values_to_proto_values(
-            _python_values(rows.features[:, position], aggregate.dtype), ValueType[_VALUE_TYPES[aggregate.dtype]]
+            _python_values(rows, position, aggregate.dtype), ValueType[_VALUE_TYPES[aggregate.dtype]]
         )
         for position, aggregate in enumerate(view.aggregates)
     }
@@ -60,10 +59,13 @@ def feast_rows(view: View, rows: ViewRows) -> list[FeastRow]:
     ]
 
 
-def _python_values(column: Array, dtype: FeatureType) -> list[Any]:
+def _python_values(rows: ViewRows, position: int, dtype: FeatureType) -> list[Any]:
     whole = dtype in {"int64", "int32", "unix_timestamp"}
     convert: Callable[[float], Any] = int if whole else bool if dtype == "bool" else float
-    return [None if np.isnan(value) else convert(value) for value in column.tolist()]
+    reals = rows.features[:, position]
+    values = reals if not whole or rows.wholes is None else rows.wholes[:, position]
+    pairs = zip(np.isnan(reals).tolist(), values.tolist(), strict=True)
+    return [None if missing else convert(value) for missing, value in pairs]
 
 
 class _Recorder:
@@ -119,18 +121,21 @@ def sample_rows(view: View) -> ViewRows:
         "float64": [0.0, -0.0, 0.1, -1e300, 5e-324],
         "float32": [0.0, -0.0, 0.5, -1e30, 1e-45],
     }
-    whole = [0.0, 1.0, -1.0, 127.0, 128.0, 1_533_081_600.0, 2.0**53]
+    whole = [0, 1, -1, 127, 1_533_081_600, 2**53 + 1, 2**63 - 1, -(2**63)]
     count = 9
-    columns = []
+    columns, wholes = [], []
     for position, aggregate in enumerate(view.aggregates):
         values = [float("nan"), *numbers.get(aggregate.dtype, whole)]
-        columns.append([values[(row + position) % len(values)] for row in range(count)])
+        turned = [values[(row + position) % len(values)] for row in range(count)]
+        columns.append(turned)
+        wholes.append([int(value) if abs(value) < 2**64 else 0 for value in turned])
     if view.key_type == "int64":
         keys = np.array([0, 1, -1, 42, 255, 256, 2**31, -(2**63), 2**63 - 1], dtype=np.int64)
     else:
         keys = np.array(["", "a", "é", "0", "x" * 300, "a b", "\r\n", "\0", "*?["], dtype=object)
     times_us = np.array([1, 10**6, 1_533_081_600_000_000, 1_533_081_600_000_001] * 3, dtype=np.int64)[:count]
-    return ViewRows(view.name, keys, np.column_stack(columns).astype(np.float64), times_us)
+    features = np.column_stack([np.array(column, dtype=np.float64) for column in columns])
+    return ViewRows(view.name, keys, features, times_us, np.array(wholes, dtype=np.int64).T)
 
 
 def difference(codec: ViewCodec, project: str) -> str | None:

@@ -23,6 +23,7 @@ from services.ports import ViewRows
 
 _STRING, _INT64 = 2, 4
 _ROWS_PER_CALL = 64
+_NONE = np.zeros((0, 0), dtype=np.int64)
 
 
 def key_prefix(join_keys: tuple[str, ...]) -> bytes:
@@ -119,7 +120,8 @@ class ViewCodec:
         count = len(rows.feature_time_us)
         out = np.empty(count * max_row_bytes(len(self.fields)), dtype=np.uint8)
         ends = np.zeros(count, dtype=np.int64)
-        pack(self._kinds, np.ascontiguousarray(rows.features), rows.feature_time_us, out, ends)
+        wholes = _NONE if rows.wholes is None else np.ascontiguousarray(rows.wholes)
+        pack(self._kinds, np.ascontiguousarray(rows.features), wholes, rows.feature_time_us, out, ends)
         return out[: ends[-1] if count else 0].tobytes(), ends
 
     def _keys(self, values: Array):  # type: ignore[no-untyped-def]

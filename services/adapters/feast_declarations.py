@@ -31,6 +31,7 @@ _TYPES: dict[str, FeatureType] = {
 _KEYS: dict[str, KeyType] = {"INT64": "int64", "STRING": "string"}
 _FUNCTIONS: tuple[str, ...] = get_args(Function)
 _INTEGRAL = frozenset({"count", "count_distinct"})
+_REAL = frozenset({"mean", "std", "var"})
 
 
 def _dtype(owner: str, field: Any) -> FeatureType:
@@ -106,7 +107,10 @@ def _aggregate(owner: str, aggregation: Any, fields: dict[str, Any]) -> Aggregat
     if name not in fields:
         raise Misconfigured(f"{what} has no Field {name!r} in the view's schema; declare it, with its dtype")
     dtype = _dtype(owner, fields[name])
-    supported = {"int64", "int32"} if aggregation.function in _INTEGRAL else {"float64", "float32", "int64", "int32"}
+    whole, real = {"int64", "int32"}, {"float64", "float32"}
+    supported = whole if aggregation.function in _INTEGRAL else real
+    if aggregation.function not in _INTEGRAL | _REAL:
+        supported = whole | real  # which of them depends on the column, see `services.adapters.column_types`
     if dtype not in supported:
         raise Misconfigured(
             f"{what} is declared {dtype}; supported for {aggregation.function}: {', '.join(sorted(supported))}"

@@ -12,6 +12,7 @@ CounterName = Literal[
     "millstream_dead_letters_total",
     "millstream_duplicates_total",
     "millstream_late_total",
+    "millstream_feature_nulls_total",
     "millstream_checkpoint_rows_total",
     "millstream_recovery_records_total",
     "millstream_view_written_total",
@@ -84,6 +85,10 @@ COUNTERS: Final[Mapping[CounterName, Metric]] = {
     "millstream_dead_letters_total": Metric("Records turned away, by reason.", ("stage", "reason")),
     "millstream_duplicates_total": Metric("Events met before, by event id, and not handled again.", _STAGE),
     "millstream_late_total": Metric("Events older than the declared lateness.", _STAGE),
+    "millstream_feature_nulls_total": Metric(
+        "Feature values that are null because the declared type cannot hold them; the events are scored.",
+        ("stage", "feature"),
+    ),
     "millstream_checkpoint_rows_total": Metric("State rows written to the changelog.", _STAGE),
     "millstream_recovery_records_total": Metric(
         "Records read to recover state: changelog rows (kind=rows) and input replayed (kind=replayed).",

@@ -39,7 +39,14 @@ def newest(rows: Sequence[ViewRows]) -> ViewRows:
     features = np.concatenate([each.features for each in rows])
     times_us = np.concatenate([each.feature_time_us for each in rows])
     kept = _newest_integers(keys, times_us) if keys.dtype == np.int64 else _newest_texts(keys, times_us)
-    return ViewRows(rows[0].view, keys[kept], features[kept], times_us[kept])
+    wholes = [each.wholes for each in rows if each.wholes is not None]
+    return ViewRows(
+        rows[0].view,
+        keys[kept],
+        features[kept],
+        times_us[kept],
+        np.concatenate(wholes)[kept] if len(wholes) == len(rows) else None,
+    )
 
 
 def _newest_integers(keys: Array, times_us: Rows) -> Rows:
@@ -263,8 +270,7 @@ class ViewWriter:
 
 def _parts(rows: ViewRows) -> Iterable[ViewRows]:
     for first in range(0, len(rows.keys), _ROWS_PER_WRITE):
-        at = slice(first, first + _ROWS_PER_WRITE)
-        yield ViewRows(rows.view, rows.keys[at], rows.features[at], rows.feature_time_us[at])
+        yield rows.take(slice(first, first + _ROWS_PER_WRITE))
 
 
 def open_online_view(settings: Settings, declaration: Declaration, redis_url: str) -> RedisOnlineView:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from services.adapters.column_types import with_column_types
 from services.adapters.compiled_repo import compiled_repo
 from services.adapters.contracts import load_all, load_contract
 from services.adapters.feature_repo import check_columns
@@ -271,6 +272,7 @@ def assemble(settings: Settings) -> Assembly:
     contracts = load_all(settings)
     contract = load_contract(settings, declaration.topic)
     check_columns(declaration, contract)
+    declaration = with_column_types(declaration, contract)
     topology = derive(declaration, contract, contracts[SCORED], contracts[EXAMPLES])
     monitors = load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
     return Assembly(settings, declaration, contract, contracts, topology, monitors)

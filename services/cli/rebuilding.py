@@ -10,7 +10,7 @@ from services.adapters.topic_registry import claim
 from services.adapters.topics import require_topics
 from services.adapters.view_writer import open_online_view
 from services.cli.assembly import Assembly
-from services.ports import OnlineView, ViewRows
+from services.ports import OnlineView
 from services.topology import StagePlan
 from services.transport.kafka_reader import KafkaReader
 from services.transport.log import LogReader
@@ -74,11 +74,7 @@ def rebuild_partition(
     stage = assembly.stage(plan, resolver)
     recover(stage, reader, partition, committed, lambda _words: None)
     return sum(
-        view.write([_taken(rows, slice(first, first + _ROWS_PER_WRITE))])
+        view.write([rows.take(slice(first, first + _ROWS_PER_WRITE))])
         for rows in stage.online(partition)
         for first in range(0, len(rows.feature_time_us), _ROWS_PER_WRITE)
     )
-
-
-def _taken(rows: ViewRows, which: slice) -> ViewRows:
-    return ViewRows(rows.view, rows.keys[which], rows.features[which], rows.feature_time_us[which])

@@ -7,23 +7,29 @@ Feature columns are named ``{view}__{feature}`` everywhere past this point (Feas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Function = Literal["count", "sum", "mean", "min", "max", "std", "var", "first", "last", "count_distinct"]
 KeyType = Literal["int64", "string"]
 FeatureType = Literal["int64", "int32", "float64", "float32", "bool", "string", "unix_timestamp"]
+ColumnType = Literal["real", "integer", "long", "text"]
+"""What an aggregated column holds: floating point; Avro int or boolean; 64-bit integers; text, bytes or symbols."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One feature: ``function`` of ``column`` over (t - window_ms, t], event time, current event included."""
+    """One feature: ``function`` of ``column`` over (t - window_ms, t], event time, current event included.
+
+    ``column_type`` follows from the contract of the view's topic.
+    """
 
     feature: str
     dtype: FeatureType
     column: str
     function: Function
     window_ms: int
+    column_type: ColumnType = field(default="real", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

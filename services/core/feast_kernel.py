@@ -70,6 +70,7 @@ def _frame(out: NDArray[np.uint8], start: int, end: int) -> int:
 def pack(
     kinds: NDArray[np.int64],
     features: NDArray[np.float64],
+    wholes: NDArray[np.int64],
     times_us: NDArray[np.int64],
     out: NDArray[np.uint8],
     ends: NDArray[np.int64],
@@ -82,6 +83,8 @@ def pack(
         Positions in `NUMBERS`.
     features : float64 ndarray of shape (n, m)
         NaN is null; whole numbers where the kind is integral.
+    wholes : int64 ndarray of shape (n, m) or (n, 0)
+        Those whole numbers exactly; without columns where ``features`` are exact.
     times_us : int64 ndarray of shape (n,)
         Microseconds since the epoch.
     out : uint8 ndarray of at least n * max_row_bytes(m)
@@ -121,6 +124,6 @@ def pack(
                         out[end + k] = np.uint8((bits32[0] >> np.int32(8 * k)) & np.int32(0xFF))
                     end += 4
                 else:
-                    end = _put_varint(out, end, int(value))
+                    end = _put_varint(out, end, wholes[row, column] if wholes.shape[1] > 0 else int(value))
             at = _frame(out, start, end)
         ends[row] = at

@@ -9,11 +9,8 @@ from collections.abc import Iterable
 
 import mmh3
 import numpy as np
-from numpy.typing import NDArray
 
-from services.core.batch import Array, Batch, Rows
-
-_VALUE_MASK = (1 << 52) - 1
+from services.core.batch import Array, Rows
 
 
 def id_hashes(column: Array) -> Rows:
@@ -29,24 +26,10 @@ def id_hashes(column: Array) -> Rows:
     """
     if column.dtype != object:
         return column.astype(np.int64, copy=False)
-    return np.fromiter(_hashes(column.tolist()), np.int64, len(column))
+    return np.fromiter(hashes(column.tolist()), np.int64, len(column))
 
 
-def as_values(batch: Batch, column: str) -> NDArray[np.float64]:
-    """Return a column as the numbers windows keep, shape (batch.length,), NaN at nulls.
-
-    Numbers are rounded to double (integers are exact up to 2**53 in size), booleans are 0 and 1. Strings and bytes
-    become 52 bits of their hash, which `count` and `count_distinct` can use and no other function: among n distinct
-    ones in a window the chance that `count_distinct` is short at all is below n**2 / 2**53 (1e-8 for ten thousand).
-    """
-    values = batch.columns[column]
-    if values.dtype != object:
-        return batch.as_floats(column)
-    nulls = batch.is_null(column)
-    hashed = np.fromiter(_hashes(values.tolist()), np.int64, len(values)) & _VALUE_MASK
-    return np.where(nulls, np.nan, hashed.astype(np.float64))
-
-
-def _hashes(values: list[str | bytes]) -> Iterable[int]:
+def hashes(values: Iterable[str | bytes]) -> Iterable[int]:
+    """Yield the 64-bit hash of each string."""
     hash64 = mmh3.hash64
     return (hash64(value, 0, True, True)[0] for value in values)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from services.core.avro.decode import RecordReader
 from services.core.batch import Array, Batch, Rejection, Rows
-from services.core.identity import as_values, id_hashes
+from services.core.identity import id_hashes
 from services.core.windows.label_store import LabelStore, Statements, merged, representable
+from services.core.windows.state import Results
 from services.core.windows.store import DUPLICATE, LATE, WindowStore
+from services.featurize.columns import FeatureColumns, view_rows
 from services.ports import ViewRows
 from services.topology import LABEL, LABEL_TIME, REVISION, LabelPlan
 from services.transport.flow import Flow
@@ -50,6 +52,8 @@ class LabelFeatures:
     ----------
     stores : dict of int to LabelStore
         By partition.
+    features : FeatureColumns
+        Of the entity's views over labels.
     nothing : Batch
         No statements.
     """
@@ -58,9 +62,15 @@ class LabelFeatures:
         self.plan = plan
         self._event_id = event_id
         self._lateness_ms = events.lateness_ms
-        self._reach_ms = events.horizon_ms + self.new_store().longest_ms
+        self._empty = self.new_store()
+        self._reach_ms = events.horizon_ms + self._empty.longest_ms
+        self.features = FeatureColumns(plan.views)
         self.stores: dict[int, LabelStore] = {}
         self.nothing = RecordReader(plan.schema, lambda _id: None).decode([], 0).batch
+
+    def new_results(self, rows: int) -> Results:
+        """Return label features for so many rows, null throughout."""
+        return self._empty.new_results(rows)
 
     def new_store(self) -> LabelStore:
         """Return an empty store for one partition."""
@@ -74,7 +84,7 @@ class LabelFeatures:
 
     def fold(
         self, partition: int, events: WindowStore, asking: Asking, said: Batch
-    ) -> tuple[NDArray[np.int8], NDArray[np.float64], Array]:
+    ) -> tuple[NDArray[np.int8], Results, Array]:
         """Merge events and labels in order of time: take labels in, answer events.
 
         Parameters
@@ -88,26 +98,24 @@ class LabelFeatures:
         -------
         status : int8 ndarray of shape (said.length,)
             As `LabelStore.follow` has it.
-        features : float64 ndarray of shape (n, f)
-            Of each event.
+        results : Results
+            Features of each event.
         touched : ndarray
             Keys whose labels changed.
         """
         store = self.store(partition)
         keys, known_at_ms = said.columns[self.plan.key_column], said.columns[LABEL_TIME]
-        values = [as_values(said, column) for column in store.columns]
-        taken_back = said.is_null(LABEL)
         statements = Statements(
             keys,
             known_at_ms,
             id_hashes(said.columns[self._event_id]),
             said.columns[REVISION],
-            np.column_stack([np.where(taken_back, np.nan, each) for each in values]),
+            store.layout.words(said, gone=said.is_null(LABEL)),
             events.newest(keys)[1] + 1,
         )
         ahead = merged(asking.times_ms, known_at_ms)
-        status, features = store.follow(statements, asking.keys, asking.times_ms, ahead, self._reach(events))
-        return status, features, store.keys_of(store.touched())
+        status, results = store.follow(statements, asking.keys, asking.times_ms, ahead, self._reach(events))
+        return status, results, store.keys_of(store.touched())
 
     def expire(self, partition: int, events: WindowStore) -> None:
         """Drop what no event can ask about any more."""
@@ -127,14 +135,8 @@ class LabelFeatures:
             return
         store = self.store(partition)
         (event_ms, event_us), (label_ms, label_us) = events.newest(keys), store.newest(keys)
-        features = store.answer(keys, np.maximum(event_ms, label_ms))
-        feature_time_us = np.maximum(event_us, label_us)
-        at = 0
-        for view in self.plan.views:
-            width = len(view.aggregates)
-            if view.online:
-                yield ViewRows(view.name, keys, features[:, at : at + width], feature_time_us)
-            at += width
+        results = store.answer(keys, np.maximum(event_ms, label_ms))
+        yield from view_rows(self.plan.views, keys, results, np.maximum(event_us, label_us))
 
     def storable(self, said: Flow) -> Flow:
         """Turn away what the windows cannot hold: no entity, no event id, or a number beyond exact sums."""
@@ -146,7 +148,9 @@ class LabelFeatures:
                 rejections.append(Rejection(row, "null-key", name, f"{name} is null, but labels are kept per {name}"))
             good &= ~batch.nulls[name]
         for name in {each.column for view in self.plan.views for each in view.aggregates}:
-            beyond = ~representable(as_values(batch, name)) & good
+            if batch.columns[name].dtype != np.float64:
+                continue
+            beyond = ~representable(batch.as_floats(name)) & good
             for row in np.flatnonzero(beyond).tolist():
                 rejections.append(
                     Rejection(row, "range", name, f"{name} is beyond 2^90 in size and cannot be summed exactly")

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.batch import Batch, Rejection, Rows
+from services.core.batch import Array, Batch, Rejection, Rows
 from services.core.declaration import View
-from services.core.identity import as_values, id_hashes
+from services.core.identity import id_hashes
+from services.core.windows.state import Results
 from services.core.windows.store import DUPLICATE, LATE, OK, WindowStore, representable
+from services.featurize.columns import FeatureColumns, view_rows
 from services.featurize.labels import Asking, LabelFeatures, counted
 from services.ports import ViewRows
 from services.topology import LabelPlan
@@ -53,12 +55,9 @@ class Featurize:
         self._feature_time_column = feature_time_column
         self._late_policy = late_policy
         self.stores: dict[int, WindowStore] = {}
-        self.labels = LabelFeatures(labels, event_id, self.new_store()) if labels is not None else None
-        self._columns = [
-            (column, aggregate.dtype in {"int64", "int32"})
-            for view in (*views, *(labels.views if labels is not None else ()))
-            for column, aggregate in zip(view.columns, view.aggregates, strict=True)
-        ]
+        self._empty = self.new_store()
+        self.labels = LabelFeatures(labels, event_id, self._empty) if labels is not None else None
+        self._features = FeatureColumns(self._views)
 
     def new_store(self) -> WindowStore:
         """Return an empty store for one partition."""
@@ -107,24 +106,24 @@ class Featurize:
         batch = flow.batch
         n = batch.length
         status = np.zeros(n, dtype=np.int8)
-        features = np.full((n, len(self._columns)), np.nan)
+        results = self._empty.new_results(n)
+        about_labels = self.labels.new_results(n) if self.labels is not None else None
         feature_time_us = np.zeros(n, dtype=np.int64)
-        view_rows: list[ViewRows] = []
+        offered: list[ViewRows] = []
         keys, times_ms = batch.columns[self._join_key], batch.columns[self._time_column]
         ids = id_hashes(batch.columns[self._event_id])
-        partitions = flow.partitions
+        partitions, keyed = flow.partitions, ~batch.is_null(self._join_key)
         told = np.zeros(len(said_partitions), dtype=np.int8)
         for partition in np.unique(np.concatenate([partitions, said_partitions])).tolist():
             store = self.stores[partition]
-            rows = np.flatnonzero(partitions == partition)
-            values = self._values(batch, store.columns, rows)
-            updated = store.update(keys[rows], times_ms[rows], ids[rows], values)
+            rows = np.flatnonzero((partitions == partition) & keyed)
+            updated = store.update(keys[rows], times_ms[rows], ids[rows], store.layout.words(batch, rows))
             status[rows] = updated.status
-            features[rows, : updated.features.shape[1]] = updated.features
+            results.put(rows, updated.results)
             feature_time_us[rows] = updated.feature_time_us
             slots = store.touched()
-            view_rows += self.online(store, slots)
-            if self.labels is not None:
+            offered += self.online(store, slots)
+            if self.labels is not None and about_labels is not None:
                 asking = rows[updated.status == OK]
                 about = np.flatnonzero(said_partitions == partition)
                 told[about], answers, changed = self.labels.fold(
@@ -133,29 +132,19 @@ class Featurize:
                     Asking(keys[asking], times_ms[asking]),
                     said.take(about) if said is not None else self.labels.nothing,
                 )
-                features[asking, updated.features.shape[1] :] = answers
+                about_labels.put(asking, answers)
                 touched = np.union1d(store.keys_of(slots), changed)
-                view_rows += self.labels.online(partition, store, touched)
-        return self._turn_away(flow, status, features, feature_time_us), told, view_rows
+                offered += self.labels.online(partition, store, touched)
+        found = [(self._features, results)]
+        if self.labels is not None and about_labels is not None:
+            found.append((self.labels.features, about_labels))
+        flow = self._with_features(flow, found, feature_time_us)
+        return self._turn_away(flow, status), told, offered
 
     def online(self, store: WindowStore, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterable[ViewRows]:
         """Return the newest rows of these slots, one `ViewRows` per view that is online."""
-        if not any(view.online for view in self._views):
-            return
-        keys, features, feature_time_us = store.online(slots)
-        if not len(feature_time_us):
-            return
-        at = 0
-        for view in self._views:
-            width = len(view.aggregates)
-            if view.online:
-                yield ViewRows(view.name, keys, features[:, at : at + width], feature_time_us)
-            at += width
-
-    def _values(self, batch: Batch, columns: Sequence[str], rows: np.ndarray) -> np.ndarray:
-        if not columns:
-            return np.zeros((len(rows), 0))
-        return np.column_stack([as_values(batch, column)[rows] for column in columns])
+        if len(slots) and any(view.online for view in self._views):
+            yield from view_rows(self._views, *store.online(slots))
 
     def _storable(self, flow: Flow) -> Flow:
         """Turn away rows the windows cannot hold: no entity, no id, no time, or a number beyond exact sums."""
@@ -178,16 +167,21 @@ class Featurize:
                     refuse(beyond, "range", name, f"{name} is beyond 2^90 in size and cannot be summed exactly")
         return flow.keep(good, rejections)
 
-    def _turn_away(self, flow: Flow, status, features, feature_time_us) -> Flow:  # type: ignore[no-untyped-def]
-        columns: dict[str, np.ndarray] = {self._feature_time_column: feature_time_us}
-        nulls = {}
-        for position, (column, integral) in enumerate(self._columns):
-            values = features[:, position]
-            missing = np.isnan(values)
-            if missing.any():
-                nulls[column] = missing
-            columns[column] = np.where(missing, 0, values).astype(np.int64) if integral else values
-        flow = replace(flow, batch=flow.batch.with_columns(columns, nulls))
+    def _with_features(
+        self, flow: Flow, found: Sequence[tuple[FeatureColumns, Results]], feature_time_us: Rows
+    ) -> Flow:
+        columns: dict[str, Array] = {self._feature_time_column: feature_time_us}
+        nulls, counts = {}, dict(flow.counts)
+        if self._join_key in flow.batch.nulls:
+            nulls[self._feature_time_column] = flow.batch.nulls[self._join_key]
+        for features, results in found:
+            more, missing = features.columns(results)
+            columns.update(more)
+            nulls.update(missing)
+            counts.update(features.beyond(results.beyond))
+        return replace(flow, batch=flow.batch.with_columns(columns, nulls), counts=counts)
+
+    def _turn_away(self, flow: Flow, status: NDArray[np.int8]) -> Flow:
         duplicates, late = status == DUPLICATE, status == LATE
         rejections = []
         if self._late_policy == "dead_letter":

@@ -13,6 +13,9 @@ from services.transport.records import Records
 
 logger = logging.getLogger(__name__)
 
+BEYOND = "beyond:"
+"""Begins the name of a count of values that a feature's declared type cannot hold; the feature's name follows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:

@@ -11,7 +11,7 @@ from services.adapters.telemetry import Telemetry
 from services.adapters.view_writer import ViewWriter
 from services.core.batch import Batch
 from services.topology import PREDICTIONS
-from services.transport.flow import Flow
+from services.transport.flow import BEYOND, Flow
 from services.transport.loop import StageLoop
 from services.transport.work import Processed, Recovered
 
@@ -74,6 +74,9 @@ class TelemetryObserver:
         tell, batch = self._telemetry, flow.batch
         tell.count("millstream_duplicates_total", flow.counts.get("duplicates", 0), stage=stage)
         tell.count("millstream_late_total", flow.counts.get("late", 0), stage=stage)
+        for name, count in flow.counts.items():
+            if name.startswith(BEYOND):
+                tell.count("millstream_feature_nulls_total", count, stage=stage, feature=name.removeprefix(BEYOND))
         for reason in ("budget", "failed", "silent"):
             if f"online_{reason}" in flow.counts:
                 unscored = flow.counts[f"online_{reason}"]

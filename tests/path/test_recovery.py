@@ -66,7 +66,8 @@ def _outputs(broker: MemoryBroker) -> list[list[tuple[int, bytes | None, bytes |
 
 
 def _online(store: WindowStore) -> dict[int, tuple[list[float], int]]:
-    keys, features, times = store.online(store.all_slots())
+    keys, results, times = store.online(store.all_slots())
+    features = results.reals
     return {int(k): (f.tolist(), int(t)) for k, f, t in zip(keys, features, times, strict=True)}
 
 

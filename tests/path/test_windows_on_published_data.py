@@ -94,7 +94,8 @@ def test_disorder_within_the_lateness_leaves_no_trace(payments: pl.DataFrame) ->
     run(disordered, payments[arrival], "customer_id")
     tables = []
     for store in (in_order, disordered):
-        keys, features, _ = store.online(store.all_slots())
+        keys, results, _ = store.online(store.all_slots())
+        features = results.reals
         tables.append(features[np.argsort(keys)].tobytes())
     assert tables[0] == tables[1]
     rows = (dict(in_order.dirty_rows()), dict(disordered.dirty_rows()))

@@ -130,8 +130,8 @@ def fold(
         np.zeros(len(said), dtype=np.int64),
     )
     times_ms = np.array([a.t for a in asked], dtype=np.int64)
-    status, features = store.follow(statements, keys_of([a.key for a in asked], key_type), times_ms, ahead, reach_ms)
-    return status.tolist(), features.tolist()
+    status, results = store.follow(statements, keys_of([a.key for a in asked], key_type), times_ms, ahead, reach_ms)
+    return status.tolist(), results.reals.tolist()
 
 
 def same(got: Sequence[float], wanted: Sequence[float]) -> None:
@@ -171,7 +171,8 @@ def test_every_question_gets_what_the_definition_says(key_type: KeyType) -> None
         keys = KEYS[key_type]
         times = [max((s.known_ms for s in steps if isinstance(s, Said)), default=0)] * len(keys)
         times = [max([t, *(s.t for s in steps if isinstance(s, Asks))]) for t in times]
-        for key, t, row in zip(keys, times, store.answer(keys_of(keys, key_type), np.array(times)), strict=True):
+        answers = store.answer(keys_of(keys, key_type), np.array(times)).reals
+        for key, t, row in zip(keys, times, answers, strict=True):
             same(row.tolist(), oracle.answer(key, t))
 
     check()

@@ -48,7 +48,8 @@ def test_every_function_equals_brute_force(key_type: KeyType, lateness_ms: int) 
                 same(updated.features[i].tolist(), features, store.features)
             else:
                 assert np.isnan(updated.features[i]).all()
-        for key, row, stamp in zip(*(part.tolist() for part in store.online(store.all_slots())), strict=True):
+        keys, newest, stamps = store.online(store.all_slots())
+        for key, row, stamp in zip(keys.tolist(), newest.reals.tolist(), stamps.tolist(), strict=True):
             same(row, oracle.features(key, int(oracle.newest(key))), store.features)
             assert stamp == oracle.stamps[key]
 
@@ -81,7 +82,7 @@ def test_an_event_put_in_at_a_far_edge_counts_from_the_right_side(late_ms: int) 
         _, features, _ = oracle.update(*event)
         same(feed(store, [event]).features[0].tolist(), features, store.features)
         _, newest, _ = store.online(store.all_slots())
-        same(newest[0].tolist(), oracle.features(1, int(oracle.newest(1))), store.features)
+        same(newest.reals[0].tolist(), oracle.features(1, int(oracle.newest(1))), store.features)
 
 
 @pytest.mark.parametrize(("lag_ms", "status"), [(20, OK), (21, LATE)])

@@ -11,8 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from services.core.batch import Batch
-from services.core.identity import as_values, id_hashes
+from services.core.identity import id_hashes
 from services.core.jit import kernel
 from services.core.windows.exact_sum import LIMIT, NEGATED, WORDS, accumulate, representable, rounded
 
@@ -65,25 +64,6 @@ def test_ids_are_the_same_on_every_machine() -> None:
     texts = np.array(["", "a", "é"], dtype=object)
     # first halves of MurmurHash3_x64_128 with seed 0
     assert id_hashes(texts).tolist() == [0, -8839064797231613815, -3956277427552623640]
-
-
-def test_columns_as_values() -> None:
-    text = np.array(["a", "b", "a", ""], dtype=object)
-    nulls = np.array([False, False, False, True])
-    batch = Batch(
-        4,
-        {"text": text, "flag": np.array([True, False, True, True]), "n": np.array([1, 2, 3, 4]), "x": np.ones(4)},
-        {"text": nulls, "flag": nulls, "n": nulls},
-    )
-    a, b, again, null = as_values(batch, "text").tolist()
-    assert a == again != b
-    assert 0 <= a < 2**52
-    assert a == int(a)
-    assert math.isnan(null)
-    assert as_values(batch, "flag")[:3].tolist() == [1.0, 0.0, 1.0]
-    assert np.isnan(as_values(batch, "flag")[3])
-    assert as_values(batch, "n")[:3].tolist() == [1.0, 2.0, 3.0]
-    assert as_values(batch, "x").tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("empty", [np.zeros(0, dtype=np.int64), np.zeros(0, dtype=object)])

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.batch import Array, Rows
-from services.core.declaration import KeyType
+from services.core.declaration import View
 from services.core.windows.exact_sum import WORDS
 from services.core.windows.id_table import new_table, roomy
 from services.core.windows.kernel import size_for
 from services.core.windows.key_index import IntegerKeys, KeyIndex, TextKeys, extended
-from services.core.windows.plan import Plan
+from services.core.windows.plan import Plan, exact_wholes
 from services.core.windows.rows import StoredKey, decode_keys, encode_key, entries_per_part, row_key
 from services.core.windows.state import (
     BASE,
@@ -27,7 +27,9 @@ from services.core.windows.state import (
     TAILS,
     TOUCHED,
     TOUCHES,
+    Results,
     State,
+    new_results,
 )
 from services.core.windows.upkeep import drop, restore, untouch
 
@@ -37,20 +39,27 @@ class KeyedEntries:
 
     Parameters
     ----------
+    views : tuple of View
+        Of one entity.
     plan : Plan
-        What is asked of the windows.
-    key_type : str
-        Of the entity.
+        What they ask of the windows.
     values : int
-        Numbers per entry, besides time and id.
+        Words per entry, besides time and id.
     wide : int
         Columns of `State.wide`.
+
+    Attributes
+    ----------
+    features : tuple of str
+        ``{view}__{feature}`` names, columns of the features returned.
     """
 
-    def __init__(self, plan: Plan, key_type: KeyType, values: int, wide: int) -> None:
+    def __init__(self, views: tuple[View, ...], plan: Plan, values: int, wide: int) -> None:
+        self.features = tuple(name for view in views for name in view.columns)
         self._plan = plan
         self._values = values
-        self._keys: KeyIndex = IntegerKeys() if key_type == "int64" else TextKeys()
+        self._exact_wholes = exact_wholes(views)
+        self._keys: KeyIndex = IntegerKeys() if views[0].key_type == "int64" else TextKeys()
         self._gone: list[bytes] = []
         slab = np.zeros((64, 2 + values), dtype=np.int64)
         self._state = State(
@@ -76,6 +85,10 @@ class KeyedEntries:
         state = self._state
         arrays = (state.wide, state.narrow, state.sums, state.slab, state.ids, state.touched)
         return self._keys.memory_bytes + sum(array.nbytes for array in arrays)
+
+    def new_results(self, rows: int) -> Results:
+        """Return results for so many rows, null throughout."""
+        return new_results(rows, len(self.features), self._exact_wholes)
 
     def touched(self) -> Rows:
         """Return the distinct slots that the last fold changed; good until the next fold or `expire`."""

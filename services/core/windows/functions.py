@@ -16,6 +16,7 @@ from services.core.windows.plan import (
     COUNT,
     COUNT_DISTINCT,
     FIRST,
+    FLOAT32,
     FUNCTION,
     LAST,
     MAX,
@@ -23,16 +24,19 @@ from services.core.windows.plan import (
     MIN,
     STD,
     SUM,
+    TYPE,
     VAR,
+    WHOLE,
     WINDOW,
     Plan,
 )
-from services.core.windows.state import TAILS, State
+from services.core.windows.state import TAILS, Results, State
+from services.core.windows.whole_functions import FLOAT32_LIMIT, answer_whole
 
 
 @fused
-def answer(state: State, plan: Plan, slot: int, base: int, end: int, features: NDArray[np.float64], i: int) -> None:
-    """Write row ``i`` of the features of the windows a slot stands at; NaN where a function has nothing to tell.
+def answer(state: State, plan: Plan, slot: int, base: int, end: int, results: Results, i: int) -> None:
+    """Write row ``i`` of the features of the windows a slot stands at; NaN where a function has no value.
 
     Parameters
     ----------
@@ -46,25 +50,36 @@ def answer(state: State, plan: Plan, slot: int, base: int, end: int, features: N
     for f in range(len(plan.features)):
         function = plan.features[f, FUNCTION]
         cell = plan.features[f, CELL]
+        if plan.features[f, WHOLE] != 0:
+            answer_whole(state, plan, slot, base, end, results, i, f)
+            continue
+        value = np.nan
+        scan = cell < 0
         if cell >= 0:
             count = state.narrow[slot, counts_at + cell]
             if function == COUNT:
-                features[i, f] = count
+                value = float(count)
             elif count == 0:
-                features[i, f] = 0.0 if function == SUM else np.nan
+                value = 0.0 if function == SUM else np.nan
             else:
                 total = rounded(state.sums, sums_at + WORDS * cell)
-                features[i, f] = total if function == SUM else total / count
-            if function in (COUNT, SUM, MEAN) or count == 0:
-                continue
-        features[i, f] = _scanned(
-            state.reals,
-            base + state.narrow[slot, TAILS + plan.features[f, WINDOW]],
-            base + end,
-            2 + plan.features[f, COLUMN],
-            function,
-            features[i, f],
-        )
+                value = total if function == SUM else total / count
+                scan = function not in (SUM, MEAN)
+        if scan:
+            value = _scanned(
+                state.reals,
+                base + state.narrow[slot, TAILS + plan.features[f, WINDOW]],
+                base + end,
+                2 + plan.features[f, COLUMN],
+                function,
+                value,
+            )
+        if plan.features[f, TYPE] == FLOAT32 and abs(value) >= FLOAT32_LIMIT:
+            value = np.nan
+            results.beyond[f] += 1
+        results.reals[i, f] = value
+        if results.wholes.shape[1] > 0 and function in (COUNT, COUNT_DISTINCT):
+            results.wholes[i, f] = int(value)
 
 
 @inline

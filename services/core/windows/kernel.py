@@ -31,8 +31,10 @@ from services.core.windows.state import (
     TOP,
     TOUCHED,
     TOUCHES,
+    Results,
     State,
 )
+from services.core.windows.whole import add_whole
 
 ENTER, LEAVE = cast("int", np.int64(1)), cast("int", np.int64(-1))  # typed: numba compiles anew for each literal
 
@@ -46,7 +48,7 @@ def fold(
     ids: NDArray[np.int64],
     bits: NDArray[np.int64],
     status: NDArray[np.int8],
-    features: NDArray[np.float64],
+    results: Results,
     feature_time_us: NDArray[np.int64],
     start: int,
 ) -> int:
@@ -83,7 +85,7 @@ def fold(
         else:
             admit(state, plan, slot, newest, t, at)
             row, end = SCRATCH, _rewind(state, plan, slot, t)
-        answer(state, plan, row, state.wide[slot, BASE], end, features, i)
+        answer(state, plan, row, state.wide[slot, BASE], end, results, i)
         stamp = max(t * 1000, state.wide[slot, FEATURE_TIME_US] + 1) if length > 0 else t * 1000
         state.wide[slot, FEATURE_TIME_US] = stamp
         feature_time_us[i] = stamp
@@ -180,8 +182,12 @@ def book(state: State, plan: Plan, slot: int, w: int, row: int, change: int) -> 
     """Let an entry `ENTER` or `LEAVE` the cells of a window."""
     cells = len(plan.cells)
     for cell in range(plan.first_cell[w], plan.first_cell[w + 1]):
-        column = 2 + plan.cells[cell, 1]
-        if not np.isnan(state.reals[row, column]):
+        column, bit = 2 + plan.cells[cell, 1], plan.cells[cell, 2]
+        if bit >= 0:
+            if (state.slab[row, 2 + plan.columns + (bit >> 6)] >> (bit & 63)) & 1 == 0:
+                state.narrow[slot, TAILS + len(plan.windows_ms) + cell] += change
+                add_whole(state.sums, (slot * cells + cell) * WORDS, state.slab[row, column], change)
+        elif not np.isnan(state.reals[row, column]):
             state.narrow[slot, TAILS + len(plan.windows_ms) + cell] += change
             bits = state.slab[row, column]
             accumulate(state.sums, (slot * cells + cell) * WORDS, bits if change > 0 else bits ^ NEGATED)

@@ -30,6 +30,7 @@ from services.core.windows.state import (
     TIME_LIMIT_MS,
     TOUCHED,
     TOUCHES,
+    Results,
     State,
 )
 
@@ -52,7 +53,7 @@ def follow(
     asked_slots: NDArray[np.int64],
     asked_ms: NDArray[np.int64],
     ahead: NDArray[np.int64],
-    features: NDArray[np.float64],
+    results: Results,
     done: NDArray[np.int64],
 ) -> bool:
     """Fold statements and answer questions in turn, from ``done`` on; return False if the slab must grow first.
@@ -72,21 +73,21 @@ def follow(
                 _stand(state, plan, slot, asked_ms[i])
                 newest = state.wide[slot, NEWEST_ASKED_MS] = max(state.wide[slot, NEWEST_ASKED_MS], asked_ms[i])
                 _evict(state, slot, min(newest - plan.lateness_ms, asked_ms[i]) - plan.longest_ms)
-            answer(state, plan, slot, state.wide[slot, BASE], int(state.wide[slot, END]), features, i)
+            answer(state, plan, slot, state.wide[slot, BASE], int(state.wide[slot, END]), results, i)
             done[ASKED] = i + 1
     return True
 
 
 @kernel
 def ask_slots(
-    state: State, plan: Plan, slots: NDArray[np.int64], times_ms: NDArray[np.int64], features: NDArray[np.float64]
+    state: State, plan: Plan, slots: NDArray[np.int64], times_ms: NDArray[np.int64], results: Results
 ) -> None:
     """Write the features of slots (0 for a key without entries) as of these times."""
     for i in range(len(slots)):
         slot = slots[i]
         if slot > 0 and state.narrow[slot, LENGTH] > 0:
             _stand(state, plan, slot, times_ms[i])
-        answer(state, plan, slot, state.wide[slot, BASE], int(state.wide[slot, END]), features, i)
+        answer(state, plan, slot, state.wide[slot, BASE], int(state.wide[slot, END]), results, i)
 
 
 @inline

@@ -25,8 +25,9 @@ from services.core.declaration import View
 from services.core.windows.entries import KeyedEntries
 from services.core.windows.exact_sum import representable
 from services.core.windows.label_kernel import AT_MS, END, NEWEST_ASKED_MS, WIDE, ask_slots, follow
-from services.core.windows.plan import compile_plan, input_columns
-from services.core.windows.state import BASE, FEATURE_TIME_US, HEAD, LENGTH, NO_TIME_MS
+from services.core.windows.plan import compile_plan
+from services.core.windows.state import BASE, FEATURE_TIME_US, HEAD, LENGTH, NO_TIME_MS, Results
+from services.core.windows.values import Layout, Words
 
 __all__ = ["LabelStore", "Statements", "merged", "representable"]
 
@@ -47,8 +48,8 @@ class Statements:
         Event ids.
     revisions : int64 ndarray of shape (n,)
         Of two statements on one event the one with the greater revision is the newer.
-    values : float64 ndarray of shape (n, len(columns))
-        NaN is null; a retraction is null throughout.
+    values : int64 ndarray of shape (n, layout.width)
+        As `Layout.words` returns them, or as `WindowStore.update` takes them; a retraction is null throughout.
     least_us : int64 ndarray of shape (n,)
         The row's feature time must be no less: microseconds.
     """
@@ -57,7 +58,7 @@ class Statements:
     known_at_ms: Rows
     ids: Rows
     revisions: Rows
-    values: NDArray[np.float64]
+    values: Words
     least_us: Rows
 
     def __len__(self) -> int:
@@ -76,10 +77,8 @@ class LabelStore(KeyedEntries):
 
     Attributes
     ----------
-    columns : tuple of str
-        Columns of the statements' values.
-    features : tuple of str
-        ``{view}__{feature}`` names, columns of the features returned.
+    layout : Layout
+        Of the statements' values.
     fingerprint : str
         Stored rows can be loaded by a store of the same fingerprint only.
     longest_ms : int
@@ -93,16 +92,15 @@ class LabelStore(KeyedEntries):
 
     def __init__(self, views: tuple[View, ...], lateness_ms: int) -> None:
         plan = compile_plan(views)._replace(lateness_ms=lateness_ms)
-        self.columns = input_columns(views)
-        self.features = tuple(name for view in views for name in view.columns)
+        self.layout = Layout(views)
         self.longest_ms = plan.longest_ms
-        parts = ["labels", _ROW_VERSION, views[0].key_type, plan.longest_ms, lateness_ms, *self.columns]
+        parts = ["labels", _ROW_VERSION, views[0].key_type, plan.longest_ms, lateness_ms, *self.layout.names]
         self.fingerprint = json.dumps(parts, separators=(",", ":"))
-        super().__init__(plan, views[0].key_type, len(self.columns) + 1, WIDE)
+        super().__init__(views, plan, self.layout.width + 1, WIDE)
 
     def follow(
         self, statements: Statements, keys: Array, times_ms: Rows, ahead: Rows, reach_ms: int
-    ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.int8], Results]:
         """Fold statements and answer events in turn.
 
         Parameters
@@ -119,8 +117,8 @@ class LabelStore(KeyedEntries):
         -------
         status : int8 ndarray of shape (n,)
             Of each statement: ``OK``, ``DUPLICATE`` (known already, or out of date) or ``LATE``.
-        features : float64 ndarray of shape (m, f)
-            As of each event's time; NaN is null.
+        results : Results
+            Features as of each event's time.
 
         Raises
         ------
@@ -128,36 +126,36 @@ class LabelStore(KeyedEntries):
             If a value is not `representable`, or the shapes do not fit; nothing has changed.
         """
         n, m = len(statements), len(times_ms)
-        values = np.ascontiguousarray(statements.values, dtype=np.float64)
+        values, width = self.layout.of_reals(statements.values), self.layout.width
         shapes = [each.shape for each in (statements.keys, statements.known_at_ms, statements.ids, values)]
         # kernels do not check bounds
-        if shapes != [(n,), (n,), (n,), (n, len(self.columns))] or (keys.shape, ahead.shape) != ((m,), (m,)):
-            raise ValueError(f"expected {n} statements of {len(self.columns)} values and {m} questions, got {shapes}")
-        if not representable(values).all():
+        if shapes != [(n,), (n,), (n,), (n, width)] or (keys.shape, ahead.shape) != ((m,), (m,)):
+            raise ValueError(f"expected {n} statements of {width} words and {m} questions, got {shapes}")
+        if not self.layout.summable(values):
             raise ValueError("values of 2**90 and more in size cannot be summed exactly; reject them before")
         status = np.zeros(n, dtype=np.int8)
-        features = np.full((m, len(self.features)), np.nan)
+        results = self.new_results(m)
         self._untouch()
         slots, fresh = self._keys.resolve(statements.keys)
         self._make_room(n)
-        bits = np.column_stack([values.view(np.int64), statements.revisions]).astype(np.int64, copy=False)
+        bits = np.column_stack([values, statements.revisions])
         asked, done = self._keys.find(keys), np.zeros(2, dtype=np.int64)
         arrays = [np.ascontiguousarray(each) for each in (statements.known_at_ms, statements.ids, statements.least_us)]
         known_at_ms, ids, least_us = arrays
         times_ms, ahead = np.ascontiguousarray(times_ms), np.ascontiguousarray(ahead)
         while not follow(
             self._state, self._plan, slots, known_at_ms, ids, bits, least_us, reach_ms, status,
-            asked, times_ms, ahead, features, done,
+            asked, times_ms, ahead, results, done,
         ):  # fmt: skip
             self._grow_slab(len(self._state.slab) + 1)
         self._release_unused(fresh)
-        return status, features
+        return status, results
 
-    def answer(self, keys: Array, times_ms: Rows) -> NDArray[np.float64]:
+    def answer(self, keys: Array, times_ms: Rows) -> Results:
         """Return the features of keys as of these times, not older than the events that asked last."""
-        features = np.empty((len(times_ms), len(self.features)))
-        ask_slots(self._state, self._plan, self._keys.find(keys), times_ms, features)
-        return features
+        results = self.new_results(len(times_ms))
+        ask_slots(self._state, self._plan, self._keys.find(keys), times_ms, results)
+        return results
 
     def expire(self, reach_ms: int) -> int:
         """Drop keys all of whose entries are of ``reach_ms`` and before; return how many."""

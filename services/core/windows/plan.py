@@ -12,12 +12,17 @@ from typing import NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.declaration import Function, View
+from services.core.declaration import ColumnType, FeatureType, Function, View
+from services.core.windows.values import Layout
 
 FUNCTIONS: tuple[str, ...] = get_args(Function)
 COUNT, SUM, MEAN, MIN, MAX, STD, VAR, FIRST, LAST, COUNT_DISTINCT = range(len(FUNCTIONS))
 RUNNING = {"count", "sum", "mean", "std", "var"}
-FUNCTION, WINDOW, COLUMN, CELL = range(4)
+FUNCTION, WINDOW, COLUMN, CELL, BIT, WHOLE, TYPE = range(7)
+TYPES: tuple[FeatureType, ...] = ("float64", "float32", "int64", "int32")
+FLOAT64, FLOAT32, INT64, INT32 = range(len(TYPES))
+_WHOLE_COLUMNS: frozenset[ColumnType] = frozenset({"integer", "long", "text"})
+_CHOSEN = {"sum", "min", "max", "first", "last"}
 _ROW_VERSION = 1
 
 
@@ -28,12 +33,16 @@ class Plan(NamedTuple):
     ----------
     windows_ms : int64 ndarray of shape (windows,)
         Distinct lengths, ascending.
-    cells : int64 ndarray of shape (cells, 2)
-        Window and column, positions; ascending.
+    cells : int64 ndarray of shape (cells, 3)
+        Window and column, positions; ascending. Then the column's null bit, -1 for one kept as doubles.
     first_cell : int64 ndarray of shape (windows + 1,)
         Cells of window w are ``first_cell[w]`` to before ``first_cell[w + 1]``.
-    features : int64 ndarray of shape (f, 4)
-        ``FUNCTION, WINDOW, COLUMN, CELL`` of each feature; a cell of -1 is none.
+    features : int64 ndarray of shape (f, 7)
+        ``FUNCTION, WINDOW, COLUMN, CELL, BIT, WHOLE, TYPE`` of each feature; a cell of -1 is none. ``BIT`` is the
+        column's null bit, -1 for one kept as doubles; ``WHOLE`` is 1 if its values are whole numbers; ``TYPE`` is the
+        position of the declared type in `TYPES`.
+    columns : int
+        Words of an entry before its null words.
     lateness_ms : int
         Largest of the views.
     longest_ms : int
@@ -44,13 +53,15 @@ class Plan(NamedTuple):
     cells: NDArray[np.int64]
     first_cell: NDArray[np.int64]
     features: NDArray[np.int64]
+    columns: int
     lateness_ms: int
     longest_ms: int
 
 
-def input_columns(views: tuple[View, ...]) -> tuple[str, ...]:
-    """Return the distinct aggregated columns, in alphabetical order (so that stored rows outlive a reordering)."""
-    return tuple(sorted({aggregate.column for view in views for aggregate in view.aggregates}))
+def exact_wholes(views: tuple[View, ...]) -> bool:
+    """Return whether features may be whole numbers that no double holds; counts never are."""
+    aggregates = [aggregate for view in views for aggregate in view.aggregates]
+    return any(each.function in _CHOSEN and TYPES.index(each.dtype) in {INT64, INT32} for each in aggregates)
 
 
 def compile_plan(views: tuple[View, ...]) -> Plan:
@@ -70,20 +81,29 @@ def compile_plan(views: tuple[View, ...]) -> Plan:
         raise ValueError("window_ms must be positive and below 2**50")
     if any(not 0 <= view.lateness_ms < 2**50 for view in views):
         raise ValueError("lateness_ms must be zero or more and below 2**50")
-    columns = input_columns(views)
+    layout = Layout(views)
+    columns, null_bits = layout.columns, layout.null_bits.tolist()
     windows_ms = sorted({aggregate.window_ms for aggregate in aggregates})
     places = [(windows_ms.index(a.window_ms), columns.index(a.column)) for a in aggregates]
     cells = sorted({place for place, a in zip(places, aggregates, strict=True) if a.function in RUNNING})
     features = [
-        (FUNCTIONS.index(a.function), *place, cells.index(place) if a.function in RUNNING else -1)
+        (
+            FUNCTIONS.index(a.function),
+            *place,
+            cells.index(place) if a.function in RUNNING else -1,
+            null_bits[place[1]],
+            int(a.column_type in _WHOLE_COLUMNS),
+            TYPES.index(a.dtype),
+        )
         for place, a in zip(places, aggregates, strict=True)
     ]
     of_window = np.array([cell[0] for cell in cells], dtype=np.int64)
     return Plan(
         np.array(windows_ms, dtype=np.int64),
-        np.array(cells, dtype=np.int64).reshape(-1, 2),
+        np.array([(*cell, null_bits[cell[1]]) for cell in cells], dtype=np.int64).reshape(-1, 3),
         np.searchsorted(of_window, np.arange(len(windows_ms) + 1)).astype(np.int64),
         np.array(features, dtype=np.int64),
+        len(columns),
         max(view.lateness_ms for view in views),
         windows_ms[-1],
     )
@@ -97,5 +117,5 @@ def fingerprint(views: tuple[View, ...]) -> str:
     """
     plan = compile_plan(views)
     view = views[0]
-    parts = [_ROW_VERSION, view.key_type, plan.longest_ms, plan.lateness_ms, *input_columns(views)]
+    parts = [_ROW_VERSION, view.key_type, plan.longest_ms, plan.lateness_ms, *Layout(views).names]
     return json.dumps(parts, separators=(",", ":"))

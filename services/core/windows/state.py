@@ -57,3 +57,36 @@ class State(NamedTuple):
     ids: NDArray[np.int64]
     counters: NDArray[np.int64]
     touched: NDArray[np.int64]
+
+
+class Results(NamedTuple):
+    """Where features of n rows go.
+
+    Parameters
+    ----------
+    reals : float64 ndarray of shape (n, f)
+        NaN is null; of a whole number the nearest double.
+    wholes : int64 ndarray of shape (n, f) or (n, 0)
+        Whole numbers themselves, where a feature is declared one; without columns where ``reals`` holds them all.
+    beyond : int64 ndarray of shape (f,)
+        How many values of each feature are null because the declared type cannot hold them.
+    """
+
+    reals: NDArray[np.float64]
+    wholes: NDArray[np.int64]
+    beyond: NDArray[np.int64]
+
+    def put(self, rows: NDArray[np.int64], found: Results) -> None:
+        """Take over the results of some rows."""
+        self.reals[rows] = found.reals
+        self.wholes[rows] = found.wholes
+        self.beyond[:] += found.beyond
+
+
+def new_results(rows: int, features: int, wholes: bool) -> Results:
+    """Return results that are null throughout."""
+    return Results(
+        np.full((rows, features), np.nan),
+        np.zeros((rows, features if wholes else 0), dtype=np.int64),
+        np.zeros(features, dtype=np.int64),
+    )

@@ -23,9 +23,10 @@ from services.core.declaration import View
 from services.core.windows.entries import KeyedEntries
 from services.core.windows.exact_sum import representable
 from services.core.windows.kernel import fold
-from services.core.windows.plan import compile_plan, fingerprint, input_columns
-from services.core.windows.state import DUPLICATE, FEATURE_TIME_US, LATE, OK, STREAM_TIME_MS
+from services.core.windows.plan import compile_plan, fingerprint
+from services.core.windows.state import DUPLICATE, FEATURE_TIME_US, LATE, OK, STREAM_TIME_MS, Results
 from services.core.windows.upkeep import answer_slots, idle
+from services.core.windows.values import Layout, Words
 
 __all__ = ["DUPLICATE", "LATE", "OK", "Updated", "WindowStore", "representable"]
 
@@ -38,15 +39,20 @@ class Updated:
     ----------
     status : int8 ndarray of shape (n,)
         ``OK``, ``DUPLICATE`` or ``LATE``.
-    features : float64 ndarray of shape (n, f)
-        As of each event's time; NaN is null, and rows that are not ``OK`` are all NaN.
+    results : Results
+        Features as of each event's time; rows that are not ``OK`` are null throughout.
     feature_time_us : int64 ndarray of shape (n,)
         Microseconds since the epoch, strictly increasing per key; 0 in rows that are not ``OK``.
     """
 
     status: NDArray[np.int8]
-    features: NDArray[np.float64]
+    results: Results
     feature_time_us: NDArray[np.int64]
+
+    @property
+    def features(self) -> NDArray[np.float64]:
+        """The results as doubles, NaN for null."""
+        return self.results.reals
 
 
 class WindowStore(KeyedEntries):
@@ -59,10 +65,8 @@ class WindowStore(KeyedEntries):
 
     Attributes
     ----------
-    columns : tuple of str
-        Columns of `update`'s values.
-    features : tuple of str
-        ``{view}__{feature}`` names, columns of the features returned.
+    layout : Layout
+        Of `update`'s values.
     fingerprint : str
         Stored rows can be loaded by a store of the same fingerprint only.
     lateness_ms : int
@@ -78,19 +82,18 @@ class WindowStore(KeyedEntries):
 
     def __init__(self, views: tuple[View, ...]) -> None:
         plan = compile_plan(views)
-        self.columns = input_columns(views)
-        self.features = tuple(name for view in views for name in view.columns)
+        self.layout = Layout(views)
         self.fingerprint = fingerprint(views)
         self.lateness_ms = plan.lateness_ms
         self.horizon_ms = plan.longest_ms + plan.lateness_ms
-        super().__init__(plan, views[0].key_type, len(self.columns), wide=2)
+        super().__init__(views, plan, self.layout.width, wide=2)
 
     @property
     def stream_time_ms(self) -> int:
         """Newest event time of the partition, milliseconds since the epoch; far below any time when there is none."""
         return int(self._state.counters[STREAM_TIME_MS])
 
-    def update(self, keys: Array, times_ms: Rows, ids: Rows, values: NDArray[np.float64]) -> Updated:
+    def update(self, keys: Array, times_ms: Rows, ids: Rows, values: Words) -> Updated:
         """Fold events in, in order, and return each one's features as of its own time.
 
         Parameters
@@ -101,8 +104,8 @@ class WindowStore(KeyedEntries):
             Event times, milliseconds since the epoch. Beyond 2**52 in size counts as late.
         ids : int64 ndarray of shape (n,)
             Event ids; one that stands among the entries kept, of whatever key, makes a duplicate.
-        values : float64 ndarray of shape (n, len(columns))
-            NaN is null.
+        values : int64 ndarray of shape (n, layout.width)
+            As `Layout.words` returns them; float64, NaN for null, where every column is kept as doubles.
 
         Raises
         ------
@@ -110,34 +113,35 @@ class WindowStore(KeyedEntries):
             If a value is not `representable`, or the shapes do not fit; nothing has changed.
         """
         n = len(times_ms)
-        values = np.ascontiguousarray(values, dtype=np.float64)
+        words = self.layout.of_reals(values)
+        width = self.layout.width
         # kernels do not check bounds: a column too wide would be written over the next entry
-        if (keys.shape, times_ms.shape, ids.shape, values.shape) != ((n,), (n,), (n,), (n, len(self.columns))):
-            shapes = keys.shape, times_ms.shape, ids.shape, values.shape
-            raise ValueError(f"expected {n} keys, times, ids and rows of {len(self.columns)} values, got {shapes}")
-        if not representable(values).all():
+        if (keys.shape, times_ms.shape, ids.shape, words.shape) != ((n,), (n,), (n,), (n, width)):
+            shapes = keys.shape, times_ms.shape, ids.shape, words.shape
+            raise ValueError(f"expected {n} keys, times, ids and rows of {width} words, got {shapes}")
+        if not self.layout.summable(words):
             raise ValueError("values of 2**90 and more in size cannot be summed exactly; reject them before")
         status = np.zeros(n, dtype=np.int8)
-        features = np.full((n, len(self.features)), np.nan)
+        results = self.new_results(n)
         feature_time_us = np.zeros(n, dtype=np.int64)
         self._untouch()
         slots, fresh = self._keys.resolve(keys)
         self._make_room(n)
-        times_ms, ids, bits = np.ascontiguousarray(times_ms), np.ascontiguousarray(ids), values.view(np.int64)
+        times_ms, ids = np.ascontiguousarray(times_ms), np.ascontiguousarray(ids)
         row = 0
         while True:
-            row = fold(self._state, self._plan, slots, times_ms, ids, bits, status, features, feature_time_us, row)
+            row = fold(self._state, self._plan, slots, times_ms, ids, words, status, results, feature_time_us, row)
             if row == n:
                 break
             self._grow_slab(len(self._state.slab) + 1)
         self._release_unused(fresh)
-        return Updated(status, features, feature_time_us)
+        return Updated(status, results, feature_time_us)
 
-    def online(self, slots: Rows) -> tuple[Array, NDArray[np.float64], NDArray[np.int64]]:
+    def online(self, slots: Rows) -> tuple[Array, Results, NDArray[np.int64]]:
         """Return keys, features as of each key's newest event, and feature times (us) of slots in use."""
-        features = np.empty((len(slots), len(self.features)))
-        answer_slots(self._state, self._plan, slots, features)
-        return self._keys.keys_of(slots), features, self._state.wide[slots, FEATURE_TIME_US]
+        results = self.new_results(len(slots))
+        answer_slots(self._state, self._plan, slots, results)
+        return self._keys.keys_of(slots), results, self._state.wide[slots, FEATURE_TIME_US]
 
     def expire(self) -> int:
         """Drop keys that no later result can depend on; return how many."""

@@ -23,17 +23,18 @@ from services.core.windows.state import (
     STREAM_TIME_MS,
     TAILS,
     TOUCHES,
+    Results,
     State,
 )
 
 
 @kernel
-def answer_slots(state: State, plan: Plan, slots: NDArray[np.int64], features: NDArray[np.float64]) -> None:
+def answer_slots(state: State, plan: Plan, slots: NDArray[np.int64], results: Results) -> None:
     """Write the features of slots as of their newest entries."""
     for i in range(len(slots)):
         slot = slots[i]
         end = state.narrow[slot, HEAD] + state.narrow[slot, LENGTH]
-        answer(state, plan, slot, state.wide[slot, BASE], end, features, i)
+        answer(state, plan, slot, state.wide[slot, BASE], end, results, i)
 
 
 @kernel
