@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from statements import Said, history
 
 from services.cli.assembly import Assembly
 from services.cli.measuring import counted
@@ -17,18 +19,28 @@ VALUES = ("value", "lower", "upper", "mature", "coverage", "examples", "positive
 Figures = dict[str, tuple[object, ...]]
 
 
-def recomputed(assembly: Assembly, scored: Batch, believed: Mapping[int, tuple[float, int]], as_of_ms: int) -> Figures:
-    """Return the figures by key; ``believed`` holds label and when it became known by event."""
+def recomputed(
+    assembly: Assembly,
+    scored: Batch,
+    said: Sequence[Said],
+    believed: Mapping[int, tuple[float, int]],
+    as_of_ms: int,
+) -> Figures:
+    """Return the figures by key; ``believed`` holds the present label and when it became known by event."""
     ids = scored.columns["transaction_id"].tolist()
-    rows = np.array([i for i, event in enumerate(ids) if event in believed])
-    final = [believed[ids[row]] for row in rows.tolist()]
+    about = {each[0] for each in said}
+    rows = np.array([i for i, event in enumerate(ids) if event in about])
+    final = [believed.get(ids[row], (None, 0)) for row in rows.tolist()]
+    histories = [json.dumps(history(said, ids[row])) for row in rows.tolist()]
     examples = scored.take(rows).with_columns(
         {
             "event_id": np.array([str(ids[row]) for row in rows.tolist()], dtype=object),
-            "label": np.array([label for label, _ in final]),
+            "label": np.array([0.0 if label is None else label for label, _ in final]),
             "label_known_at_ms": np.array([at_ms for _, at_ms in final]),
             "revision": np.ones(len(rows), dtype=np.int64),
-        }
+            "belief_history": np.array(histories, dtype=object),
+        },
+        {"label": np.array([label is None for label, _ in final])},
     )
     board = Board(assembly.quality_stage(assembly.resolver()).declared.maturities_days)
     board.update(assembly.measured.examples(examples))

@@ -43,8 +43,20 @@ def statements(batch: Batch, rng: random.Random) -> tuple[list[Said], dict[int, 
             said.append((event, 1 - label, time_ms + 3 * DAY_MS, "investigator", "new"))
             believed[event] = 1 - label, said[-1][2]
     rng.shuffle(said)
-    # Of one whose only label was taken back before anything was published, nothing is.
     return said, {event: (label, at_ms) for event, (label, at_ms) in believed.items() if label is not None}
+
+
+def history(said: Sequence[Said], event: int) -> list[tuple[int, float | None]]:
+    """Return what was believed of an event from when on, in plain words: the most trusted source's last word."""
+    trusted = PRECEDENCE.split(", ")
+    mine = sorted((each for each in set(said) if each[0] == event), key=lambda each: each[2])
+    found: list[tuple[int, float | None]] = []
+    last: dict[str, Said] = {}
+    for each in mine:
+        last[each[3]] = each
+        standing = [last[source][1] for source in trusted if source in last and last[source][4] != "retraction"]
+        found.append((each[2], standing[0] if standing else None))
+    return found
 
 
 def label_records(contracts: Mapping[str, Contract], said: Sequence[Said]) -> tuple[list[bytes], list[bytes]]:

@@ -31,6 +31,10 @@ _SHORT = {
 }
 
 
+_SHOWN_RESOLUTION = 0.0005
+"""From which on the resolution of a figure shows in its last digit."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command()(quality)
@@ -93,7 +97,8 @@ def _tables(console: Console, shown: Sequence[Shown], days: int) -> None:
     everybody = [each for each in shown if not each.group_column]
     pooled = _rows([each for each in everybody if each.day_start_ms is None], [])
     if pooled:
-        print_rows(console, pooled, f"All mature days, {known}")
+        which = "All days that are over" if first.protocol == "prequential" else "All mature days"
+        print_rows(console, pooled, f"{which}, {known}")
     else:
         console.print(f"no day is mature yet ({known}): all that follows may still change")
     listed = sorted({each.day for each in everybody if each.day})[-days:] if days else []
@@ -150,9 +155,12 @@ def _model(one: Shown) -> str:
 def _cell(one: Shown | None) -> str:
     if one is None or one.value is None:
         return ""
+    value = f"{one.value:.3f}"
+    if (one.resolution or 0.0) >= _SHOWN_RESOLUTION:
+        value += f"±{one.resolution:.3f}"
     if one.lower is None or one.upper is None:
-        return f"{one.value:.3f}"
-    return f"{one.value:.3f} {_end(one.lower)}-{_end(one.upper)}"
+        return value
+    return f"{value} {_end(one.lower)}-{_end(one.upper)}"
 
 
 def _end(value: float) -> str:

@@ -22,7 +22,7 @@ from services.topology import QUALITY
 ARMS = (ANSWER, CHAMPION, ONLINE, BLEND)
 _FIELDS = (
     *("protocol", "model", "model_version", "arm", "day_start_ms", "maturity_days", "group_column", "group", "metric"),
-    *("value", "lower", "upper", "mature", "coverage", "examples", "positives", "as_of_ms"),
+    *("value", "lower", "upper", "mature", "coverage", "examples", "positives", "as_of_ms", "resolution"),
 )
 _MOST_BYTES = 1 << 24
 
@@ -48,6 +48,7 @@ class Shown:
     examples: int
     positives: int
     as_of_ms: int
+    resolution: float | None = None
 
     @property
     def who(self) -> tuple[int, str, int]:

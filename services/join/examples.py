@@ -10,6 +10,7 @@ import numpy as np
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Array, Batch
+from services.core.ledger.belief_history import History, encode_history
 from services.core.ledger.fold import Folded
 from services.core.text import as_text
 from services.errors import Stop
@@ -74,6 +75,7 @@ def made_of(
         "previous_label": before.labels[at].astype(np.float64),
         "previous_known_at_ms": before.known_at_ms[at],
         "joined_at_ms": np.full(len(at), now_ms, dtype=np.int64),
+        "belief_history": _objects([encode_history(_history(folded, event)) for event in at.tolist()]),
     }
     none_before = before.labels[at] < 0
     nulls = {
@@ -82,6 +84,14 @@ def made_of(
         "previous_known_at_ms": none_before,
     }
     return decoded.batch.with_columns(columns, nulls)
+
+
+def _history(folded: Folded, event: int) -> History:
+    known = folded.histories.get(event)
+    if known is not None:
+        return known
+    label = int(folded.after.labels[event])
+    return () if label < 0 else ((int(folded.after.known_at_ms[event]), label),)
 
 
 def rekeyed_output(where: Rekeyed, made: Batch) -> Output:

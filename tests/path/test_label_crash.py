@@ -112,7 +112,7 @@ def test_kills_lose_no_example_double_none_and_leave_models_and_figures_as_undis
         publisher.join()
         wait_until(lambda: len(committed(kafka, SCORED)) >= EVENTS, 240, workers)
         wait_until(lambda: labelled(assembly, kafka) == believed, 120, workers)
-        wanted = recomputed(assembly, scored(assembly, kafka), believed, as_of_ms(assembly, kafka, said))
+        wanted = recomputed(assembly, scored(assembly, kafka), said, believed, as_of_ms(assembly, kafka, said))
         wait_until(lambda: figures(assembly, kafka) == wanted, 120, workers)
         wait_until(lambda: _learnt(settings, kafka) > int(committed(kafka, EXAMPLES)[-1].offset() or 0), 120, workers)
         wait_until(lambda: workers.ready("one") and workers.ready("two"), 120, workers)

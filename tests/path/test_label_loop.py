@@ -94,7 +94,7 @@ def test_any_order_of_labels_and_any_deaths_end_with_the_same_figures(
 
     newest = {key: value for _, key, value in broker.log(QUALITY)[0].entries}
     reader = RecordReader(assembly.contracts[QUALITY].schema, assembly.resolver())
-    wanted = recomputed(assembly, scored, believed, _as_of_ms(assembly, broker))
+    wanted = recomputed(assembly, scored, said, believed, _as_of_ms(assembly, broker))
     assert by_key(reader.decode(list(newest.values()), 1 << 30).batch) == wanted
     assert {key.split("|")[3] for key in wanted} == {"answer", "champion", "online", "blend"}
     told = [decode_told(v or b"") for _, k, v in broker.log(JOIN_CHANGELOG)[0].entries if k == b"0"][-1]

@@ -83,7 +83,7 @@ def test_quality_ends_as_recomputed(settings: Settings) -> None:
             wait_until(lambda end=end: len(committed(kafka, SCORED)) == end, 120, workers)
         send(LABELS, keys[400:], values[400:])
         wait_until(lambda: labelled(assembly, kafka) == believed, 60, workers)
-        wanted = recomputed(assembly, scored(assembly, kafka), believed, as_of_ms(assembly, kafka, said))
+        wanted = recomputed(assembly, scored(assembly, kafka), said, believed, as_of_ms(assembly, kafka, said))
         wait_until(lambda: figures(assembly, kafka) == wanted, 60, workers)
         assert workers.stop("all") == 0
     finally:

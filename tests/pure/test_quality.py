@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 from services.adapters.contracts import load_contract
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
+from services.core.ledger.belief_history import encode_history
 from services.core.metrics import DAY_MS, card_precision_top_k
-from services.core.quality.board import PROTOCOLS, Board, Examples, Key, Scores, predictions
+from services.core.quality.board import Board, Examples, Scores, predictions
 from services.core.quality.cohort import Cohort, Rated
 from services.core.quality.figures import figures, wilson
 from services.core.quality.part import Part, Predicted
@@ -93,22 +94,40 @@ def restored(stored: dict[bytes, bytes]) -> Board:
     return board
 
 
+MATURITIES = (7, 10)
+
+
 @settings(max_examples=40, deadline=None)
-@given(events, st.data())
-def test_any_permutation_repetition_correction_and_retraction_is_a_batch_recomputation(
-    known: list[Event], data: st.DataObject
+@given(events, st.booleans(), st.data())
+def test_any_permutation_of_examples_counts_what_was_believed_at_each_maturity(
+    known: list[Event], carried: bool, data: st.DataObject
 ) -> None:
-    history = st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.integers(0, 12 * DAY_MS)), max_size=3)
-    stream, final = [], []
+    # Around the maturities, and in any order: a correction may become known before what it corrects.
+    delays = st.sampled_from([0, 6, 7, 8, 10, 11, 12]).map(lambda days: days * DAY_MS)
+    history = st.lists(st.tuples(st.sampled_from([-1, 0, 1]), delays), max_size=3)
+    stream: list[Example] = []
     for event in range(len(known)):
-        told = [Example(event, 10 + 3 * i, *said) for i, said in enumerate(data.draw(history))]
-        stream += told
-        final += told[-1:]
+        told = data.draw(history)
+        if carried:
+            told.sort(key=lambda said: said[1])
+        stream += [Example(event, 10 + 3 * i, *said) for i, said in enumerate(told)]
+
+    def told_by(examples: list[Example]) -> Examples:
+        found = columns(known, examples)
+        if not carried:
+            return found
+        texts: list[str | None] = []
+        for each in examples:
+            earlier = [other for other in stream if other.event == each.event and other.revision <= each.revision]
+            at_ms = known[each.event].at_ms
+            texts.append(encode_history(tuple((at_ms + other.delay_ms, other.label) for other in earlier)))
+        return replace(found, histories=texts)
+
     repeated = stream + data.draw(st.lists(st.sampled_from(stream), max_size=5) if stream else st.just([]))
     shuffled = data.draw(st.permutations(repeated))
     every = columns(known, [Example(event, 1, 0, 0) for event in range(len(known))])
     predicted = predictions(every.event_time_ms, every.groups, every.scores)
-    board, batch = Board((7, 10)), Board((7, 10))
+    board, batch = Board(MATURITIES), Board(MATURITIES)
     reporter, stored, said = Reporter(board), dict[bytes, bytes](), dict[object, str]()
     for day in {seen.day for seen in predicted}:
         for each in (board, batch):
@@ -125,7 +144,7 @@ def test_any_permutation_repetition_correction_and_retraction_is_a_batch_recompu
 
     while shuffled:
         size = data.draw(st.integers(1, 6))
-        board.update(columns(known, shuffled[:size]))
+        board.update(told_by(shuffled[:size]))
         shuffled = shuffled[size:]
         as_of_ms = data.draw(st.integers(0, 20)) * DAY_MS  # it may even be put back
         if data.draw(st.booleans()):
@@ -136,35 +155,39 @@ def test_any_permutation_repetition_correction_and_retraction_is_a_batch_recompu
                 reporter.resume(as_of_ms)
     as_of_ms = data.draw(st.integers(0, 20)) * DAY_MS
     report()
-    batch.update(columns(known, final))
+    batch.update(told_by(stream))
     recomputed: dict[object, str] = {(each.slot, each.day): repr(each) for each in Reporter(batch).report(as_of_ms)}
     # What was reported once and is empty now is told to be empty; the recomputation does not know of it.
     assert _full(said) == _full(recomputed)
     assert stored == rows(board) == rows(batch)
-    counted = [each for each in final if each.label >= 0]
-    for protocol in PROTOCOLS:
-        cohorts = {key: each for key, each in board.cohorts.items() if key.series.protocol == protocol}
-        champion = sum(each.examples for key, each in cohorts.items() if key.series.arm == "champion")
-        assert champion == len(counted)
-        online = sum(each.examples for key, each in cohorts.items() if key.series.arm == "shadow")
-        assert online == sum(not math.isnan(known[each.event].scores[1]) for each in counted)
-        for key, cohort in cohorts.items():
-            at = [each for each in counted if _key(known[each.event], each, key) == key]
-            assert cohort.counts[1] == sum(each.label for each in at)
+    for place, maturity_days in enumerate(MATURITIES):
+        counted = _counted(stream, maturity_days)
+        for model, arm in enumerate(("champion", "shadow")):
+            cohorts = [
+                each
+                for key, each in board.cohorts.items()
+                if key.series.protocol == "delayed" and key.maturity <= place and key.series.arm == arm
+            ]
+            there = {event: label for event, label in counted.items() if not math.isnan(known[event].scores[model])}
+            assert sum(each.examples for each in cohorts) == len(there)
+            assert sum(each.counts[1] for each in cohorts) == sum(there.values())
+    final = [each for each in board.cohorts if each.series.protocol == "prequential" and each.series.arm == "champion"]
+    present = {each.event: each for each in sorted(stream, key=lambda each: each.revision)}
+    days = [(known[e].at_ms + each.delay_ms) // DAY_MS for e, each in present.items() if each.label >= 0]
+    assert {key.day for key in final} == set(days)
+
+
+def _counted(stream: list[Example], maturity_days: int) -> dict[int, int]:
+    """Return the label of each event at a maturity, in plain words: the last one said by then; at the last, of all."""
+    found: dict[int, int] = {}
+    for each in sorted(stream, key=lambda each: each.revision):
+        if each.delay_ms <= maturity_days * DAY_MS or maturity_days == MATURITIES[-1]:
+            found[each.event] = each.label
+    return {event: label for event, label in found.items() if label >= 0}
 
 
 def _full(said: dict[object, str]) -> dict[object, str]:
     return {place: text for place, text in said.items() if "examples=0," not in text}
-
-
-def _key(event: Event, example: Example, key: Key) -> Key:
-    known_ms = event.at_ms + example.delay_ms
-    day = (event.at_ms if key.series.protocol == "delayed" else known_ms) // DAY_MS
-    model = 0 if key.series.arm == "champion" else 1
-    if math.isnan(event.scores[model]):
-        return key._replace(day=-1)
-    series = key.series._replace(version=event.versions[model])
-    return Key(series, day, int(example.delay_ms > 7 * DAY_MS), event.group)
 
 
 def _rated(seed: int, n: int) -> Rated:
@@ -202,6 +225,55 @@ def test_figures_are_those_of_scikit_learn(seed: int) -> None:
     for name, figure in found.items():
         if not math.isnan(figure.lower):
             assert figure.lower <= figure.value <= figure.upper, name
+
+
+close_together = st.builds(
+    lambda base, step: min(1.0, base * (1 + step * 2.0**-13)), st.floats(0, 1), st.integers(0, 9)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(close_together, st.sampled_from([0.25, 0.25 + 1e-9, 0.9, 1.0])), st.booleans(), st.integers(0, 9)
+        ),
+        min_size=2,
+        max_size=60,
+    ),
+    st.lists(st.floats(0.2, 0.2003), max_size=12),
+    st.integers(1, 4),
+)
+def test_no_figure_is_farther_than_its_resolution_from_that_of_the_scores_as_served(
+    drawn: list[tuple[float, bool, int]], crowd: list[float], k: int
+) -> None:
+    drawn = drawn + [(score, place % 3 == 0, place) for place, score in enumerate(crowd)]
+    scores, labels = np.array([each[0] for each in drawn]), np.array([each[1] for each in drawn])
+    cards = np.array([each[2] for each in drawn])
+    found = figures(_part(Rated(labels, scores, scores >= 0.4, cards), k=k), k=k)
+    wanted = {
+        "log_loss": log_loss(labels, scores, labels=[False, True]),
+        "brier": brier_score_loss(labels, scores),
+        f"card_precision_at_{k}": card_precision_top_k(labels, scores, cards, np.zeros(len(cards), np.int64), k)[
+            0
+        ].precision,
+    }
+    if labels.any() and not labels.all():
+        wanted["auc"], wanted["average_precision"] = (
+            roc_auc_score(labels, scores),
+            average_precision_score(labels, scores),
+        )
+    for name, exact in wanted.items():
+        assert abs(found[name].value - exact) <= found[name].resolution + 1e-12, name
+    exact_ones = ("precision", "recall", "f1", "selection_rate", "base_rate")
+    assert not any(found[name].resolution for name in exact_ones)
+
+
+def test_scores_that_are_alone_in_their_cells_are_ranked_exactly() -> None:
+    scores = np.arange(1, 200) / 200
+    found = figures(_part(Rated(scores * 7 % 1 > 0.5, scores, scores >= 0.4, np.arange(199)), k=10), k=10)
+    for name in ("auc", "average_precision", "card_precision_at_10"):
+        assert found[name].resolution == 0.0
 
 
 @given(st.lists(probabilities, min_size=2))

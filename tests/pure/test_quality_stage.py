@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -194,12 +196,11 @@ events = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(events, st.data())
 def test_dying_anywhere_ends_with_the_figures_of_a_batch_recomputation(known: list[Event], data: st.DataObject) -> None:
-    history = st.lists(st.tuples(st.sampled_from([None, 0.0, 1.0]), st.integers(0, 12 * DAY_MS)), max_size=3)
-    stream, final = [], []
+    history = st.lists(st.tuples(st.sampled_from([None, 0.0, 1.0]), st.integers(0, 12).map(DAY_MS.__mul__)), max_size=3)
+    stream: list[Example] = []
     for event in range(len(known)):
-        told = [Example(event, 10 + 3 * i, *said) for i, said in enumerate(data.draw(history))]
-        stream += told
-        final += told[-1:]
+        stream += [Example(event, 10 + 3 * i, *said) for i, said in enumerate(data.draw(history))]
+    in_order = list(stream)
     stream += data.draw(st.lists(st.sampled_from(stream), max_size=4) if stream else st.just([]))
     stream = list(data.draw(st.permutations(stream)))
     every = batch_of(known, [Example(event, 1, None, 0) for event in range(len(known))])
@@ -236,15 +237,15 @@ def test_dying_anywhere_ends_with_the_figures_of_a_batch_recomputation(known: li
     loop.checkpoint(loop.partitions)
 
     board = Board(DECLARED.maturities_days)
-    if final:
-        board.update(MEASURED.examples(READER.decode(WRITER.encode(batch_of(known, final)), 1 << 20).batch))
+    if in_order:
+        board.update(MEASURED.examples(READER.decode(WRITER.encode(batch_of(known, in_order)), 1 << 20).batch))
     for day in days:
         board.tell(0, day, of_day[day])
     newest_ms = max((known[each.event].at_ms + each.delay_ms for each in stream), default=-1)
     recomputed = as_batch(with_gaps(Reporter(board, 2).report(min(newest_ms, labels_to_ms))), 0)
     wanted = figures_of(RecordWriter(FIGURES).encode(recomputed)) if recomputed.length else {}
     assert figures_of(list(published(broker).values())) == wanted
-    assert len(wanted) >= 12 * (any(each.label is not None for each in final))
+    assert len(wanted) >= 12 * (any(each.label is not None for each in in_order))
 
 
 def _run(broker: MemoryBroker, events: Sequence[Event], examples: Sequence[Example], told: Told) -> QualityStage:
@@ -301,6 +302,31 @@ def test_a_declaration_that_changed_and_a_state_that_cannot_be_read_are_made_ane
     left = joined({key: value for key, value in published(broker, QUALITY_CHANGELOG).items() if key != b"m"})
     assert left
     assert not [key for key in left if b"night" in key]
+
+
+def test_state_of_the_layout_before_maturities_were_final_is_rebuilt_from_the_retained_examples() -> None:
+    known = [Event(0, 1, 0, "champion", 0.9, 0.3)]
+    examples = [Example(0, 1, 1.0, 5 * DAY_MS), Example(0, 2, 0.0, 9 * DAY_MS)]
+    nothing = Told(np.zeros(SIZE, dtype=np.int64), 0, 40 * DAY_MS)
+    broker = MemoryBroker(1)
+    _run(broker, known, examples, nothing)
+    wanted = figures_of(list(published(broker).values()))
+    assert wanted["delayed|fraud|3|champion|0|7||base_rate"][0] == 1.0
+    assert wanted["delayed|fraud|3|champion|0|30||base_rate"][0] == 0.0
+    # Layout 2 remembered one revision an event; its marker says so.
+    newest = published(broker, QUALITY_CHANGELOG)
+    marker = json.loads(newest[b"m"])
+    marker["fingerprint"] = json.dumps([2, *json.loads(marker["fingerprint"])[1:]])
+    flat = np.array([[7], [2], [0], [9 * DAY_MS], [0]], dtype="<i8")
+    for key, value in {
+        **split(b"e0", zlib.compress(flat.tobytes()), 1 << 20),
+        b"m": json.dumps(marker).encode(),
+    }.items():
+        broker.append(Output(QUALITY_CHANGELOG, [key], [value], 0))
+    broker.topics.pop(QUALITY)
+    _run(broker, known, [], nothing)
+    assert figures_of(list(published(broker).values())) == wanted
+    assert json.loads(published(broker, QUALITY_CHANGELOG)[b"m"])["fingerprint"] == DECLARED.fingerprint
 
 
 def test_a_blend_is_measured_before_anybody_is_answered_by_it() -> None:

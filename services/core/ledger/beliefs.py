@@ -68,12 +68,13 @@ def beliefs(policy: Policy, labels: LabelSets, event_time_ms: Rows) -> Beliefs:
     step = np.empty(len(order), dtype=np.int64)
     step[order] = counts - first[owners]  # of each label: how many moments before it brought labels of its event
     there = np.ones(n, dtype=np.bool_)
-    horizon_ms = event_time_ms + policy.horizon_ms
     before = resolve(policy, LabelSets.empty(), there)
     parts: list[tuple[Rows, Resolved, Rows, int]] = []
     for at in range(int(step.max()) + 1 if len(step) else 0):
         told = step <= at
-        known = LabelSets(every.owners[told], every.sources[told], every.stamps[told]).settled(there, horizon_ms)
+        known = LabelSets(every.owners[told], every.sources[told], every.stamps[told]).settled(
+            there, event_time_ms, policy.horizon_ms
+        )
         now = resolve(policy, known, there)
         changed = np.flatnonzero(now.differs(before))
         due_ms = np.zeros(n, dtype=np.int64)

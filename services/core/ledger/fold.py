@@ -1,8 +1,10 @@
 """Predictions and labels of one micro-batch folded into what the ledger holds, and what must be published of it.
 
 What is published is the difference between what was believed before and after the micro-batch. Both are functions of
-the *sets* of predictions and labels folded so far, never of their order or batching. So a ledger that was put back to
-the committed offsets, by whatever replay, goes on publishing exactly where the last transaction ended.
+the *sets* of predictions and labels folded so far, never of their order or batching. What was believed at earlier times
+is part of it (`services.core.ledger.belief_history`), so that a label which arrives after its correction is published
+too. So a ledger that was put back to the committed offsets, by whatever replay, goes on publishing exactly where the
+last transaction ended.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.core.batch import Mask, Rows
+from services.core.ledger.belief_history import History, histories
 from services.core.ledger.label_sets import LabelSets
 from services.core.ledger.resolution import Policy, Resolved, resolve
 
@@ -50,7 +53,9 @@ class Folded:
     before, after : Resolved
         What was and what is believed.
     publish : int64 ndarray
-        Events whose example must be published, ascending.
+        Events whose example must be published, ascending: what is or was believed of them has changed.
+    histories : dict of int to History
+        Of those of them with several statements.
     versions : int64 ndarray of shape (n,)
         Of the label sets afterwards; the revision of each example.
     news : int
@@ -64,6 +69,7 @@ class Folded:
     before: Resolved
     after: Resolved
     publish: Rows
+    histories: dict[int, History]
     versions: Rows
     news: int
 
@@ -87,12 +93,20 @@ def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, label
     there = held.predicted | arrived
     times_ms = np.where(arrived, event_time_ms, held.event_time_ms)
     union = held.labels.joined(labels)
-    after = Held(there, times_ms, union.settled(there, times_ms + policy.horizon_ms))
+    after = Held(there, times_ms, union.settled(there, times_ms, policy.horizon_ms))
     versions = after.labels.versions(n)
     # A stamp is at least 1: a set that lost statements and one that gained some differ in count or in sum.
-    relabelled = (versions != held.labels.versions(n)) | (after.labels.counts(n) != held.labels.counts(n))
+    counts = after.labels.counts(n)
+    relabelled = (versions != held.labels.versions(n)) | (counts != held.labels.counts(n))
     was = resolve(policy, held.labels, held.predicted)
     now = resolve(policy, after.labels, after.predicted)
+    # The history of one statement is that statement.
+    several = there & (counts > 1) & (relabelled | arrived)
+    earlier = histories(policy, held.labels, np.flatnonzero(several & held.predicted).tolist())
+    histories_now = histories(policy, after.labels, np.flatnonzero(several).tolist())
+    publish = now.differs(was)
+    for event, history in histories_now.items():
+        publish[event] |= history != earlier.get(event, ())
     return Folded(
         held,
         after,
@@ -100,7 +114,8 @@ def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, label
         relabelled,
         was,
         now,
-        np.flatnonzero(now.differs(was)),
+        np.flatnonzero(publish),
+        histories_now,
         versions,
         len(union.owners) - len(held.labels.owners),
     )

@@ -1,10 +1,11 @@
 """What every source says of an event, as a set that may be joined in any order, in any batches and any number of times.
 
 While an event is unknown, every distinct statement about it is kept. Once its prediction is there, statements known
-later than the horizon after it fall away, and of each source the greatest by (known_at_ms, kind, label) is kept, where
-a retraction is greater than a correction and that greater than a first label. Union and maximum are idempotent,
-commutative and associative [1]_, so a set depends only on which statements were made. A statement is one integer, its
-*stamp*.
+later than the horizon after it are dropped, and of each source and each whole day of age the greatest by (known_at_ms,
+kind, label) is kept, where a retraction is greater than a correction and that greater than a first label: with those,
+what was believed any whole number of days after the event can be resolved whatever arrives later. Union and maximum are
+idempotent, commutative and associative [1]_, so a set depends only on which statements were made. A statement is one
+integer, its *stamp*.
 
 References
 ----------
@@ -30,6 +31,7 @@ LATEST_MS: Final = 253_402_300_799_999
 """Latest time a stamp may hold, the end of the year 9999; the sum of a thousand stamps still fits 64 bits."""
 
 _PER_MS: Final = 8
+_DAY_MS: Final = 86_400_000
 
 
 def stamps(known_at_ms: Rows, kinds: Rows, positive: Mask) -> Rows:
@@ -98,21 +100,34 @@ class LabelSets:
         last[:-1] = (owners[1:] != owners[:-1]) | (sources[1:] != sources[:-1]) | (values[1:] != values[:-1])
         return LabelSets(owners[last], sources[last], values[last])
 
-    def settled(self, predicted: Mask, latest_ms: Rows) -> LabelSets:
-        """Return the sets with, of events that are there, the last statement of each source that was made in time.
+    def settled(self, predicted: Mask, event_time_ms: Rows, horizon_ms: int) -> LabelSets:
+        """Return the sets with, of events that are there, each source's last statement of each day of age.
 
         Parameters
         ----------
         predicted : bool ndarray of shape (n,)
             Events that are there; those of others are left alone.
-        latest_ms : int64 ndarray of shape (n,)
-            Last moment, included, at which a statement about them could become known and count.
+        event_time_ms : int64 ndarray of shape (n,)
+        horizon_ms : int
+            Statements known later than this after the event are dropped.
         """
-        there = predicted[self.owners]
-        kept = self._take(~there | (self.known_at_ms <= latest_ms[self.owners]))
-        last = np.ones(len(kept.owners), dtype=np.bool_)
-        last[:-1] = (kept.owners[1:] != kept.owners[:-1]) | (kept.sources[1:] != kept.sources[:-1])
+        age_ms = self.known_at_ms - event_time_ms[self.owners]
+        kept = self._take(~predicted[self.owners] | (age_ms <= horizon_ms))
+        # Day d ends, included, d times 24 hours after the event; what was known before the event is of day 0.
+        days = np.maximum(-((event_time_ms[kept.owners] - kept.known_at_ms) // _DAY_MS), 0)
+        last = kept._last_of(kept.owners, kept.sources, days)
         return kept._take(last | ~predicted[kept.owners])
+
+    def latest(self) -> LabelSets:
+        """Return the last statement of each source; the sets must be sorted."""
+        return self._take(self._last_of(self.owners, self.sources))
+
+    def _last_of(self, *groups: Rows) -> Mask:
+        """Return the last row of each run of rows that agree in these columns."""
+        last = np.ones(len(self.owners), dtype=np.bool_)
+        if len(last):
+            last[:-1] = np.any([column[1:] != column[:-1] for column in groups], axis=0)
+        return last
 
     def about(self, events: Mask) -> LabelSets:
         """Return the sets of the events under the mask; owners stay as they are."""

@@ -85,11 +85,12 @@ def resolve(policy: Policy, sets: LabelSets, predicted: Mask) -> Resolved:
     Parameters
     ----------
     sets : LabelSets
-        Of n events; settled where predicted.
+        Of n events; sorted, and settled where predicted.
     predicted : bool ndarray of shape (n,)
         Events whose prediction is there; nothing is resolved of others.
     """
     n = len(predicted)
+    sets = sets.latest()
     known_at_ms, labels = sets.known_at_ms, sets.labels
     counts = predicted[sets.owners]
     rows = np.flatnonzero(counts)

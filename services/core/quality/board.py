@@ -1,28 +1,33 @@
 """Quality by model, version, arm, day, maturity and group, from examples in any order and any number of times.
 
-The board remembers, of each event, the newest revision it has seen and what that said. An example with a greater
+At maturity m an event counts with the label that was believed m after it, whatever became known later: a figure of a
+day whose labels are m old is final, but for records that were known in time and arrive late.
+
+The board remembers, of each event, its label at each maturity and the revision that said so. An example with a greater
 revision takes the place of the one before: the same row with the old label is taken away and added with the new. One
-with the same or a smaller revision changes nothing. So the sums depend only on the newest example of each event.
+that says nothing newer changes nothing. So the sums depend only on the set of examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.core.batch import Array, Mask, Rows
+from services.core.ledger.belief_history import NOTHING, labels_at
 from services.core.metrics import DAY_MS
 from services.core.quality.cohort import Cohort, Rated
+from services.core.quality.group_rows import by_values
 from services.core.quality.part import Predicted
-from services.core.quality.remembered import Remembered
+from services.core.quality.remembered import UNSAID, Believed, Remembered
 
 Protocol = Literal["delayed", "prequential"]
-"""``delayed``: scores as served, by day of the event. ``prequential``: the same by day on which the label became
-known."""
+"""``delayed``: scores as served, by day of the event. ``prequential``: the same by day on which the present label
+became known; a correction moves the event to the day on which the correction became known."""
 
 
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("delayed", "prequential")
@@ -46,8 +51,8 @@ class Key(NamedTuple):
     day : int
         Since 1970-01-01 UTC.
     maturity : int
-        Position among the board's maturities: the label became known this long after the event, or sooner, and later
-        than the maturity before.
+        Position among the board's maturities. Cohorts up to it, together, are what counts at this maturity: each holds
+        the events that count from it on, less those that count no longer or otherwise.
     group : str
         See `Examples`.
     """
@@ -109,6 +114,9 @@ class Examples:
         ``column=value`` of the group column; "" without one.
     scores : sequence of Scores
         By model; the same for every revision of an event.
+    histories : sequence of (str or None), optional
+        Of length n: every label believed so far, see `services.core.ledger.belief_history`; None where the example says
+        only its own label, believed from when it became known.
     """
 
     event_ids: Rows
@@ -119,6 +127,18 @@ class Examples:
     investigated: Rows
     groups: Array
     scores: Sequence[Scores]
+    histories: Sequence[str | None] = ()
+
+    def labels_at(self, maturities_days: Sequence[int]) -> NDArray[np.int64]:
+        """Return the label at each maturity, int64 of shape (n, maturities); `UNSAID` where an example does not say."""
+        limits_ms = np.array(maturities_days, dtype=np.int64) * DAY_MS
+        due_ms = self.event_time_ms[:, None] + limits_ms
+        found = np.where(self.known_at_ms[:, None] <= due_ms, self.labels[:, None], UNSAID)
+        for row, history in enumerate(self.histories):
+            if history is not None:
+                found[row] = labels_at(history, due_ms[row])
+        found[:, -1] = self.labels
+        return found
 
 
 @dataclass
@@ -147,26 +167,29 @@ class Board:
     first_day: int = -(1 << 62)
     cohorts: dict[Key, Cohort] = field(default_factory=dict)
     told: dict[tuple[int, int], dict[Seen, Predicted]] = field(default_factory=dict)
-    remembered: Remembered = field(default_factory=Remembered)
+    remembered: Remembered = field(init=False)
     changed: dict[Key, None] = field(default_factory=dict)
     changed_days: dict[int, None] = field(default_factory=dict)
     changed_told: dict[tuple[int, int], None] = field(default_factory=dict)
     _unsettled: dict[Key, list[Cohort]] = field(default_factory=dict)
     _parts: int = 0
 
+    def __post_init__(self) -> None:
+        self.remembered = Remembered(len(self.maturities_days))
+
     def update(self, examples: Examples) -> None:
         """Take examples in; those that say nothing new, or are of forgotten days, change nothing."""
-        rows = self.remembered.newest(examples.event_ids, examples.revisions)
-        rows = rows[examples.event_time_ms[rows] // DAY_MS >= self.first_day]
-        old = self.remembered.put(
-            examples.event_ids[rows],
-            examples.revisions[rows],
-            examples.labels[rows],
-            examples.known_at_ms[rows],
-            examples.event_time_ms[rows],
+        kept = np.flatnonzero(examples.event_time_ms // DAY_MS >= self.first_day)
+        rows, before, now = self.remembered.put(
+            examples.event_ids[kept],
+            examples.revisions[kept],
+            examples.labels_at(self.maturities_days)[kept],
+            examples.known_at_ms[kept],
+            examples.event_time_ms[kept],
         )
-        self._add(examples, rows, old.labels, old.known_at_ms, -1)
-        self._add(examples, rows, examples.labels[rows], examples.known_at_ms[rows], 1)
+        rows = kept[rows]
+        self._count(examples, rows, before, -1)
+        self._count(examples, rows, now, 1)
         self.changed_days |= dict.fromkeys(np.unique(examples.event_time_ms[rows] // DAY_MS).tolist())
         if self._parts > _MOST_PARTS:
             self.settle()
@@ -208,27 +231,36 @@ class Board:
         for day in [day for day in self.changed_days if day < self.first_day]:
             del self.changed_days[day]
 
-    def _add(self, examples: Examples, rows: Rows, labels: Rows, known_at_ms: Rows, weight: int) -> None:
-        there = labels >= 0
-        rows, labels, known_at_ms = rows[there], labels[there], known_at_ms[there]
+    def _count(self, examples: Examples, rows: Rows, believed: Believed, weight: int) -> None:
         event_time_ms = examples.event_time_ms[rows]
-        limits_ms = np.array(self.maturities_days, dtype=np.int64) * DAY_MS
-        maturity = np.searchsorted(limits_ms, known_at_ms - event_time_ms)
-        maturity = np.minimum(maturity, len(limits_ms) - 1)
+        earlier = np.full(len(rows), NOTHING, dtype=np.int64)
+        for maturity, labels in enumerate(believed.labels.T):
+            for each, sign in ((earlier, -weight), (labels, weight)):
+                there = np.flatnonzero((labels != earlier) & (each >= 0))
+                at = np.full(len(there), maturity, dtype=np.int64)
+                self._add(examples, "delayed", rows[there], each[there], event_time_ms[there] // DAY_MS, at, sign)
+            earlier = labels
+        there = np.flatnonzero(earlier >= 0)
+        known_at_ms = believed.known_at_ms[there]
+        limits_ms = np.array(self.maturities_days[:-1], dtype=np.int64) * DAY_MS
+        at = np.searchsorted(limits_ms, known_at_ms - event_time_ms[there])
+        self._add(examples, "prequential", rows[there], earlier[there], known_at_ms // DAY_MS, at, weight)
+
+    def _add(
+        self, examples: Examples, protocol: Protocol, rows: Rows, labels: Rows, days: Rows, maturity: Rows, weight: int
+    ) -> None:
         for each in examples.scores:
             rated = Rated(labels == 1, each.score[rows], each.called[rows], examples.investigated[rows])
             answered = np.flatnonzero(~np.isnan(rated.scores))
-            for protocol in PROTOCOLS:
-                days = (event_time_ms if protocol == "delayed" else known_at_ms) // DAY_MS
-                columns = (each.model[rows], each.version[rows], each.arm[rows], days, maturity, examples.groups[rows])
-                for (model, version, arm, day, *rest), members in _groups([column[answered] for column in columns]):
-                    if day < self.first_day:
-                        continue
-                    part = Cohort.of(rated.take(answered[members]), np.full(len(members), weight, dtype=np.int64))
-                    key = Key(Series(protocol, model, version, arm), day, *rest)
-                    self._unsettled.setdefault(key, []).append(part if protocol == "delayed" else part.without_cards())
-                    self._parts += 1
-                    self.changed[key] = None
+            columns = (each.model[rows], each.version[rows], each.arm[rows], days, maturity, examples.groups[rows])
+            for (model, version, arm, day, *rest), members in by_values([column[answered] for column in columns]):
+                if day < self.first_day:
+                    continue
+                part = Cohort.of(rated.take(answered[members]), np.full(len(members), weight, dtype=np.int64))
+                key = Key(Series(protocol, model, version, arm), day, *rest)
+                self._unsettled.setdefault(key, []).append(part if protocol == "delayed" else part.without_cards())
+                self._parts += 1
+                self.changed[key] = None
 
 
 def predictions(event_time_ms: Rows, groups: Array, scores: Sequence[Scores]) -> dict[Seen, Predicted]:
@@ -238,38 +270,10 @@ def predictions(event_time_ms: Rows, groups: Array, scores: Sequence[Scores]) ->
     for each in scores:
         rows = np.flatnonzero(~np.isnan(each.score))
         columns = (each.model, each.version, each.arm, days, groups)
-        for values, members in _groups([column[rows] for column in columns]):
+        for values, members in by_values([column[rows] for column in columns]):
             called = int(each.called[rows[members]].sum())
             found[Seen(*values)] = Predicted(called, len(members) - called)
     return found
 
 
 _MOST_PARTS: Final = 10_000
-
-
-def _groups(columns: Sequence[Array]) -> Iterator[tuple[tuple[Any, ...], Rows]]:
-    """Yield each distinct row of some columns, in order, with the positions that hold it."""
-    if not len(columns[0]):
-        return
-    uniques, code = [], np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        unique, inverse = _distinct(column)
-        uniques.append(unique)
-        code = code * len(unique) + inverse
-    order = np.argsort(code, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
-        rest, values = int(code[members[0]]), []
-        for unique in reversed(uniques):
-            rest, place = divmod(rest, len(unique))
-            values.append(unique[place])
-        yield tuple(reversed(values)), members
-
-
-def _distinct(column: Array) -> tuple[list[object], Rows]:
-    """Return the distinct values of a column, and the position of each row's among them."""
-    if column.dtype != object:
-        unique, inverse = np.unique(column, return_inverse=True)
-        return unique.tolist(), inverse
-    places: dict[object, int] = {}
-    inverse = np.fromiter((places.setdefault(value, len(places)) for value in column.tolist()), np.int64, len(column))
-    return list(places), inverse

@@ -23,7 +23,7 @@ BINS: Final = 20
 COUNTS: Final = ("negatives", "positives", "false_alarms", "hits")
 """Labelled 0 and labelled 1; those of them that were called positive."""
 
-_EPSILON: Final = 1e-15
+_EPSILON: Final = float(np.finfo(np.float64).eps)  # scores of 0 and 1 in the log-loss, as scikit-learn has them
 _SUMS: Final = 4
 _NO_CARDS: Final = Counts.empty(2, 2)
 

@@ -103,4 +103,14 @@ class Measured:
             id_hashes(batch.columns[self.investigated]),
             self.groups(batch),
             self.contenders(batch),
+            _histories(batch),
         )
+
+
+def _histories(batch: Batch) -> list[str | None]:
+    """Return each example's history; None where a version without it wrote the example."""
+    if "belief_history" not in batch.columns:
+        return [None] * batch.length
+    nulls = batch.is_null("belief_history").tolist()
+    values = batch.columns["belief_history"].tolist()
+    return [None if null else value for null, value in zip(nulls, values, strict=True)]

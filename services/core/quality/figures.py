@@ -16,11 +16,12 @@ References
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from services.core.batch import Rows
 from services.core.quality.cohort import ONE, Cohort
 from services.core.quality.part import Part
 
@@ -36,11 +37,19 @@ class Figure:
     ----------
     value, lower, upper : float
         NaN where not defined. The interval is 95 %: of sampling, and, for shares, of the missing labels too.
+    resolution : float
+        How far the value is, at most, from that of the scores as served, which are counted in cells
+        (`services.core.quality.score_cells`) or rounded to multiples of 2**-40; 0 is exact.
     """
 
     value: float
     lower: float = math.nan
     upper: float = math.nan
+    resolution: float = 0.0
+
+
+ROUNDING: Final = 2.0**-41
+"""How far a mean of values is at most that are each rounded to a multiple of 2**-40."""
 
 
 METRICS: Final = (
@@ -54,7 +63,7 @@ def figures(part: Part, k: int = 100) -> dict[str, Figure]:
     """Return every metric by name, `METRICS` and ``card_precision_at_{k}``; NaN where it is not defined.
 
     ``precision``, ``recall`` and ``f1`` are at the decision as served; ``selection_rate`` is the share called positive,
-    ``calibration_error`` the ECE [5]_; ``auc_resolution`` is how far at most the AUC of the unrounded scores is. Card
+    ``calibration_error`` the ECE [5]_; ``auc_resolution`` is the resolution of ``auc``, as a metric of its own. Card
     precision is the mean over days, each on its own.
 
     Parameters
@@ -87,9 +96,12 @@ def figures(part: Part, k: int = 100) -> dict[str, Figure]:
         _f1(hits, missed, false_alarms, open_called, open_uncalled),
         _share(selected, everybody, selected, selected, everybody),
         _share(positives, cohort.examples, positives, positives + open_called + open_uncalled, everybody),
-        Figure(calibration_error(cohort)),
+        Figure(calibration_error(cohort), resolution=ROUNDING),
         Figure(_auc_resolution(cohort)),
-        _share(part.detected, cards, part.detected, part.detected, cards),
+        replace(
+            _share(part.detected, cards, part.detected, part.detected, cards),
+            resolution=part.undecided / cards if cards else 0.0,
+        ),
     )
     return {name: Figure(math.nan) if math.isnan(each.value) else each for name, each in zip(names, found, strict=True)}
 
@@ -142,7 +154,7 @@ def _f1(hits: int, missed: int, false_alarms: int, open_called: int, open_uncall
 def _mean(cohort: Cohort, which: int) -> Figure:
     mean, variance = cohort.mean(which)
     reach = Z * math.sqrt(variance / cohort.examples)
-    return Figure(mean, max(0.0, mean - reach), mean + reach)
+    return Figure(mean, max(0.0, mean - reach), mean + reach, ROUNDING)
 
 
 def _pairs(cohort: Cohort) -> tuple[int, int]:
@@ -161,7 +173,7 @@ def _auc(cohort: Cohort) -> Figure:
     q1, q2 = auc / (2 - auc), 2 * auc * auc / (1 + auc)
     variance = auc * (1 - auc) + (positives - 1) * (q1 - auc * auc) + (negatives - 1) * (q2 - auc * auc)
     reach = Z * math.sqrt(max(0.0, variance) / (negatives * positives))
-    return Figure(auc, max(0.0, auc - reach), min(1.0, auc + reach))
+    return Figure(auc, max(0.0, auc - reach), min(1.0, auc + reach), tied / (2 * negatives * positives))
 
 
 def _auc_resolution(cohort: Cohort) -> float:
@@ -177,10 +189,34 @@ def _average_precision(cohort: Cohort) -> Figure:
     hits = np.cumsum(counts[:, 1])
     called = np.cumsum(counts.sum(axis=1))
     value = min(1.0, math.fsum((counts[:, 1] * (hits / called)).tolist()) / positives)
+    resolution = _average_precision_resolution(counts, hits, called) / positives
     if value >= 1:
-        return Figure(value, wilson(positives, positives)[0], 1.0)
+        return Figure(value, wilson(positives, positives)[0], 1.0, resolution)
     centre, reach = math.log(value / (1 - value)), Z / math.sqrt(positives * value * (1 - value))
-    return Figure(value, _logistic(centre - reach), _logistic(centre + reach))
+    return Figure(value, _logistic(centre - reach), _logistic(centre + reach), resolution)
+
+
+def _average_precision_resolution(counts: Rows, hits: Rows, called: Rows) -> float:
+    """Return how far at most the sum of precisions over positives is from that of scores that are no ties in cells.
+
+    Let H of C examples in higher cells be positive, and p positives and q negatives be in a cell. The j-th of those
+    positives has, wherever it is among them, ties included, a precision of at least (H + j) / (C + q + j), all q being
+    before it, and at most (H + p) / (C + p), none being. The former is concave in j: its sum over j is no less than p
+    times the mean of its ends.
+
+    Parameters
+    ----------
+    counts : int64 ndarray of shape (m, 2)
+        Negatives and positives by cell, the highest score first.
+    hits, called : int64 ndarray of shape (m,)
+        Positives and examples in this cell and in those before it.
+    """
+    there = counts[:, 1] > 0
+    negatives, positives = counts[there, 0], counts[there, 1]
+    last, above = hits[there] / called[there], hits[there] / (called[there] - negatives)
+    first = (hits[there] - positives + 1) / (called[there] - positives + 1)
+    over, under = positives * (above - last), positives * (last - first) / 2
+    return max(math.fsum(over.tolist()), math.fsum(under.tolist()))
 
 
 def _logistic(x: float) -> float:

@@ -41,7 +41,8 @@ class Reported:
     day : int or None
         Since 1970-01-01 UTC; None for all mature days together.
     mature : bool
-        All labels that count have had time to arrive: the figures are final but for corrections.
+        All labels that count have had time to arrive: the figures are final, but for records that arrive later than
+        they were known.
     coverage : float
         Labelled share of the predictions, in [0, 1]; NaN where no predictions were counted.
     examples, positives : int
@@ -83,7 +84,7 @@ class Reporter:
         """Take what the board holds for reported, as of then."""
         for slots in self._parts(list(dict.fromkeys((key.series, key.day) for key in self._board.cohorts))):
             for (slot, day), part in slots.items():
-                if mature(slot, day, as_of_ms):
+                if pooled(slot, day, as_of_ms):
                     self._pool(slot, day, part)
         self.as_of_ms = as_of_ms
 
@@ -93,8 +94,9 @@ class Reporter:
         Parameters
         ----------
         as_of_ms : int
-            How far the label stream has come. A delayed cohort is mature once that is its maturity after the end of
-            its day, a prequential one once its day is over.
+            How far the label stream has come. A cohort is mature once that is its maturity after the end of its day.
+            All days together are those that are mature; of prequential ones, which a correction may still change until
+            then, those that are over.
         """
         board = self._board
         board.settle()
@@ -104,26 +106,29 @@ class Reporter:
             if series.protocol == "delayed" and day in told:
                 due[series, day] = None
             turning = [Slot(series, days, "") for days in board.maturities_days]
-            if any(mature(slot, day, as_of_ms) != mature(slot, day, self.as_of_ms) for slot in turning):
+            before, now = (
+                [(mature(slot, day, at), pooled(slot, day, at)) for slot in turning] for at in (self.as_of_ms, as_of_ms)
+            )
+            if before != now:
                 due[series, day] = None
         moved: dict[Slot, None] = {}
-        for slot, pooled in self._mature.items():
-            for day in [day for day in pooled if day < board.first_day]:
+        for slot, days in self._mature.items():
+            for day in [day for day in days if day < board.first_day]:
                 self._pool(slot, day, None)
                 moved[slot] = None
         found = []
         for slots in self._parts(sorted(due)):
             for (slot, day), part in slots.items():
-                ripe = mature(slot, day, as_of_ms)
-                if ripe or day in self._mature.get(slot, {}):
-                    self._pool(slot, day, part if ripe else None)
+                counts = pooled(slot, day, as_of_ms)
+                if counts or day in self._mature.get(slot, {}):
+                    self._pool(slot, day, part if counts else None)
                     moved[slot] = None
-                found.append(self._reported(slot, day, ripe, part))
+                found.append(self._reported(slot, day, mature(slot, day, as_of_ms), part))
         # All groups of a pool go together, as a gap is between them.
         pools = {(slot.series, slot.maturity_days) for slot in moved}
         found += [
-            self._reported(slot, None, True, pooled)
-            for slot, pooled in sorted(self._pools.items(), key=lambda item: item[0])
+            self._reported(slot, None, all(mature(slot, day, as_of_ms) for day in self._mature[slot]), part)
+            for slot, part in sorted(self._pools.items(), key=lambda item: item[0])
             if (slot.series, slot.maturity_days) in pools
         ]
         self.as_of_ms = as_of_ms
@@ -164,13 +169,13 @@ class Reporter:
     def _pool(self, slot: Slot, day: int, part: Part | None) -> None:
         """Let a day count for all mature days with this part, in place of what it counted with; None: no more."""
         days = self._mature.setdefault(slot, {})
-        pooled = [self._pools[slot]] if slot in self._pools else []
+        parts = [self._pools[slot]] if slot in self._pools else []
         if day in days:
-            pooled.append(days.pop(day).negative())
+            parts.append(days.pop(day).negative())
         if part is not None:
             days[day] = part
-            pooled.append(part)
-        self._pools[slot] = Part.total(pooled)
+            parts.append(part)
+        self._pools[slot] = Part.total(parts)
 
     def _reported(self, slot: Slot, day: int | None, ripe: bool, part: Part) -> Reported:
         total = part.predicted.all if part.predicted is not None else 0
@@ -187,9 +192,14 @@ class Reporter:
 
 
 def mature(slot: Slot, day: int, as_of_ms: int) -> bool:
-    """Tell whether every label that counts has had time to arrive."""
-    ripens_ms = slot.maturity_days * DAY_MS if slot.series.protocol == "delayed" else 0
-    return as_of_ms >= (day + 1) * DAY_MS + ripens_ms
+    """Return whether every label that counts has had time to arrive."""
+    return as_of_ms >= (day + 1 + slot.maturity_days) * DAY_MS
+
+
+def pooled(slot: Slot, day: int, as_of_ms: int) -> bool:
+    """Return whether a day is part of all days together."""
+    waits_days = slot.maturity_days if slot.series.protocol == "delayed" else 0
+    return as_of_ms >= (day + 1 + waits_days) * DAY_MS
 
 
 def gaps(reported: Iterable[Reported]) -> dict[str, float]:

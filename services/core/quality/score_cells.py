@@ -2,7 +2,7 @@
 
 A cell is the first ten bits after the leading one of min(p, 1 - p): a relative precision of 2**-10 towards 0 and
 towards 1, where fraud scores are. Ranking figures computed from cells are exact for scores so rounded: scores in one
-cell are ties. ``auc_resolution`` among the figures says how much that can matter.
+cell are ties. The resolution of each figure says how much that can matter.
 """
 
 from __future__ import annotations

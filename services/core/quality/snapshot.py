@@ -25,7 +25,7 @@ from services.core.quality.cohort import Cohort
 from services.core.quality.part import Predicted
 from services.core.quality.score_cells import Counts
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """Raised when rows change their meaning."""
 
 _COHORT, _EVENTS, _PREDICTED = b"c", b"e", b"p"
@@ -63,14 +63,15 @@ def load(board: Board, stored: Mapping[bytes, bytes]) -> None:
     ValueError, zlib.error
         If a row is none.
     """
-    ids, remembered = [np.zeros(0, dtype=np.int64)], [np.zeros((0, 4), dtype=np.int64)]
+    width = board.remembered.width
+    ids, remembered = [np.zeros(0, dtype=np.int64)], [np.zeros((0, width), dtype=np.int64)]
     for key, value in stored.items():
         text = json.loads(key[1:])
         if key[:1] == _COHORT:
             series, *rest = text
             board.cohorts[Key(Series(*series), *rest)] = _cohort(value)
         elif key[:1] == _EVENTS:
-            flat = np.frombuffer(zlib.decompress(value), dtype="<i8").astype(np.int64).reshape(5, -1)
+            flat = np.frombuffer(zlib.decompress(value), dtype="<i8").astype(np.int64).reshape(1 + width, -1)
             ids.append(flat[0])
             remembered.append(flat[1:].T)
         else:

@@ -28,7 +28,13 @@ def with_gaps(reported: Sequence[Reported]) -> list[Reported]:
     found = list(reported)
     for members in groups.values():
         first, apart = members[0], gaps(members)
-        named = {f"{name}{GAP}": Figure(apart.get(name, math.nan)) for name in first.figures}
+        # Of a difference both ends may be off.
+        named = {
+            f"{name}{GAP}": Figure(
+                apart.get(name, math.nan), resolution=2 * max(each.figures[name].resolution for each in members)
+            )
+            for name in first.figures
+        }
         column = first.slot.group.partition("=")[0]
         everybody = replace(
             first,
@@ -78,12 +84,15 @@ def as_batch(reported: Sequence[Reported], as_of_ms: int) -> Batch:
         "value": reals(lambda each, figure: figure.value),
         "lower": reals(lambda each, figure: figure.lower),
         "upper": reals(lambda each, figure: figure.upper),
+        "resolution": reals(lambda each, figure: math.nan if math.isnan(figure.value) else figure.resolution),
         "mature": np.array([each.mature for each, _, _ in rows], dtype=np.bool_),
         "coverage": reals(lambda each, figure: each.coverage),
         "examples": integers(lambda each: each.examples),
         "positives": integers(lambda each: each.positives),
         "as_of_ms": np.full(len(rows), as_of_ms, dtype=np.int64),
     }
-    nulls: dict[str, Mask] = {name: np.isnan(columns[name]) for name in ("value", "lower", "upper", "coverage")}
+    nulls: dict[str, Mask] = {
+        name: np.isnan(columns[name]) for name in ("value", "lower", "upper", "resolution", "coverage")
+    }
     nulls["day_start_ms"] = np.array([each.day is None for each, _, _ in rows], dtype=np.bool_)
     return Batch(len(rows), columns, nulls)
