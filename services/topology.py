@@ -109,6 +109,8 @@ class StagePlan:
         The first validates against the contract, the last scores.
     labels : LabelPlan or None
         What label-derived features need; None where there are none.
+    event_id : str
+        The column whose text keys the output of events that have no ``key_column``.
     """
 
     name: str
@@ -123,6 +125,7 @@ class StagePlan:
     first: bool
     last: bool
     labels: LabelPlan | None = None
+    event_id: str = ""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -272,6 +275,7 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract, exa
                 first=position == 0,
                 last=last,
                 labels=label_plan,
+                event_id=contract.event_id,
             )
         )
         incoming, topic = outgoing, output

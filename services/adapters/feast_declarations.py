@@ -12,6 +12,7 @@ from services.core.declaration import (
     FeatureType,
     Function,
     KeyType,
+    NullKey,
     OnDemandView,
     Service,
     View,
@@ -92,7 +93,18 @@ def stream_view(view: Any, entities: dict[str, Any]) -> View:
         aggregates,
         of_labels,
         bool(view.online),
+        _null_key(entities[view.entities[0]]),
     )
+
+
+def _null_key(entity: Any) -> NullKey:
+    """Return what becomes of events without an entity, by its tag ``null_key``."""
+    found = (entity.tags or {}).get("null_key", "null_features")
+    if found not in get_args(NullKey):
+        raise Misconfigured(
+            f"entity {entity.name!r} has the tag null_key={found!r}; supported: {', '.join(get_args(NullKey))}"
+        )
+    return cast("NullKey", found)
 
 
 def _aggregate(owner: str, aggregation: Any, fields: dict[str, Any]) -> Aggregate:

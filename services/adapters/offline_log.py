@@ -63,6 +63,12 @@ def view_table(view: View, served: Batch, created_us: int | Rows) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=view_schema(view))
 
 
+def with_entity(view: View, served: Batch) -> Batch:
+    """Return the rows of ``scored`` that have the view's entity; the others have no row of the view."""
+    missing = served.nulls.get(view.join_key)
+    return served if missing is None or not missing.any() else served.take(~missing)
+
+
 class OfflineLog:
     """The files of all views.
 

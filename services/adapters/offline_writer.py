@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 
 from services.adapters.kafka_client import PASSING, client_logger, raise_for
-from services.adapters.offline_log import OfflineLog, view_table
+from services.adapters.offline_log import OfflineLog, view_table, with_entity
 from services.adapters.topic_registry import topic_ids
 from services.core.avro.decode import RecordReader
 from services.core.declaration import View
@@ -151,9 +151,10 @@ class OfflineWriter:
             )
         name = f"{self._prefix(partition)}{messages[0].offset():020d}-{messages[-1].offset():020d}"
         # What can be read first is what was scored first: `created` must not depend on when this command ran.
-        created_us = decoded.batch.columns["scored_at_ms"] * 1000
         for view in self._views:
-            self._log.append(view, view_table(view, decoded.batch, created_us), name)
+            served = with_entity(view, decoded.batch)
+            if served.length:
+                self._log.append(view, view_table(view, served, served.columns["scored_at_ms"] * 1000), name)
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         starts = []

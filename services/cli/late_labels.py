@@ -154,9 +154,11 @@ class LateLabels:
         count = int(np.searchsorted(due_ms[order], until_ms, side="right"))
         self._waiting = [waiting.take(order[count:])]
         ready = waiting.take(order[:count])
-        stamps: list[int] = ready.columns[_DUE].tolist()
-        return [
-            Output(plan.input, as_text(ready.columns[plan.key_column]), writer.encode(ready), timestamps_ms=stamps)
-            for plan, writer in self._targets
-            if count
-        ]
+        return [_output(plan, writer, ready) for plan, writer in self._targets if count]
+
+
+def _output(plan: LabelPlan, writer: RecordWriter, ready: Batch) -> Output:
+    """Return labels keyed by an entity, without those of events that do not have it."""
+    ready = ready.take(~ready.is_null(plan.key_column))
+    stamps: list[int] = ready.columns[_DUE].tolist()
+    return Output(plan.input, as_text(ready.columns[plan.key_column]), writer.encode(ready), timestamps_ms=stamps)

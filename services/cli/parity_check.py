@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from services.adapters.endpoints import resolve
 from services.adapters.feature_repo import open_store, quiet_feast
-from services.adapters.offline_log import EVENT_TIME, view_table
+from services.adapters.offline_log import EVENT_TIME, view_table, with_entity
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.cli.assembly import Assembly
 from services.cli.feature_log import group_of
@@ -104,9 +104,9 @@ def _decoded(reader: RecordReader, records: Sequence[tuple[int, Any]]) -> Batch:
 # ---- against the point-in-time join
 
 
-def _historical(assembly: Assembly, store: FeatureStore, served: Batch, found: Parity) -> None:
+def _historical(assembly: Assembly, store: FeatureStore, scored: Batch, found: Parity) -> None:
     """Recompute each view, one at a time: each entity has feature times of its own."""
-    found.events = served.length
+    found.events = scored.length
     event_id = assembly.contract.event_id
     fields = {each.name for each in assembly.contract.schema.fields}
     plain = [each for each in assembly.declaration.on_demand if set(each.inputs) <= fields]
@@ -123,6 +123,9 @@ def _historical(assembly: Assembly, store: FeatureStore, served: Batch, found: P
     for position, view in enumerate(assembly.declaration.views):
         # What needs the event's own fields only is the same at every view's time: once is enough.
         along = plain if position == 0 else []
+        served = with_entity(view, scored)
+        if not served.length:
+            continue
         given = _joined(store, view, along, served)
         table = view_table(view, served, 0)
         for each, column in zip(view.aggregates, view.columns, strict=True):
@@ -161,8 +164,11 @@ def _typed(given: pa.ChunkedArray, table: pa.Table, aggregate: Any) -> pa.Array:
 # ---- against the online store
 
 
-def _online(assembly: Assembly, store: FeatureStore, served: Batch, found: Parity) -> None:
+def _online(assembly: Assembly, store: FeatureStore, scored: Batch, found: Parity) -> None:
     for view in filter(lambda each: each.online, assembly.declaration.views):
+        served = with_entity(view, scored)
+        if not served.length:
+            continue
         rows = _newest_rows(view, served)
         times_us = served.columns[f"{view.entity}__feature_time_us"][rows]
         # A row's time is a little after its event's where another came first; by a millisecond only if that was newer.

@@ -13,6 +13,7 @@ from typing import Any, Literal
 Function = Literal["count", "sum", "mean", "min", "max", "std", "var", "first", "last", "count_distinct"]
 KeyType = Literal["int64", "string"]
 FeatureType = Literal["int64", "int32", "float64", "float32", "bool", "string", "unix_timestamp"]
+NullKey = Literal["null_features", "dead_letter"]
 ColumnType = Literal["real", "integer", "long", "text"]
 """What an aggregated column holds: floating point; Avro int or boolean; 64-bit integers; text, bytes or symbols."""
 
@@ -39,6 +40,7 @@ class View:
     ``lateness_ms`` is the source's ``watermark_delay_threshold``: an event older than its key's newest by more than
     this is late. With ``of_labels`` the topic is that of examples: what became known of events, as of the time when it
     did; an event asks and is not counted. What is not ``online`` is computed and scored, and not kept for readers.
+    ``null_key`` is what becomes of an event without this entity: its features are null, or it is a dead letter.
     """
 
     name: str
@@ -51,6 +53,7 @@ class View:
     aggregates: tuple[Aggregate, ...]
     of_labels: bool = False
     online: bool = True
+    null_key: NullKey = "null_features"
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -147,7 +147,10 @@ class Featurize:
             yield from view_rows(self._views, *store.online(slots))
 
     def _storable(self, flow: Flow) -> Flow:
-        """Turn away rows the windows cannot hold: no entity, no id, no time, or a number beyond exact sums."""
+        """Turn away rows the windows cannot hold: no id, no time, a number beyond exact sums, or no entity.
+
+        Unless its views say otherwise, an event without the entity goes on with null features.
+        """
         batch = flow.batch
         good = np.ones(batch.length, dtype=np.bool_)
         rejections: list[Rejection] = []
@@ -157,7 +160,10 @@ class Featurize:
                 rejections.append(Rejection(row, reason, field, detail))
             good[mask] = False
 
-        for name in (self._join_key, self._event_id, self._time_column):
+        needed = [self._event_id, self._time_column]
+        if self._views[0].null_key == "dead_letter":
+            needed.insert(0, self._join_key)
+        for name in needed:
             if name in batch.nulls:
                 refuse(batch.nulls[name], "null-key", name, f"{name} is null, but features are kept per {name}")
         for name in {aggregate.column for view in self._views for aggregate in view.aggregates}:

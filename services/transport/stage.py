@@ -227,13 +227,21 @@ class Stage:
         outputs: list[Output] = []
         batch = flow.batch
         if batch.length:
-            keys = as_text(batch.columns[self.plan.key_column])
+            keys = self._keys(batch)
             outputs.append(Output(self.plan.output, keys, self._output.encode(batch)))
             if self._predictions is not None:
                 outputs.append(Output(PREDICTIONS, keys, self._predictions.encode(self._public(flow, keys))))
         if flow.rejections:
             outputs.append(self._letters(flow, now_ms))
         return outputs
+
+    def _keys(self, batch: Batch) -> list[bytes]:
+        """Return what keys the output; an event without the next entity goes by its id, so that those spread."""
+        keys, nulls = as_text(batch.columns[self.plan.key_column]), batch.nulls.get(self.plan.key_column)
+        if nulls is None or not nulls.any():
+            return keys
+        ids = as_text(batch.columns[self.plan.event_id])
+        return [ids[row] if missing else keys[row] for row, missing in enumerate(nulls.tolist())]
 
     def _letters(self, flow: Flow, now_ms: int) -> Output:
         return dead_letter_output(
