@@ -53,12 +53,13 @@ def times(series: pl.Series, logical_type: str, reading: Reading | None) -> pl.S
         series = series.cast(pl.Datetime("ms"))
     if isinstance(series.dtype, pl.Datetime):
         return _scaled(*_physical(series, series.dtype, local, reading.time_zone), per_second, reading.truncate_times)
-    if series.dtype in (pl.Int128, pl.UInt64) or series.dtype.is_integer() or series.dtype == pl.Decimal:
-        return _numbers(series, reading.unit_of(series.name), per_second, reading)
-    if series.dtype.is_float():
-        return _texts(series.cast(pl.String), series.name, per_second, local, reading)
-    if series.dtype == pl.String:
-        return _texts(series.str.strip_chars(), series.name, per_second, local, reading)
+    unit = reading.unit_of(series.name)
+    if series.dtype.is_integer():
+        return _numbers(series, unit, per_second, reading)
+    if series.dtype.is_numeric() or series.dtype == pl.String:
+        numbers = _numbers(series, unit, per_second, reading)
+        texts = series.cast(pl.String).str.strip_chars()
+        return _with_texts(numbers, texts, unit, per_second, local, reading)
     return nothing(series, pl.Int64)
 
 
@@ -105,9 +106,10 @@ def _calendar(number: int | None, per_second: int, reading: Reading) -> int | No
     return _in_unit(moment_ns(day.isoformat(), reading.time_zone), per_second, True)
 
 
-def _texts(texts: pl.Series, column: str, per_second: int, local: bool, reading: Reading) -> pl.Series:
-    unit = reading.unit_of(column)
-    made = _numbers(texts, unit, per_second, reading)
+def _with_texts(
+    made: pl.Series, texts: pl.Series, unit: Unit | None, per_second: int, local: bool, reading: Reading
+) -> pl.Series:
+    """Return whole numbers as they were read, and what is none of them as a time or as a number with a fraction."""
     if made.null_count() == texts.null_count():
         return made
     zone = None if local else reading.time_zone
