@@ -332,6 +332,79 @@ def test_the_command_replays_a_file_with_its_labels(
         )
 
 
+def test_a_replay_reads_labels_beside_its_events_each_from_its_known_time_on(
+    assembly: Assembly, stream: tuple[Batch, np.ndarray], tmp_path: Path
+) -> None:
+    """Known times of their own, given as datetimes in microseconds; one in ten has none and takes the delay."""
+    batch, label = stream[0].take(np.arange(900)), stream[1][:900]
+    rng = np.random.default_rng(8)
+    known_at_ms = batch.columns["event_time_ms"] + rng.integers(0, 10 * DAY_MS, 900)
+    timeless = rng.random(900) < 0.1
+    pl.DataFrame(dict(batch.columns)).write_parquet(tmp_path / "history.parquet")
+    known = pl.Series(known_at_ms).cast(pl.Datetime("ms")).cast(pl.Datetime("us"))
+    table = pl.DataFrame(
+        {
+            "event_id": [f"{each}" for each in batch.columns["transaction_id"].tolist()],
+            "label": pl.Series(label).fill_nan(None).cast(pl.Boolean),
+            "known_at_ms": known.set(pl.Series(timeless), None),
+        }
+    )
+    strangers = pl.DataFrame(
+        {"event_id": ["77000000", "x"], "label": [True, True], "known_at_ms": [known[0], known[0]]}
+    )
+    pl.concat([table, strangers.cast(table.schema)]).sample(fraction=1, shuffle=True, seed=1).write_parquet(
+        tmp_path / "labels.parquet"
+    )
+    late = late_labels(assembly, tmp_path / "history.parquet", None, "7d", tmp_path / "labels.parquet")
+    run_replay(assembly, tmp_path / "history.parquet", tmp_path / "out", Console(quiet=True), late=late)
+    written = pl.read_parquet(tmp_path / "out" / "scored.parquet")
+    got = dict(zip(written["transaction_id"], written.select(FEATURES).fill_null(float("nan")).rows(), strict=True))
+    wanted = defined(batch, label, np.where(timeless, batch.columns["event_time_ms"] + DELAY_MS, known_at_ms))
+    same({event: list(map(float, row)) for event, row in got.items()}, wanted)
+    notes: list[str] = []
+    assert late is not None
+    assert late.beside is not None
+    late.beside.report(notes.append)
+    assert notes[0].startswith("1 labels have no usable event id and are left out: row ")
+    assert "found 'x', which is no long" in notes[0]
+    assert notes[1].startswith("1 of ")
+
+
+def test_corrections_and_retractions_beside_a_replay_hold_from_when_they_are_known(
+    assembly: Assembly, tmp_path: Path
+) -> None:
+    """As `test_corrections_replace_and_retractions_take_back`, of a file; and a retraction that brings a label back."""
+    start = int(events(1).columns["event_time_ms"][0])
+    days = np.array([0, 0, 0, 2, 3, 4, 5, 40])
+    columns = {
+        "transaction_id": np.arange(8),
+        "customer_id": np.arange(8),
+        "terminal_id": np.ones(8, dtype=np.int64),
+        "event_time_ms": start + DAY_MS * days,
+        "amount": np.ones(8),
+    }
+    pl.DataFrame(columns).write_csv(tmp_path / "history.csv")
+    said_rows = [
+        (0, 1, 1.0, "new", "bank"), (1, 0, 1.0, "new", "bank"), (2, 0, 1.0, "new", "bank"),
+        (1, 1, 2.5, "correction", "bank"), (0, None, 3.0, "retraction", "bank"), (2, 1, 4.5, "new", "shop"),
+        (2, None, 4.75, "retraction", "shop"),
+    ]  # fmt: skip
+    lines = "".join(
+        f"{event},{'' if label is None else label},{start + int(DAY_MS * day)},{source},{kind}\n"
+        for event, label, day, kind, source in said_rows
+    )
+    (tmp_path / "labels.csv").write_text("event_id,label,known_at_ms,source,kind\n" + lines)
+    late = late_labels(assembly, tmp_path / "history.csv", None, "7d", tmp_path / "labels.csv")
+    run_replay(assembly, tmp_path / "history.csv", tmp_path / "out", Console(quiet=True), late=late)
+    written = pl.read_parquet(tmp_path / "out" / "scored.parquet")
+    got = dict(zip(written["transaction_id"], written.select(FEATURES).rows(), strict=True))
+    assert got[3][4:] == (3, 1 / 3)
+    assert got[4][4:] == (2, 1 / 2)  # the correction made two positive of three, the retraction took one of them
+    assert got[5][4:] == (2, 1 / 2)
+    assert got[6][4:] == (2, 1 / 2)
+    assert got[7][4] == 0
+
+
 def test_a_fresh_cluster_goes_on_from_a_replay(assembly: Assembly, stream: tuple[Batch, np.ndarray]) -> None:
     """Seeded from a replay, live stages serve as if it had gone on, labels that were still to come included."""
     batch, label = stream[0].take(np.arange(1200)), stream[1][:1200]

@@ -26,6 +26,7 @@ from services.core.quality.part import Predicted
 from services.core.quality.snapshot import decode_predicted
 from services.errors import Misconfigured, Stop
 from services.join.contract import examples_schema
+from services.join.statements import meaningful
 from services.join.step import Join
 from services.settings import load_settings
 from services.transport.flow import Flow
@@ -261,3 +262,20 @@ def test_a_full_disk_and_a_schema_that_is_gone_stop_the_stage() -> None:
         join.process(*log.flows({"labels": (0, 1)}), 0)
     with pytest.raises(Misconfigured, match="Rename"):
         examples_schema(Schema("x.y", (Field("label", "double"),)), ENVELOPE)
+
+
+@pytest.mark.parametrize("event_id", ["9000002.0", "09000003", " 9000004", "9.000005e6", "", "+7", "7\n8", "1" * 20])
+def test_a_label_whose_id_no_event_can_have_is_rejected(event_id: str) -> None:
+    ids = ["9000001", event_id, "-3", "0"]
+    columns = {
+        "event_id": np.array(ids, dtype=object),
+        "label": np.ones(4),
+        "known_at_ms": np.full(4, 5),
+        "kind": np.array(["new"] * 4, dtype=object),
+        "source": np.array(["bank"] * 4, dtype=object),
+    }
+    offered = flow("labels", LABEL_READER, LABEL_WRITER.encode(Batch(4, columns)), 0)
+    kept = meaningful(offered, whole_ids=True)
+    assert kept.batch.columns["event_id"].tolist() == ["9000001", "-3", "0"]
+    assert [(each.row, each.reason, each.field) for each in kept.rejections] == [(1, "event-id", "event_id")]
+    assert meaningful(offered).batch.length == 4

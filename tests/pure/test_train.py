@@ -189,3 +189,39 @@ def test_a_given_threshold_holds():
 def test_data_that_cannot_be_learnt_from_is_named(data, says):
     with pytest.raises(Misconfigured, match=says):
         train(data, SPEC, 0)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pl.Series("faulty", [0, 1, 37]),
+        pl.Series("faulty", [0.0, 0.5, 1.0]),
+        pl.Series("faulty", ["0", "yes", "1"]),
+        pl.Series("faulty", [-1, 0, 1]),
+    ],
+)
+def test_labels_of_a_classifier_are_0_and_1(labels: pl.Series) -> None:
+    """Minutes of delay are no label of two classes, and neither is "not 0"."""
+    data = history(300).with_columns(labels.sample(300, with_replacement=True, seed=1))
+    with pytest.raises(Misconfigured, match=r"'faulty' is no binary label: .* neither 0, 1, true nor false, such as"):
+        train(data, SPEC, 0)
+
+
+def test_labels_of_two_classes_may_be_of_any_type() -> None:
+    data = history()
+    wanted = train(data, SPEC, 0).metrics
+    for labels in (
+        data["faulty"].cast(pl.Boolean),
+        data["faulty"].cast(pl.Float64),
+        data["faulty"].cast(pl.Boolean).cast(pl.String),
+    ):
+        assert train(data.with_columns(labels), SPEC, 0).metrics == wanted
+
+
+def test_a_label_without_a_known_time_is_known_after_the_delay() -> None:
+    data = history()
+    known = (pl.col("event_time_ms") + DAY_MS).alias("known_at_ms")
+    some = pl.when(pl.col("event_id") % 2 == 0).then(pl.col("known_at_ms")).alias("known_at_ms")
+    spec = replace(SPEC, label_known_at="known_at_ms")
+    wanted = train(data, SPEC, 0).manifest.training
+    assert train(data.with_columns(known).with_columns(some), spec, 0).manifest.training == wanted
