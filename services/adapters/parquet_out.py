@@ -24,6 +24,7 @@ _TYPES = {
     "string": pa.string(),
     "enum": pa.string(),
     "bytes": pa.binary(),
+    "fixed": pa.binary(),
 }
 
 

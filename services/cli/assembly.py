@@ -289,7 +289,9 @@ def _sample(topic: str, schema: Schema, key: str) -> Records:
             made[field.name] = np.array([False, True])
         else:
             made[field.name] = np.array(
-                [b"" if field.kind == "bytes" else field.symbols[0] if field.symbols else "a"] * 2, dtype=object
+                [bytes(field.size) if field.kind in {"bytes", "fixed"} else field.symbols[0] if field.symbols else "a"]
+                * 2,
+                dtype=object,
             )
     values = RecordWriter(schema).encode(Batch(2, made))
     return Records(topic, np.array([-1, -1]), np.array([0, 1]), np.array([1, 2]), as_text(made[key]), values)

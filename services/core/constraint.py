@@ -17,7 +17,7 @@ from services.core.batch import Array, Batch, Mask
 Number: TypeAlias = int | float
 
 _NUMERIC: Final = frozenset({"int", "long", "float", "double"})
-_TEXT: Final = frozenset({"string", "bytes"})
+_TEXT: Final = frozenset({"string", "bytes", "fixed"})
 _APPLIES: Final[Mapping[str, frozenset[str]]] = {
     "minimum": _NUMERIC,
     "maximum": _NUMERIC,

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.avro.logical_type import ill_used
 from services.core.avro.schema import Schema, SchemaError
 from services.core.batch import Batch, Mask, Rejection
 from services.core.constraint import Constraint
@@ -66,6 +67,11 @@ class Contract:
     @staticmethod
     def of(schema: Schema) -> Contract:
         """Read a contract off a schema's attributes; raises as `parse` does."""
+        schema.require_columns()
+        for item in schema.fields:
+            wrong = ill_used(item)
+            if wrong is not None:
+                raise SchemaError(f"{schema.name}: field {item.name!r}: {wrong}", item.name)
         said = schema.attributes.get("millstream", {})
         if not isinstance(said, Mapping) or set(said) - {*_ROLES, "generation"}:
             raise SchemaError(f"{schema.name}: millstream must be an object of {', '.join(_ROLES)} and generation")

@@ -116,7 +116,7 @@ def agree(decoded: Decoded, truths: list[dict[str, Any] | None]) -> None:
     accepted = [i for i, value in enumerate(truths) if value is not None]
     assert decoded.rows.tolist() == accepted
     assert [rejection.row for rejection in decoded.rejections] == [i for i, v in enumerate(truths) if v is None]
-    assert {rejection.reason for rejection in decoded.rejections} <= {"undecodable"}
+    assert {rejection.reason for rejection in decoded.rejections} <= {"undecodable", "incompatible-schema"}
     rows = rows_of(decoded.batch)
     assert len(rows) == len(accepted)
     for row, i in zip(rows, accepted, strict=True):
@@ -186,7 +186,12 @@ def test_resolution_agrees_with_fastavro_on_whole_and_damaged_records(data: st.D
     for value in truths:
         if value is not None:
             value["raw"] = b""  # fastavro hands out a bytes default as it stands in the JSON, a str
-    agree(decoded, truths)
+    # fastavro hands out the long that was written, or the nearest double; what no float holds is refused here.
+    agree(decoded, [None if value is None or not is_float(value["d"]) else value for value in truths])
+
+
+def is_float(value: float | None) -> bool:
+    return value is None or struct.unpack("<f", struct.pack("<f", value))[0] == value
 
 
 def _without(schema: Schema, name: str) -> Schema:

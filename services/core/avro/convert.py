@@ -99,7 +99,7 @@ def _dtype(field: Field) -> type[np.generic]:
 
 def _defaults(field: Field, count: int) -> tuple[Array, Mask]:
     null = field.default in (None, MISSING)
-    empty: object = b"" if field.kind == "bytes" else "" if _dtype(field) is np.object_ else 0
+    empty: object = b"" if field.kind in {"bytes", "fixed"} else "" if _dtype(field) is np.object_ else 0
     return np.full(count, empty if null else field.default, dtype=_dtype(field)), np.full(count, null)
 
 
@@ -141,8 +141,9 @@ def _made(series: pl.Series, field: Field, reading: Reading | None) -> pl.Series
         return reals(series, decimal_comma=comma, single=field.kind == "float")
     if field.kind == "boolean":
         return booleans(series)
-    if field.kind == "bytes":
-        return series if series.dtype == pl.Binary else nothing(series, pl.Binary)
+    if field.kind in {"bytes", "fixed"}:
+        made = series if series.dtype == pl.Binary else nothing(series, pl.Binary)
+        return made.set(made.bin.size() != field.size, None) if field.kind == "fixed" else made
     made = texts(series)
     return made.set(~made.is_in(field.symbols), None) if field.kind == "enum" else made
 

@@ -10,24 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.avro import decode_kernel as kernel
-from services.core.avro.resolution import Layout, Program, compile_program
+from services.core.avro import faults, skip_kernel
+from services.core.avro.program import Layout, compile_program
+from services.core.avro.rejection import rejection_of
 from services.core.avro.schema import Schema, SchemaError, SchemaId
 from services.core.batch import Array, Batch, Mask, Rejection, Rows
 
 _U64: Final = (1 << 64) - 1
-
-_UNDECODABLE: Final = {
-    kernel.TRUNCATED: "ends in the middle of this field",
-    kernel.VARINT: "holds a varint that does not fit 64 bits",
-    kernel.INT_RANGE: "holds an int that does not fit 32 bits",
-    kernel.BRANCH: "holds a union branch that does not exist",
-    kernel.LENGTH: "holds a negative length",
-    kernel.UTF8: "is not UTF-8",
-    kernel.BOOLEAN: "holds a boolean that is neither 0 nor 1",
-    kernel.SYMBOL_INDEX: "holds an enum index that does not exist",
-    kernel.SYMBOL: "holds an enum symbol that the contract does not know",
-    kernel.NULL: "is null, which the contract does not allow",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +44,32 @@ class RecordReader:
     Parameters
     ----------
     reader : Schema
-        What the columns will be.
+        What the columns will be; every field one that a column can hold.
     resolve : callable
-        Returns the writer's schema of an id, or None when it is unknown; raises SchemaError when it is known but no
-        columns can hold its records. Asked once per id and batch until it answers; other errors it raises (a registry
-        that is away) pass through.
+        Returns the writer's schema of an id, or None when it is unknown; raises SchemaError when it is known but is no
+        Avro record. Asked once per id and batch until it answers; other errors it raises (a registry that is away) pass
+        through.
+
+    Raises
+    ------
+    SchemaError
+        If a field of the reader is of a type that no column can hold.
     """
 
     def __init__(self, reader: Schema, resolve: Callable[[SchemaId], Schema | None]) -> None:
+        reader.require_columns()
         self.reader = reader
         self._resolve = resolve
         self._layout = Layout.of(reader)
         self._symbols = [_symbol_table(item.symbols) for item in reader.fields]
-        self._programs: dict[SchemaId, Program | str] = {}
+        self._refused: dict[SchemaId, SchemaError] = {}
         self._ids: list[SchemaId] = []
         self._known = np.zeros((0, 4), dtype=np.int64)
         self._steps = np.zeros((0, kernel.WIDTH), dtype=np.int64)
         self._step_names: list[str] = []
+        self._step_notes: list[tuple[str, str]] = []
+        self._types = np.zeros((1, skip_kernel.WIDTH), dtype=np.int64)
+        self._stack = np.zeros((skip_kernel.MOST_NESTED, 3), dtype=np.int64)
         self._codes = np.zeros(1, dtype=np.int64)
         self._constants = b"\0"  # never empty, so that the buffer is not
         self._learn(reader.id, reader)
@@ -102,7 +100,7 @@ class RecordReader:
         layout = self._layout
         words = np.empty((layout.words, n), dtype=np.int64)
         nulls = np.empty((layout.nulls, n), dtype=np.bool_)
-        faults = np.empty((2, n), dtype=np.int64)
+        codes = np.empty((3, n), dtype=np.int64)
         tried: set[SchemaId] = set()
         while True:
             data = b"".join([*present, self._constants])
@@ -114,20 +112,26 @@ class RecordReader:
                 self._known,
                 self._steps,
                 self._codes,
+                self._types,
                 len(data) - len(self._constants),
                 words,
                 nulls,
                 counts,
-                faults[0],
-                faults[1],
+                codes[0],
+                codes[1],
+                codes[2],
+                self._stack,
             )
             if m == n:
                 return Decoded(self._batch(m, data, words, nulls, counts), np.arange(n, dtype=np.int64), [])
-            if not self._learn_unknown(values, faults, tried):
+            if not self._learn_unknown(values, codes, tried):
                 break
-        bad = np.flatnonzero(faults[0])
-        rejections = [self._rejection(row, int(faults[0, row]), int(faults[1, row]), values) for row in bad.tolist()]
-        return Decoded(self._batch(m, data, words, nulls, counts), np.flatnonzero(faults[0] == kernel.OK), rejections)
+        bad = np.flatnonzero(codes[0])
+        rejections = [
+            self._rejection(row, int(codes[0, row]), int(codes[1, row]), int(codes[2, row]), values[row])
+            for row in bad.tolist()
+        ]
+        return Decoded(self._batch(m, data, words, nulls, counts), np.flatnonzero(codes[0] == faults.OK), rejections)
 
     def _batch(
         self, m: int, data: bytes, words: NDArray[np.int64], nulls: NDArray[np.bool_], counts: NDArray[np.int64]
@@ -145,11 +149,11 @@ class RecordReader:
                 columns[item.name] = column.astype(np.bool_)
             elif item.kind == "enum":
                 columns[item.name] = self._symbols[index][column]
-            elif item.kind in {"string", "bytes"}:
+            elif item.kind in {"string", "bytes", "fixed"}:
                 starts = column.tolist()
                 ends = (column + words[slot + 1, :m]).tolist()
                 cells = np.empty(m, dtype=object)
-                if item.kind == "bytes":
+                if item.kind != "string":
                     cells[:] = [data[a:b] for a, b in zip(starts, ends, strict=True)]
                 elif counts[layout.nulls + slot]:
                     cells[:] = [data[a:b].decode() for a, b in zip(starts, ends, strict=True)]
@@ -163,10 +167,10 @@ class RecordReader:
                 masks[item.name] = nulls[null_slot, :m]
         return Batch(m, columns, masks)
 
-    def _learn_unknown(self, values: Sequence[bytes | None], faults: NDArray[np.int64], tried: set[SchemaId]) -> bool:
+    def _learn_unknown(self, values: Sequence[bytes | None], codes: NDArray[np.int64], tried: set[SchemaId]) -> bool:
         """Resolve ids met for the first time; return whether any is now known, so that the batch is read again."""
-        rows = np.flatnonzero(faults[0] == kernel.UNKNOWN).tolist()
-        fresh = {_schema_id(values[row], int(faults[1, row])) for row in rows} - tried
+        rows = np.flatnonzero(codes[0] == faults.UNKNOWN).tolist()
+        fresh = {_schema_id(values[row], int(codes[1, row])) for row in rows} - tried
         tried |= fresh
         learnt = False
         for number in sorted(fresh):
@@ -187,47 +191,31 @@ class RecordReader:
                 raise writer
             program = compile_program(writer, self.reader, self._layout)
         except SchemaError as error:
-            self._programs[number] = str(error)
+            self._refused[number] = error
         else:
-            self._programs[number] = program
-            steps = program.steps.copy()
-            default = steps[:, kernel.READ] == kernel.READ_DEFAULT
-            text = default & (steps[:, kernel.TARGET] >= kernel.TO_TEXT)
-            steps[text, kernel.AUX] += len(self._constants)
-            steps[steps[:, kernel.READ] == kernel.READ_ENUM, kernel.AUX] += len(self._codes)
-            first, last = len(self._steps), len(self._steps) + len(steps)
+            first, last = len(self._steps), len(self._steps) + program.main
+            steps = program.placed(first, len(self._codes), len(self._constants), len(self._types))
             self._steps = np.concatenate([self._steps, steps])
             self._step_names += program.names
+            self._step_notes += program.notes
             self._codes = np.concatenate([self._codes, np.array(program.symbols, dtype=np.int64)])
-            self._constants += program.constants
+            self._constants += bytes(program.constants)
+            self._types = np.concatenate([self._types, program.placed_types(len(self._types))])
         signed = number.number - (1 << 64) if number.number >= 1 << 63 else number.number
         row = np.array([[int(number.kind == "registry"), signed, first, last]], dtype=np.int64)
         self._known = np.concatenate([self._known, row])
         self._ids.append(number)
 
-    def _rejection(self, row: int, code: int, where: int, values: Sequence[bytes | None]) -> Rejection:
-        value = values[row]
-        name = ""
-        if code == kernel.NULL_VALUE:
-            reason, detail = "null-value", "the record has no value (a tombstone)"
-        elif code == kernel.OVERSIZE:
-            reason, detail = "oversize", f"the record has {where} bytes, more than the limit"
-        elif code == kernel.FRAMING:
-            head = (value or b"")[:2].hex(" ") or "nothing"
-            reason = "unknown-framing"
-            detail = f"{where} bytes beginning with {head}: neither C3 01 + fingerprint nor 00 + schema id"
-        elif code == kernel.UNKNOWN:
-            number = _schema_id(value, where)
-            shown = f"{number.number:016x}" if number.kind == "fingerprint" else str(number.number)
-            reason, detail = "unknown-schema", f"no schema is known for {number.kind} {shown}"
-        elif code == kernel.INCOMPATIBLE:
-            reason, detail = "incompatible-schema", str(self._programs[self._ids[where]])
-        elif code == kernel.TRAILING:
-            reason, detail = "undecodable", "bytes are left over after the last field"
-        else:
-            name = self._step_names[where]
-            reason, detail = "undecodable", f"field {name!r} {_UNDECODABLE[code]}"
-        return Rejection(row, reason, name, detail)
+    def _rejection(self, row: int, code: int, where: int, found: int, value: bytes | None) -> Rejection:
+        if code == faults.UNKNOWN:
+            return rejection_of(row, code, value, unknown=_schema_id(value, where))
+        if code == faults.INCOMPATIBLE:
+            return rejection_of(row, code, value, refused=self._refused[self._ids[where]])
+        if code in {faults.NULL_VALUE, faults.OVERSIZE, faults.FRAMING, faults.TRAILING}:
+            return rejection_of(row, code, value)
+        name = self._step_names[where]
+        private = name in self.reader.names and self.reader[name].attributes.get("pii", "none") != "none"
+        return rejection_of(row, code, value, name, self._step_notes[where], "a value" if private else str(found))
 
 
 def _schema_id(value: bytes | None, number: int) -> SchemaId:

@@ -1,7 +1,10 @@
 """The machine code of Avro decoding: one small program per writer schema, run over records lying end to end.
 
 A program is a matrix of int64, one row per step, columns ``READ, NULL_BRANCH, TARGET, SLOT, NULL_SLOT, AUX, COUNT``.
-Every read is bounds-checked; a fault ends that record with a code and touches no other.
+Every read is bounds-checked; a fault ends that record with a code and touches no other. ``AUX`` and ``COUNT`` depend on
+what is read: an enum's codes and symbols; a default's place or value and length (-1: null); a fixed's size (``COUNT``);
+of a skipped value the row of its type; of a wide union the first branch's step and the number of branches. Of an int or
+a long ``AUX`` is what its target needs: the factor, or how many bits a real has; ``COUNT`` 1 says the result is an int.
 
 Stricter than most decoders on purpose, because a corrupt record must not become a plausible one: an ``int`` must fit
 32 bits, a varint 64, booleans are 0 or 1, enum and union indices are in range, and nothing may be left over.
@@ -12,65 +15,40 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.avro.faults import (
+    BOOLEAN,
+    BRANCH,
+    FRAMING,
+    INCOMPATIBLE,
+    INEXACT,
+    INT_RANGE,
+    LENGTH,
+    MISFIT,
+    NOT_HELD,
+    NULL,
+    NULL_VALUE,
+    OK,
+    OVERSIZE,
+    SYMBOL,
+    SYMBOL_INDEX,
+    TOO_LARGE,
+    TRAILING,
+    TRUNCATED,
+    UNKNOWN,
+    UTF8,
+)
+from services.core.avro.skip_kernel import skip, utf8, varint
 from services.core.jit import inline, kernel
 
-READ_DEFAULT, READ_INT, READ_LONG, READ_FLOAT, READ_DOUBLE, READ_BOOLEAN, READ_STRING, READ_BYTES, READ_ENUM = range(9)
-TO_NOTHING, TO_INT, TO_REAL, TO_TEXT, TO_BYTES = range(5)
+READ_INT, READ_LONG, READ_FLOAT, READ_DOUBLE, READ_BOOLEAN, READ_STRING, READ_BYTES, READ_ENUM = range(8)
+READ_DEFAULT, READ_FIXED, READ_SKIP, READ_MISFIT = range(8, 12)
+TO_NOTHING, TO_INT, TO_REAL, TO_MULTIPLIED, TO_DIVIDED, TO_TEXT, TO_BYTES = range(7)
 READ, NULL_BRANCH, TARGET, SLOT, NULL_SLOT, AUX, COUNT, WIDTH = range(8)
-
-OK, NULL_VALUE, OVERSIZE, FRAMING, UNKNOWN, INCOMPATIBLE = range(6)
-TRUNCATED, VARINT, INT_RANGE, BRANCH, LENGTH, UTF8, BOOLEAN, SYMBOL_INDEX, SYMBOL, NULL, TRAILING = range(6, 17)
+NO_UNION, WIDE_UNION = -1, -2
+"""In place of a null branch: the field is no union; it is one whose branches have a step each, from ``AUX`` on."""
 
 _I32 = 1 << 31
-
-
-@inline
-def _varint(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int]:
-    """Return (value, position after it), or (fault, -1)."""
-    value = np.uint64(0)
-    shift = np.uint64(0)
-    for i in range(10):
-        if at >= end:
-            return TRUNCATED, -1
-        byte = np.uint64(data[at])
-        at += 1
-        if i == 9 and byte > np.uint64(1):
-            return VARINT, -1
-        value |= (byte & np.uint64(0x7F)) << shift
-        if byte < np.uint64(0x80):
-            return int(np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1))), at
-        shift += np.uint64(7)
-    return VARINT, -1
-
-
-@inline
-def _utf8(data: NDArray[np.uint8], at: int, end: int) -> int:
-    """Return 0 for ASCII, 1 for other well-formed UTF-8 (Unicode standard, table 3-7), -1 for anything else."""
-    wide = 0
-    while at < end:
-        byte = data[at]
-        at += 1
-        if byte < 0x80:
-            continue
-        wide = 1
-        low, high, more = 0x80, 0xBF, 0
-        if 0xC2 <= byte <= 0xDF:
-            more = 1
-        elif 0xE0 <= byte <= 0xEF:
-            more = 2
-            low = 0xA0 if byte == 0xE0 else 0x80  # no overlong forms
-            high = 0x9F if byte == 0xED else 0xBF  # no surrogates
-        elif 0xF0 <= byte <= 0xF4:
-            more = 3
-            low = 0x90 if byte == 0xF0 else 0x80
-            high = 0x8F if byte == 0xF4 else 0xBF  # nothing past U+10FFFF
-        if more == 0 or at + more > end or data[at] < low or data[at] > high:
-            return -1
-        for k in range(1, more):
-            if data[at + k] & 0xC0 != 0x80:
-                return -1
-        at += more
-    return wide
+_MOST = (1 << 63) - 1
 
 
 @inline
@@ -110,12 +88,15 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
     known: NDArray[np.int64],
     program: NDArray[np.int64],
     symbols: NDArray[np.int64],
+    types: NDArray[np.int64],
     constants_at: int,
     words: NDArray[np.int64],
     nulls: NDArray[np.bool_],
     counts: NDArray[np.int64],
     codes: NDArray[np.int64],
     where: NDArray[np.int64],
+    found: NDArray[np.int64],
+    stack: NDArray[np.int64],
 ) -> int:
     """Decode records into columns; return how many succeeded (m).
 
@@ -127,12 +108,16 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
         Kind (0 fingerprint, 1 registry), id, first and last-plus-one program row (-1: known to be unreadable).
     program, symbols
         Steps of all programs; writer-to-reader enum codes (-1: no such symbol).
+    types, stack
+        What `skip` needs.
     words, nulls : out
         Column slots by output row, of which the first m are filled. Reals are stored as their bits.
     counts : out
         Per null slot its nulls, then per word slot 1 if any text there is not ASCII.
     codes, where : out
         Per record a fault and the program row, schema id or length it is about.
+    found : out
+        The number that a reader's type cannot hold, where that is the fault.
     """
     bits32 = np.zeros(1, dtype=np.int32)
     real32 = bits32.view(np.float32)
@@ -173,18 +158,28 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
             slot = program[s, SLOT]
             null_slot = program[s, NULL_SLOT]
             where[i] = s
+            p = s
             is_null = False
-            if program[s, NULL_BRANCH] >= 0:
-                branch, at = _varint(data, at, end)
+            null_branch = program[s, NULL_BRANCH]
+            if null_branch != NO_UNION:
+                branch, at = varint(data, at, end)
                 if at < 0:
                     fault = branch
                     break
-                if branch < 0 or branch > 1:
+                if branch < 0 or branch >= (program[s, COUNT] if null_branch == WIDE_UNION else 2):
                     fault = BRANCH
                     break
-                is_null = branch == program[s, NULL_BRANCH]
-            elif read == READ_DEFAULT:
-                is_null = program[s, COUNT] < 0
+                is_null = branch == null_branch
+                if null_branch == WIDE_UNION:
+                    p = program[s, AUX] + branch
+                    where[i] = p
+                    read = program[p, READ]
+                    target = program[p, TARGET]
+                    if read == READ_MISFIT:
+                        fault = MISFIT
+                        break
+            if read == READ_DEFAULT:
+                is_null = program[p, COUNT] < 0
             if is_null:
                 if target == TO_NOTHING:
                     continue
@@ -226,17 +221,30 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
                 if target == TO_INT:
                     words[slot, row] = np.int64(data[at])
                 at += 1
-            elif read == READ_DEFAULT:
-                if target >= TO_TEXT:
-                    first = constants_at + program[s, AUX]
+            elif read >= READ_DEFAULT:
+                if read == READ_SKIP:
+                    at = skip(data, at, end, types, program[p, AUX], stack)
+                    if at < 0:
+                        fault = -at
+                        break
+                elif read == READ_FIXED:
+                    if program[p, COUNT] > end - at:
+                        fault = TRUNCATED
+                        break
+                    if target == TO_BYTES:
+                        words[slot, row] = at
+                        words[slot + 1, row] = program[p, COUNT]
+                    at += program[p, COUNT]
+                elif target >= TO_TEXT:
+                    first = constants_at + program[p, AUX]
                     words[slot, row] = first
-                    words[slot + 1, row] = program[s, COUNT]
-                    if target == TO_TEXT and _utf8(data, first, first + program[s, COUNT]) > 0:
+                    words[slot + 1, row] = program[p, COUNT]
+                    if target == TO_TEXT and utf8(data, first, first + program[p, COUNT]) > 0:
                         counts[null_slots + slot] = 1
                 else:
-                    words[slot, row] = program[s, AUX]  # an int, an enum code, or the bits of a real
+                    words[slot, row] = program[p, AUX]  # an int, an enum code, or the bits of a real
             else:
-                value, at = _varint(data, at, end)
+                value, at = varint(data, at, end)
                 if at < 0:
                     fault = value
                     break
@@ -247,13 +255,38 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
                     if target == TO_INT:
                         words[slot, row] = value
                     elif target == TO_REAL:
+                        limit = np.int64(1) << program[p, AUX]
+                        if value > limit or value < -limit:
+                            odd = value // (value & -value)
+                            if odd > limit or odd < -limit:
+                                fault = NOT_HELD
+                                found[i] = value
+                                break
                         reals[slot, row] = float(value)
+                    elif target == TO_MULTIPLIED:
+                        most = _MOST // program[p, AUX]
+                        if value > most or value < -most:
+                            fault = TOO_LARGE
+                            found[i] = value
+                            break
+                        words[slot, row] = value * program[p, AUX]
+                    elif target == TO_DIVIDED:
+                        quotient = value // program[p, AUX]
+                        if quotient * program[p, AUX] != value:
+                            fault = INEXACT
+                            found[i] = value
+                            break
+                        if program[p, COUNT] == 1 and (quotient < -_I32 or quotient >= _I32):
+                            fault = TOO_LARGE
+                            found[i] = value
+                            break
+                        words[slot, row] = quotient
                 elif read == READ_ENUM:
-                    if value < 0 or value >= program[s, COUNT]:
+                    if value < 0 or value >= program[p, COUNT]:
                         fault = SYMBOL_INDEX
                         break
                     if target == TO_INT:
-                        symbol = symbols[program[s, AUX] + value]
+                        symbol = symbols[program[p, AUX] + value]
                         if symbol < 0:
                             fault = SYMBOL
                             break
@@ -266,7 +299,7 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
                         fault = TRUNCATED
                         break
                     if read == READ_STRING or target == TO_TEXT:
-                        wide = _utf8(data, at, at + value)
+                        wide = utf8(data, at, at + value)
                         if wide < 0:
                             fault = UTF8
                             break

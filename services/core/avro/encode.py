@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ _PUT: Final = {
     "string": kernel.PUT_TEXT,
     "bytes": kernel.PUT_TEXT,
     "enum": kernel.PUT_ENUM,
+    "fixed": kernel.PUT_FIXED,
 }
 _DTYPES: Final = {
     "int": "iu",
@@ -30,8 +32,19 @@ _DTYPES: Final = {
     "string": "O",
     "bytes": "O",
     "enum": "O",
+    "fixed": "O",
 }
-_MOST_BYTES: Final = {"int": 5, "long": 10, "float": 4, "double": 8, "boolean": 1, "string": 10, "bytes": 10, "enum": 5}
+_MOST_BYTES: Final = {
+    "int": 5,
+    "long": 10,
+    "float": 4,
+    "double": 8,
+    "boolean": 1,
+    "string": 10,
+    "bytes": 10,
+    "enum": 5,
+    "fixed": 0,
+}
 
 
 class RecordWriter:
@@ -40,12 +53,13 @@ class RecordWriter:
     Parameters
     ----------
     schema : Schema
-        What is written.
+        What is written; every field one that a column can hold.
     prefix : bytes, optional
         Framing put before each record; default: Avro's single-object header of the schema.
     """
 
     def __init__(self, schema: Schema, prefix: bytes | None = None) -> None:
+        schema.require_columns()
         self.schema = schema
         self.prefix = schema.single_object_prefix if prefix is None else prefix
         self._codes = [{symbol: i for i, symbol in enumerate(item.symbols)} for item in schema.fields]
@@ -85,7 +99,7 @@ class RecordWriter:
                 raise ValueError(f"{self.schema.name}.{item.name}: {column.dtype} cannot be written as {item.kind}")
             if item.kind in {"float", "double"}:
                 words[slot].view(np.float64)[:] = column
-            elif item.kind in {"string", "bytes"}:
+            elif item.kind in {"string", "bytes", "fixed"}:
                 cursors[slot] = used
                 text = _put_text(item, column, words[slot])
                 texts.append(text)
@@ -138,7 +152,7 @@ class _Plan:
         if item.nullable:
             null_slot, null_branch = self.nulls, 0 if item.null_first else 1
             self.nulls += 1
-        self.rows.append([_PUT[item.kind], null_branch, self.words, null_slot, 0, 0])
+        self.rows.append([_PUT[item.kind], null_branch, self.words, null_slot, 0, item.size])
         self.names.append(item.name)
         self.inputs.append((index, self.words, null_slot))
         self.words += 1
@@ -168,7 +182,7 @@ def _encoded_default(item: Field) -> bytes:
         branch = b"\0" if item.null_first == is_null else b"\2"
     if is_null:
         return branch
-    single = Schema("D", (Field(item.name, item.kind, symbols=item.symbols, enum_name=item.enum_name),))
+    single = Schema("D", (replace(item, nullable=False),))
     kinds = {"float": np.float64, "double": np.float64, "int": np.int64, "long": np.int64, "boolean": np.bool_}
     column: Array = np.empty(1, dtype=kinds.get(item.kind, object))
     column[0] = item.default

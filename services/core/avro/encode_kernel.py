@@ -1,7 +1,7 @@
 """The machine code of Avro encoding: one small program, run over the rows of word slots.
 
 A program is a matrix of int64, one row per step, columns ``PUT, NULL_BRANCH, SLOT, NULL_SLOT, FIRST, COUNT``; the last
-two are start and length in the constants, for a `CONSTANT`.
+two are start and length in the constants, for a `CONSTANT`; ``COUNT`` is the size of a `PUT_FIXED`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from services.core.jit import inline, kernel
 
-CONSTANT, PUT_INT, PUT_LONG, PUT_FLOAT, PUT_DOUBLE, PUT_BOOLEAN, PUT_TEXT, PUT_ENUM = range(8)
+CONSTANT, PUT_INT, PUT_LONG, PUT_FLOAT, PUT_DOUBLE, PUT_BOOLEAN, PUT_ENUM, PUT_TEXT, PUT_FIXED = range(9)
 PUT, NULL_BRANCH, SLOT, NULL_SLOT, FIRST, COUNT, WIDTH = range(7)
 
 _I32 = 1 << 31
@@ -60,7 +60,7 @@ def encode(  # noqa: PLR0912 - one branch per Avro type
                 continue
             value = words[slot, row]
             first = cursors[slot]
-            if put == PUT_TEXT:
+            if put >= PUT_TEXT:
                 cursors[slot] += value  # also past what may lie under a null
             null_branch = program[step, NULL_BRANCH]
             if null_branch >= 0:
@@ -81,8 +81,11 @@ def encode(  # noqa: PLR0912 - one branch per Avro type
             elif put == PUT_BOOLEAN:
                 out[at] = np.uint8(value)
                 at += 1
-            elif put == PUT_TEXT:
-                at = _put_varint(out, at, value)
+            elif put >= PUT_TEXT:
+                if put == PUT_TEXT:
+                    at = _put_varint(out, at, value)
+                elif value != program[step, COUNT]:
+                    return row, step
                 for k in range(value):
                     out[at + k] = text[first + k]
                 at += value

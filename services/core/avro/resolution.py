@@ -1,8 +1,10 @@
-"""Avro schema resolution, writer to reader, compiled to a decode program.
+"""Avro schema resolution: which writer's records a reader can read, and what keeps it from reading them.
 
-Fields match by name, else by the reader's aliases; a field the writer lacks takes the reader's default; numbers widen
-(int, long, float, double); string and bytes interchange; a writer's null meets a non-null reader as a fault of that
-record only; enum symbols the reader lacks become the reader enum's default, else a fault of that record.
+Fields match by name, else by the reader's aliases; a field the writer lacks takes the reader's default; what the reader
+lacks is skipped, whatever its type; numbers widen (int, long, float, double) where the value stays exact; string and
+bytes interchange; logical types are converted where that is exact; enum symbols the reader lacks become the reader
+enum's default. Of a wider union each record is read by the branch it holds. What a single record can be at fault for (a
+null, a symbol, a branch, a number) is a fault of that record only.
 
 References
 ----------
@@ -11,36 +13,14 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from services.core.avro.logical_type import Scale, scale, type_name
+from services.core.avro.schema import Field, Missing, Schema
+from services.core.avro.schema_field import field_of
+from services.core.avro.schema_type import described
 
-from services.core.avro import decode_kernel as kernel
-from services.core.avro.schema import Field, Missing, Schema, SchemaError
-
-_READ: Final = {
-    "int": kernel.READ_INT,
-    "long": kernel.READ_LONG,
-    "float": kernel.READ_FLOAT,
-    "double": kernel.READ_DOUBLE,
-    "boolean": kernel.READ_BOOLEAN,
-    "string": kernel.READ_STRING,
-    "bytes": kernel.READ_BYTES,
-    "enum": kernel.READ_ENUM,
-}
-_TARGET: Final = {
-    "int": kernel.TO_INT,
-    "long": kernel.TO_INT,
-    "float": kernel.TO_REAL,
-    "double": kernel.TO_REAL,
-    "boolean": kernel.TO_INT,
-    "string": kernel.TO_TEXT,
-    "bytes": kernel.TO_BYTES,
-    "enum": kernel.TO_INT,
-}
 READS: Final = {
     "int": {"int", "long", "float", "double"},
     "long": {"long", "float", "double"},
@@ -50,39 +30,10 @@ READS: Final = {
     "string": {"string", "bytes"},
     "bytes": {"string", "bytes"},
     "enum": {"enum"},
+    "fixed": {"fixed"},
+    "other": frozenset[str](),
 }
 """For each writer's kind, the reader's kinds it may be read as."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where each reader field lives in the kernel's output: word slots (text takes two) and null slots."""
-
-    slots: tuple[int, ...]
-    null_slots: tuple[int, ...]
-    words: int
-    nulls: int
-
-    @staticmethod
-    def of(schema: Schema) -> Layout:
-        """Lay out the fields of a schema in order."""
-        slots, null_slots, words, nulls = [], [], 0, 0
-        for item in schema.fields:
-            slots.append(words)
-            words += 2 if item.kind in {"string", "bytes"} else 1
-            null_slots.append(nulls if item.nullable else -1)
-            nulls += item.nullable
-        return Layout(tuple(slots), tuple(null_slots), words, nulls)
-
-
-@dataclass(frozen=True)
-class Program:
-    """A compiled writer: kernel steps, the field name of each, enum codes and constants."""
-
-    steps: NDArray[np.int64]
-    names: tuple[str, ...]
-    symbols: tuple[int, ...]
-    constants: bytes
 
 
 def same_record(writer: Schema, reader: Schema) -> bool:
@@ -110,6 +61,27 @@ def pair(writer: Schema, reader: Schema) -> tuple[dict[str, Field], list[Field]]
     return pairs, missing
 
 
+def reads_as(source: Field, target: Field) -> Scale | None:
+    """Return how values of one type (no union) are read as the target's, or None if they are not."""
+    found = scale(source, target)
+    # The one narrowing that resolution allows here: time-micros is a long, time-millis an int.
+    narrowed = found is not None and found.divide and (source.kind, target.kind) == ("long", "int")
+    if target.kind not in READS[source.kind] and not narrowed:
+        return None
+    if source.enum_name and _short(source.enum_name) != _short(target.enum_name):
+        return None
+    return found if source.size == target.size else None
+
+
+def branches(source: Field, names: Mapping[str, Any]) -> list[Field | None] | None:
+    """Return each branch of a wide union as a field of its own, None for null; None if the field is no union."""
+    if source.shape == "null":
+        return [None]
+    if not isinstance(source.shape, list):
+        return None
+    return [None if each == "null" else field_of(source.name, each, names) for each in source.shape]
+
+
 def mismatches(writer: Schema, reader: Schema) -> Iterator[tuple[str, str, str]]:
     """Yield (rule, field, sentence) for everything that keeps ``reader`` from reading ``writer``'s records."""
     if not same_record(writer, reader):
@@ -126,72 +98,31 @@ def mismatches(writer: Schema, reader: Schema) -> Iterator[tuple[str, str, str]]
         target = pairs.get(source.name)
         if target is None:
             continue
-        if target.kind not in READS[source.kind]:
-            yield "type", target.name, f"{source.kind} cannot be read as {target.kind}"
-        elif target.kind == "enum":
-            if _short(source.enum_name) != _short(target.enum_name):
-                yield "type", target.name, f"enum {source.enum_name} cannot be read as enum {target.enum_name}"
-            lost = [symbol for symbol in source.symbols if symbol not in target.symbols]
-            if lost and target.enum_default is None:
-                yield "enum-symbols", target.name, f"symbols {lost} are unknown to the reader, which has no default"
-        if source.nullable and not target.nullable:
-            yield "null", target.name, "the writer may write null and the reader does not allow it"
+        alternatives = branches(source, writer.definitions) or [source]
+        yield from _mismatches(source, alternatives, target)
 
 
-PER_RECORD: Final = frozenset({"enum-symbols", "null"})
+def _mismatches(source: Field, alternatives: list[Field | None], target: Field) -> Iterator[tuple[str, str, str]]:
+    values = [each for each in alternatives if each is not None]
+    unread = [each for each in values if reads_as(each, target) is None]
+    null = source.nullable or None in alternatives
+    what = described(source.shape) if source.kind == "other" else type_name(source)
+    if (values and len(unread) == len(values)) or (not values and not target.nullable):
+        same_type = source.kind != "other" and target.kind in READS[source.kind] and not source.enum_name
+        rule = "logical-type" if same_type else "type"
+        yield rule, target.name, f"{what} cannot be read as {type_name(target)}"
+        return
+    if unread:
+        lost = ", ".join(described(each.shape) if each.kind == "other" else type_name(each) for each in unread)
+        yield "union", target.name, f"the writer may write {lost}, which cannot be read as {type_name(target)}"
+    if null and not target.nullable:
+        yield "null", target.name, "the writer may write null and the reader does not allow it"
+    for each in values:
+        lost_symbols = [symbol for symbol in each.symbols if symbol not in target.symbols]
+        if lost_symbols and each not in unread and target.enum_default is None:
+            sentence = f"symbols {lost_symbols} are unknown to the reader, which has no default"
+            yield "enum-symbols", target.name, sentence
+
+
+PER_RECORD: Final = frozenset({"enum-symbols", "null", "union"})
 """Rules of `mismatches` that only bite on records that hold such a value."""
-
-
-def compile_program(writer: Schema, reader: Schema, layout: Layout) -> Program:
-    """Compile the steps that read one record of ``writer`` into the columns of ``reader``.
-
-    Raises
-    ------
-    SchemaError
-        If no record of the writer can be read, with all reasons.
-    """
-    faults = [text for rule, _, text in mismatches(writer, reader) if rule not in PER_RECORD]
-    if faults:
-        raise SchemaError(f"{writer.name} cannot be read as {reader.name}: {'; '.join(faults)}")
-    pairs, missing = pair(writer, reader)
-    place = {item.name: (layout.slots[i], layout.null_slots[i]) for i, item in enumerate(reader.fields)}
-    steps: list[list[int]] = []
-    symbols: list[int] = []
-    constants = bytearray()
-    for source in writer.fields:
-        target = pairs.get(source.name)
-        step = [_READ[source.kind], (0 if source.null_first else 1) if source.nullable else -1, kernel.TO_NOTHING]
-        slot, null_slot = (0, -1) if target is None else place[target.name]
-        step[2] = kernel.TO_NOTHING if target is None else _TARGET[target.kind]
-        steps.append([*step, slot, null_slot, len(symbols), len(source.symbols)])
-        symbols += [] if target is None else _symbol_codes(source, target)
-    for item in missing:
-        aux, count = _constant(item, constants)
-        slot, null_slot = place[item.name]
-        steps.append([kernel.READ_DEFAULT, -1, _TARGET[item.kind], slot, null_slot, aux, count])
-    names = (*writer.names, *(item.name for item in missing))
-    matrix = np.array(steps, dtype=np.int64).reshape(len(steps), kernel.WIDTH)
-    return Program(matrix, names, tuple(symbols), bytes(constants))
-
-
-def _symbol_codes(source: Field, target: Field) -> list[int]:
-    code = {symbol: i for i, symbol in enumerate(target.symbols)}
-    fallback = -1 if target.enum_default is None else code.get(target.enum_default, -1)
-    return [code.get(symbol, fallback) for symbol in source.symbols]
-
-
-def _constant(item: Field, constants: bytearray) -> tuple[int, int]:
-    """Return AUX and COUNT of a default: a word, or a place in the constants; COUNT -1 is null."""
-    value = item.default
-    if value is None:
-        return 0, -1
-    if isinstance(value, str) and item.kind == "enum":
-        return item.symbols.index(value), 0
-    if isinstance(value, str | bytes):
-        raw = value.encode() if isinstance(value, str) else value
-        constants += raw
-        return len(constants) - len(raw), len(raw)
-    if isinstance(value, float):
-        return int(np.float64(value).view(np.int64)), 0
-    assert isinstance(value, int)
-    return value, 0

@@ -1,7 +1,7 @@
-"""Flat Avro record schemas as frozen values: fields, canonical form, fingerprint.
+"""Avro record schemas as frozen values: fields, canonical form, fingerprint.
 
-Only what a columnar batch can hold is accepted: primitives, enums, logical types over them, and unions of one of those
-with null. Nested types are refused by name.
+A columnar batch holds primitives, enums, fixed, logical types over them, and unions of one of those with null. A
+writer's schema may have fields of any other type, which a reader skips; a contract may not.
 
 References
 ----------
@@ -21,13 +21,13 @@ from services.core.avro.schema_field import (
     Field,
     Kind,
     Missing,
-    SchemaError,
     canonical_type,
     field_json,
-    full_name,
-    names_in,
     parse_field,
+    type_json,
+    unsupported,
 )
+from services.core.avro.schema_type import SchemaError, definitions_in, full_name, is_name, names_in, open_record
 
 __all__ = ["MISSING", "Field", "Kind", "Missing", "Schema", "SchemaError", "SchemaId", "crc64"]
 
@@ -43,7 +43,7 @@ class SchemaId(NamedTuple):
 
 @dataclass(frozen=True)
 class Schema:
-    """A flat Avro record.
+    """An Avro record.
 
     Parameters
     ----------
@@ -63,15 +63,19 @@ class Schema:
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        full_name(self.name, None)
         seen: set[str] = set()
-        enums: dict[str, tuple[str, ...]] = {}
+        named: dict[str, tuple[object, ...]] = {}
         for item in self.fields:
+            if not is_name(item.name):
+                raise SchemaError(f"{self.name}: {item.name!r} is not a field name")
             if item.name in seen:
                 raise SchemaError(f"{self.name}: field {item.name!r} is there twice; field names must be unique")
             seen.add(item.name)
-            if item.kind == "enum" and enums.setdefault(item.enum_name, item.symbols) != item.symbols:
+            what = (item.kind, item.symbols, item.size)
+            if item.enum_name and named.setdefault(item.enum_name, what) != what:
                 raise SchemaError(
-                    f"{self.name}: field {item.name!r} defines enum {item.enum_name} again with other symbols"
+                    f"{self.name}: field {item.name!r} defines {item.kind} {item.enum_name} again as another type"
                 )
 
     @staticmethod
@@ -81,13 +85,17 @@ class Schema:
         Raises
         ------
         SchemaError
-            If it is no JSON, no record, or has a field that a column cannot hold.
+            If it is no JSON or no Avro record.
         """
-        if isinstance(source, str):
-            try:
-                source = json.loads(source)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise SchemaError(f"schema is not JSON: {error}") from error
+        try:
+            return Schema._parse(json.loads(source) if isinstance(source, str) else source)
+        except json.JSONDecodeError as error:
+            raise SchemaError(f"schema is not JSON: {error}") from error
+        except RecursionError as error:
+            raise SchemaError("schema is nested too deeply") from error
+
+    @staticmethod
+    def _parse(source: Any) -> Schema:
         if not isinstance(source, Mapping) or source.get("type") != "record":
             raise SchemaError("schema must be an Avro record: an object with type, name and fields")
         raw_name = source.get("name")
@@ -97,11 +105,11 @@ class Schema:
         items = source.get("fields")
         if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
             raise SchemaError(f"{name}: fields must be a list of objects")
-        enums: dict[str, Field] = {}
+        names: dict[str, Any] = {name: open_record(name)}
         namespace = name.rpartition(".")[0]
         return Schema(
             name,
-            tuple(parse_field(name, namespace, item, enums) for item in items),
+            tuple(parse_field(name, namespace, item, names) for item in items),
             tuple(full_name(alias, namespace) for alias in names_in(source.get("aliases", []), f"{name}: aliases")),
             {k: v for k, v in source.items() if k not in {"type", "name", "namespace", "fields", "aliases"}},
         )
@@ -109,7 +117,7 @@ class Schema:
     @cached_property
     def canonical(self) -> str:
         """Parsing Canonical Form [1]_: the text that the fingerprint is taken of."""
-        seen: set[str] = set()
+        seen = {self.name}
         fields = ",".join(f'{{"name":"{item.name}","type":{canonical_type(item, seen)}}}' for item in self.fields)
         return f'{{"name":"{self.name}","type":"record","fields":[{fields}]}}'
 
@@ -150,9 +158,34 @@ class Schema:
         """
         return replace(self, name=name or self.name, fields=(*before, *self.fields, *after))
 
+    @cached_property
+    def definitions(self) -> dict[str, Any]:
+        """Named types by full name, this record included, normalized."""
+        shapes = [item.shape if item.kind == "other" else type_json(item, set()) for item in self.fields]
+        record = {"type": "record", "name": self.name, "fields": [{"name": "", "type": shape} for shape in shapes]}
+        return definitions_in(record)
+
+    @cached_property
+    def flat(self) -> Schema:
+        """This record without the fields that no column can hold."""
+        return replace(self, fields=tuple(item for item in self.fields if item.kind != "other"))
+
+    def require_columns(self) -> None:
+        """Refuse fields that no column can hold.
+
+        Raises
+        ------
+        SchemaError
+            Naming the first one, its type, and what is supported.
+        """
+        for item in self.fields:
+            reason = unsupported(self.name, item)
+            if reason is not None:
+                raise SchemaError(reason, item.name)
+
     def to_json(self) -> str:
         """Return Avro JSON with every attribute, which `parse` reads back to an equal value."""
-        seen: set[str] = set()
+        seen = {self.name}
         body = {
             "type": "record",
             "name": self.name,

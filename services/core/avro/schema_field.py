@@ -1,23 +1,20 @@
-"""One field of a flat Avro record: what Avro JSON may say of it, and its canonical form."""
+"""One field of an Avro record: what Avro JSON may say of it, and its canonical form."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
-Kind = Literal["int", "long", "float", "double", "boolean", "string", "bytes", "enum"]
-KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
+from services.core.avro.schema_type import SchemaError, canonical, described, is_name, names_in, normalized
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+Kind = Literal["int", "long", "float", "double", "boolean", "string", "bytes", "enum", "fixed", "other"]
+KINDS: Final[frozenset[str]] = frozenset(get_args(Kind)) - {"other"}
+"""What a column can hold. A field of kind ``other`` has a type of its own in ``shape``; a reader skips it."""
+
 _INT_RANGE: Final = {"int": 1 << 31, "long": 1 << 63}
-
-
-class SchemaError(ValueError):
-    """A schema cannot be used here; the text names the schema, the field and what is allowed."""
+_ALREADY: Final = frozenset({"type", "name", "symbols", "size", "default", "logicalType"})
 
 
 class Missing(Enum):
@@ -33,26 +30,32 @@ Default: TypeAlias = int | float | bool | str | bytes | Missing | None
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a flat record.
+    """One field of a record.
 
     Parameters
     ----------
     name : str
         Field name.
     kind : str
-        Avro type without its null branch.
+        Avro type without its null branch; ``other`` for what no column can hold.
     nullable, null_first : bool
         Whether the type is a union with null, and whether null is its first branch.
     default : int, float, bool, str, bytes, None or MISSING
         Used by a reader when the writer has no such field.
     enum_name, symbols, enum_default
-        Full name, symbols and fallback symbol of an enum.
+        Full name (of an enum or fixed), symbols and fallback symbol of an enum.
     aliases : tuple of str
         Writer's field names that this reader field also answers to.
     logical_type : str or None
-        Annotation only; the wire and the column hold the underlying type.
+        As written; the wire and the column hold the underlying type. See `services.core.avro.logical_type`.
     attributes : mapping
-        ``doc`` and every further attribute as written.
+        ``doc`` and every further attribute of the field as written.
+    size : int
+        Of a fixed, in bytes.
+    type_attributes : mapping
+        Every further attribute of the type as written, such as precision and scale.
+    shape : any
+        The normalized type of a field of kind ``other``.
     """
 
     name: str
@@ -66,70 +69,69 @@ class Field:
     aliases: tuple[str, ...] = ()
     logical_type: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    size: int = 0
+    type_attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    shape: Any = field(default=None, hash=False)
 
 
-def names_in(value: Any, what: str) -> list[str]:
-    """Return a list of names read from JSON, where anything may stand."""
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise SchemaError(f"{what} must be a list of names, found {value!r}")
-    return value
-
-
-def full_name(name: str, namespace: Any) -> str:
-    if namespace is not None and not isinstance(namespace, str):
-        raise SchemaError(f"{name}: namespace must be text, found {namespace!r}")
-    full = name if "." in name or not namespace else f"{namespace}.{name}"
-    if not all(_NAME.match(part) for part in full.split(".")):
-        raise SchemaError(f"{full!r} is not an Avro name: letters, digits and _, parts joined by dots")
-    return full
-
-
-def parse_field(record: str, namespace: str, item: Mapping[str, Any], enums: dict[str, Field]) -> Field:
+def parse_field(record: str, namespace: str, item: Mapping[str, Any], names: dict[str, Any]) -> Field:
+    """Read a field; named types it defines are added to ``names``."""
     name = item.get("name")
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not is_name(name):
         raise SchemaError(f"{record}: {name!r} is not a field name")
     where = f"{record}: field {name!r}"
-    kind: Any = item.get("type")
-    nullable, null_first = False, True
-    if isinstance(kind, list):
-        if len(kind) != 2 or kind.count("null") != 1:
-            raise SchemaError(f"{where} is a union {kind!r}; only unions of one type and null are supported")
-        nullable, null_first = True, kind[0] == "null"
-        kind = kind[1] if null_first else kind[0]
-    base = _base(where, name, namespace, kind, enums)
-    aliases = names_in(item.get("aliases", []), f"{where}: aliases")
+    shape = normalized(where, item.get("type"), namespace, names)
     parsed = replace(
-        base,
-        nullable=nullable,
-        null_first=null_first,
-        aliases=tuple(aliases),
+        field_of(str(name), shape, names),
+        aliases=tuple(names_in(item.get("aliases", []), f"{where}: aliases")),
         attributes={k: v for k, v in item.items() if k not in {"name", "type", "default", "aliases"}},
     )
-    return replace(parsed, default=_default(where, parsed, item["default"])) if "default" in item else parsed
+    if "default" not in item:
+        return parsed
+    if parsed.kind == "other":
+        return replace(parsed, attributes={**parsed.attributes, "default": item["default"]})
+    return replace(parsed, default=_default(where, parsed, item["default"]))
 
 
-def _base(where: str, name: str, namespace: str, kind: Any, enums: dict[str, Field]) -> Field:
-    """Return a field holding only what the type itself says."""
-    spec: Mapping[str, Any] = kind if isinstance(kind, Mapping) else {"type": kind}
-    tag = spec.get("type")
-    if isinstance(tag, str) and tag in KINDS - {"enum"}:
-        return Field(name, cast("Kind", tag), logical_type=spec.get("logicalType"))
-    if tag == "enum":
-        symbols = names_in(spec.get("symbols"), f"{where}: enum symbols")
-        if not isinstance(spec.get("name"), str) or not symbols:
-            raise SchemaError(f"{where} is an enum that lacks a name or symbols")
-        if len(set(symbols)) != len(symbols) or not all(_NAME.match(symbol) for symbol in symbols):
-            raise SchemaError(f"{where}: enum symbols must be distinct names, found {symbols!r}")
-        fallback = spec.get("default")
-        if fallback is not None and fallback not in symbols:
-            raise SchemaError(f"{where}: enum default {fallback!r} is none of {symbols!r}")
-        full = full_name(spec["name"], spec.get("namespace", namespace))
-        enums[full] = Field(name, "enum", enum_name=full, symbols=tuple(symbols), enum_default=fallback)
-        return enums[full]
-    if isinstance(tag, str) and full_name(tag, namespace) in enums:
-        return replace(enums[full_name(tag, namespace)], name=name)
-    shown = tag if isinstance(tag, str) else json.dumps(tag)
-    raise SchemaError(f"{where} has type {shown}; supported: {', '.join(sorted(KINDS))}, alone or in a union with null")
+def field_of(name: str, shape: Any, names: Mapping[str, Any]) -> Field:
+    """Return the field of a normalized type, without attributes and default of its own."""
+    inner, union = shape, {}
+    if isinstance(shape, list) and len(shape) == 2 and "null" in shape:
+        union = {"nullable": True, "null_first": shape[0] == "null"}
+        inner = shape[1] if union["null_first"] else shape[0]
+    spec = names.get(inner, {"type": inner}) if isinstance(inner, str) else inner
+    if isinstance(spec, list) or spec["type"] not in KINDS:
+        return Field(name, "other", shape=shape)
+    logical = spec.get("logicalType")
+    return Field(
+        name,
+        cast("Kind", spec["type"]),
+        enum_name=spec.get("name", "") if spec["type"] in {"enum", "fixed"} else "",
+        symbols=tuple(spec.get("symbols", ())) if spec["type"] == "enum" else (),
+        enum_default=spec.get("default") if spec["type"] == "enum" else None,
+        logical_type=logical if isinstance(logical, str) else None,
+        size=spec.get("size", 0) if spec["type"] == "fixed" else 0,
+        type_attributes=_further(spec, logical),
+        **union,
+    )
+
+
+def _further(spec: Mapping[str, Any], logical: Any) -> dict[str, Any]:
+    named = spec["type"] in {"enum", "fixed"}
+    taken = _ALREADY if named else frozenset({"type", "logicalType"})
+    kept = {k: v for k, v in spec.items() if k not in taken}
+    # What is no text is no logical type, and is ignored like any attribute that nobody knows.
+    return kept if logical is None or isinstance(logical, str) else {**kept, "logicalType": logical}
+
+
+def unsupported(record: str, item: Field) -> str | None:
+    """Return why no column can hold a field, or None if one can."""
+    if item.kind != "other":
+        return None
+    return (
+        f"{record}: field {item.name!r} has type {described(item.shape)}; supported: "
+        f"{', '.join(sorted(KINDS))}, alone or in a union with null"
+    )
 
 
 def _default(where: str, item: Field, value: Any) -> Default:
@@ -139,46 +141,54 @@ def _default(where: str, item: Field, value: Any) -> Default:
         return value
     if item.kind in {"int", "long", "float", "double"} and isinstance(value, int | float):
         limit = _INT_RANGE.get(item.kind)
-        if limit is None and not isinstance(value, bool):
+        if limit is None and not isinstance(value, bool) and float(value) == value:
             return float(value)
         if type(value) is int and limit is not None and -limit <= value < limit:
             return value
     if isinstance(value, str):
         if item.kind == "string" or value in item.symbols:
             return value
-        if item.kind == "bytes" and all(ord(c) < 256 for c in value):
-            return value.encode("latin-1")  # the specification writes bytes 0-255 as code points 0-255
+        latin = all(ord(c) < 256 for c in value)  # the specification writes bytes 0-255 as code points 0-255
+        if latin and (item.kind == "bytes" or (item.kind == "fixed" and len(value) == item.size)):
+            return value.encode("latin-1")
     raise SchemaError(f"{where}: default {value!r} is no {item.kind}{' or null' if item.nullable else ''}")
 
 
-def canonical_type(item: Field, seen: set[str]) -> str:
-    text = f'"{item.kind}"'
-    if item.kind == "enum":
-        symbols = ",".join(f'"{symbol}"' for symbol in item.symbols)
-        text = f'{{"name":"{item.enum_name}","type":"enum","symbols":[{symbols}]}}'
-        if item.enum_name in seen:
-            text = f'"{item.enum_name}"'
-        seen.add(item.enum_name)
-    if not item.nullable:
-        return text
-    return f'["null",{text}]' if item.null_first else f'[{text},"null"]'
-
-
-def field_json(item: Field, seen: set[str]) -> dict[str, Any]:
-    kind: Any = item.kind
-    if item.kind == "enum":
-        kind = {"type": "enum", "name": item.enum_name, "symbols": list(item.symbols)}
-        if item.enum_default is not None:
-            kind["default"] = item.enum_default
+def type_json(item: Field, seen: set[str]) -> Any:
+    """Return the type as Avro JSON; names in ``seen`` are referred to."""
+    if item.kind == "other":
+        canonical(item.shape, seen)
+        return item.shape
+    kind: Any = {"type": item.kind, **item.type_attributes}
+    if item.logical_type is not None:
+        kind["logicalType"] = item.logical_type
+    if item.enum_name:
+        kind["name"] = item.enum_name
+        if "." not in item.enum_name:
+            kind["namespace"] = ""
+        if item.kind == "enum":
+            kind["symbols"] = list(item.symbols)
+            kind |= {} if item.enum_default is None else {"default": item.enum_default}
+        else:
+            kind["size"] = item.size
         if item.enum_name in seen:
             kind = item.enum_name
         seen.add(item.enum_name)
-    elif item.logical_type is not None:
-        # precision and scale of decimals are not kept: a column holds the underlying bytes
-        kind = {"type": item.kind, "logicalType": item.logical_type}
-    if item.nullable:
-        kind = ["null", kind] if item.null_first else [kind, "null"]
-    body: dict[str, Any] = {"name": item.name, "type": kind}
+    elif len(kind) == 1:
+        kind = item.kind
+    if not item.nullable:
+        return kind
+    return ["null", kind] if item.null_first else [kind, "null"]
+
+
+def canonical_type(item: Field, seen: set[str]) -> str:
+    """Return the Parsing Canonical Form of a field's type."""
+    return canonical(item.shape if item.kind == "other" else type_json(item, set()), seen)
+
+
+def field_json(item: Field, seen: set[str]) -> dict[str, Any]:
+    """Return the field as Avro JSON, with every attribute."""
+    body: dict[str, Any] = {"name": item.name, "type": type_json(item, seen)}
     if item.default is not MISSING:
         body["default"] = item.default.decode("latin-1") if isinstance(item.default, bytes) else item.default
     if item.aliases:
