@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import services
 from services.core.avro.schema import SchemaError
-from services.core.contracts import Contract
+from services.core.contracts import Contract, unfit
 from services.errors import Misconfigured
 from services.settings import Settings
 
 SUFFIX = ".avsc"
-ENGINE_TOPICS = ("dead-letters", "dead-letters.redriven", "examples", "models", "predictions", "scored")
+ENGINE_TOPICS = (
+    "alerts",
+    "alerts.actions",
+    "dead-letters",
+    "dead-letters.redriven",
+    "examples",
+    "labels",
+    "models",
+    "predictions",
+    "quality",
+    "scored",
+)
+"""Topics that the engine itself writes, and that of labels, whose fields it knows."""
 
 
 def schemas_dir(settings: Settings) -> Path:
@@ -85,7 +98,7 @@ def load_contract(settings: Settings, topic: str) -> Contract:
 def load_all(settings: Settings) -> dict[str, Contract]:
     """Return every contract by topic, in order of the topics' names.
 
-    A folder of one's own need not repeat the contracts of the topics that the engine itself writes.
+    A folder of one's own need not hold those of `ENGINE_TOPICS`: where it does not, the shipped ones are taken.
 
     Raises
     ------
@@ -96,5 +109,31 @@ def load_all(settings: Settings) -> dict[str, Contract]:
     own = {path.stem: path for path in folder.glob(f"*{SUFFIX}")}
     if not own:
         raise Misconfigured(f"there is no contract (*{SUFFIX}) in {folder}; set MILLSTREAM_SCHEMAS_DIR")
-    paths = {topic: shipped_dir() / f"{topic}{SUFFIX}" for topic in ENGINE_TOPICS} | own
-    return {topic: read_contract(path) for topic, path in sorted(paths.items())}
+    shipped = {topic: shipped_dir() / f"{topic}{SUFFIX}" for topic in ENGINE_TOPICS}
+    return {topic: read_contract(path) for topic, path in sorted((shipped | own).items())}
+
+
+def require_fit(settings: Settings, contracts: Mapping[str, Contract], events: str) -> None:
+    """Refuse contracts of `ENGINE_TOPICS` that the engine cannot use in place of the shipped ones.
+
+    Parameters
+    ----------
+    contracts : mapping of topic to contract
+        As `load_all` returns them.
+    events : str
+        The topic that events are read from, whose contract is a team's own even if it is called like one of these.
+
+    Raises
+    ------
+    Misconfigured
+        Naming the file, each field that does not fit, and what to do.
+    """
+    for topic in set(ENGINE_TOPICS) - {events}:
+        shipped = shipped_dir() / f"{topic}{SUFFIX}"
+        faults = unfit(contracts[topic], read_contract(shipped))
+        if faults:
+            raise Misconfigured(
+                f"{schemas_dir(settings) / shipped.name}: the engine reads and writes {topic!r}, and this contract "
+                f"does not fit: {'; '.join(faults)}. Start from the shipped one, {shipped}, and add to it; or delete "
+                "this file, and the shipped one is taken"
+            )

@@ -69,7 +69,7 @@ class SchemaRegistry:
     def __init__(self, client: SchemaRegistryClient, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._clock_s = clock_s
-        self._schemas: dict[int, Schema] = {}
+        self._schemas: dict[int, Schema | SchemaError] = {}
         self._unknown: dict[int, float] = {}
 
     def register(self, topic: str, schema: Schema) -> SchemaId:
@@ -88,18 +88,26 @@ class SchemaRegistry:
         return SchemaId("registry", number)
 
     def __call__(self, schema_id: SchemaId) -> Schema | None:
-        """Return the schema of a registry id, or None if there is none or it is no flat Avro record.
+        """Return the schema of a registry id, or None if there is none.
 
         Raises
         ------
+        SchemaError
+            The registry has it, but it is no Avro record.
         Retry, Misconfigured
             As `register`.
         """
         number = schema_id.number
         if schema_id.kind != "registry":
             return None
-        if number in self._schemas:
-            return self._schemas[number]
+        known = self._schemas.get(number)
+        if known is None:
+            known = self._look_up(number)
+        if isinstance(known, SchemaError):
+            raise known
+        return known
+
+    def _look_up(self, number: int) -> Schema | SchemaError | None:
         now_s = self._clock_s()
         if now_s - self._unknown.get(number, float("-inf")) < _UNKNOWN_FOR_S:
             return None
@@ -112,7 +120,7 @@ class SchemaRegistry:
         self._unknown[number] = now_s
         return None
 
-    def _fetch(self, number: int) -> Schema | None:
+    def _fetch(self, number: int) -> Schema | SchemaError | None:
         with _translated(f"look schema {number} up"):
             try:
                 found = self._client.get_schema(number)
@@ -121,13 +129,15 @@ class SchemaRegistry:
                     return None
                 raise
         if found.schema_type not in (None, "AVRO"):
-            _log.warning("schema %d is %s, not Avro; its records become dead letters", number, found.schema_type)
-            return None
+            return self._refused(number, f"is {found.schema_type}; only Avro is read")
         try:
             return Schema.parse(found.schema_str or "")
         except SchemaError as error:
-            _log.warning("schema %d cannot be read (%s); its records become dead letters", number, error)
-            return None
+            return self._refused(number, f"cannot be used: {error}")
+
+    def _refused(self, number: int, why: str) -> SchemaError:
+        _log.warning("schema %d of the registry %s; its records become dead letters", number, why)
+        return SchemaError(f"schema {number} of the registry {why}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from confluent_kafka import Producer
 from services.adapters.kafka_client import client_logger, read_committed
 from services.core.avro.schema import Schema, SchemaError, SchemaId
 from services.errors import Retry
+from services.settings import Settings
 from services.topology import SCHEMAS
 
 logger = logging.getLogger(__name__)
@@ -36,9 +37,9 @@ def publish_schemas(kafka: Mapping[str, str], schemas: Iterable[Schema]) -> None
 
 
 def read_schemas(kafka: Mapping[str, str]) -> dict[int, Schema | SchemaError]:
-    """Return all published schemas by fingerprint, and for those that no columns can hold, why not.
+    """Return all published schemas by fingerprint, and for those that are no Avro record, why not.
 
-    Anybody may publish here: what is no schema, or one with nested types, must not stop those who read the others.
+    Anybody may publish here: what is no schema must not stop those who read the others.
     """
     found: dict[int, Schema | SchemaError] = {}
     for messages in read_committed(kafka, SCHEMAS, 0, 0, None):
@@ -51,7 +52,7 @@ def read_schemas(kafka: Mapping[str, str]) -> dict[int, Schema | SchemaError]:
                 found[schema.fingerprint] = schema
             except (SchemaError, UnicodeDecodeError) as error:
                 try:
-                    # Its canonical form is not ours to compute; the key says what records of it begin with.
+                    # It has no fingerprint; the key says what records of it begin with.
                     found[int((message.key() or b"").decode("ascii"), 16)] = SchemaError(str(error))
                 except ValueError:
                     logger.warning(
@@ -92,7 +93,7 @@ class SchemaResolver:
         Raises
         ------
         SchemaError
-            It is known, but no columns can hold its records.
+            It is known, but is no Avro record.
         """
         if schema_id.kind == "registry":
             return self._registry(schema_id) if self._registry is not None else None
@@ -104,3 +105,19 @@ class SchemaResolver:
         if isinstance(schema, SchemaError):
             raise schema
         return schema
+
+
+def schema_resolver(settings: Settings, kafka: Mapping[str, str], known: Iterable[Schema]) -> SchemaResolver:
+    """Return a resolver that knows ``known``, the `schemas` topic and the settings' registry.
+
+    Raises
+    ------
+    Misconfigured
+        If the registry's URL or credentials are malformed.
+    """
+    registry: Callable[[SchemaId], Schema | None] | None = None
+    if settings.schema_registry_url is not None:  # its client takes a second to import
+        from services.adapters.schema_registry import connect
+
+        registry = connect(settings)
+    return SchemaResolver(known, lambda: read_schemas(kafka), registry)

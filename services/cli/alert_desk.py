@@ -20,8 +20,7 @@ def open_topic() -> AlertTopic:
     from services.adapters.alert_topic import AlertTopic
     from services.adapters.contracts import load_all
     from services.adapters.endpoints import resolve
-    from services.adapters.schema_registry import connect
-    from services.adapters.schema_topic import SchemaResolver, read_schemas
+    from services.adapters.schema_topic import schema_resolver
     from services.adapters.topics import partition_counts
     from services.core.avro.decode import RecordReader
     from services.topology import ALERT_ACTIONS, ALERTS
@@ -32,7 +31,7 @@ def open_topic() -> AlertTopic:
         raise Misconfigured("there are no topics for alerts yet; create the topology's with `millstream init`")
     contracts = load_all(settings)
     known = [contract.schema for contract in contracts.values()]
-    resolver = SchemaResolver(known, lambda: read_schemas(kafka), connect(settings))
+    resolver = schema_resolver(settings, kafka, known)
     alerts, actions = contracts[ALERTS].schema, contracts[ALERT_ACTIONS].schema
     return AlertTopic(kafka, RecordReader(alerts, resolver), RecordReader(actions, resolver), actions)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from services.adapters.column_types import with_column_types
 from services.adapters.compiled_repo import compiled_repo
-from services.adapters.contracts import load_all, load_contract
+from services.adapters.contracts import load_all, load_contract, require_fit
 from services.adapters.feature_repo import check_columns
 from services.adapters.monitors_file import load_monitors
 from services.adapters.river_pipelines import FILE, OnlineModel, load
@@ -271,6 +271,7 @@ def assemble(settings: Settings) -> Assembly:
     declaration = compiled_repo(settings).declaration
     contracts = load_all(settings)
     contract = load_contract(settings, declaration.topic)
+    require_fit(settings, contracts, declaration.topic)
     check_columns(declaration, contract)
     declaration = with_column_types(declaration, contract)
     topology = derive(declaration, contract, contracts[SCORED], contracts[EXAMPLES])

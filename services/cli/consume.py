@@ -30,13 +30,13 @@ def consume(
     """Show the newest committed records of a topic."""
     from services.adapters.contracts import load_all
     from services.adapters.endpoints import resolve
-    from services.adapters.schema_topic import SchemaResolver, read_schemas
+    from services.adapters.schema_topic import schema_resolver
     from services.cli.newest import newest
 
     settings = load_settings()
     kafka = resolve(settings).kafka
     known = [contract.schema for contract in load_all(settings).values()]
-    resolver = SchemaResolver(known, lambda: read_schemas(kafka), None)
+    resolver = schema_resolver(settings, kafka, known)
     console = Console()
     rows = [_decoded(message.value(), resolver) for _, message in newest(kafka, topic, last)]
     if as_json:
@@ -91,26 +91,10 @@ def _follow(
 
 
 def _decoded(value: bytes | None, resolve: Callable[[SchemaId], Schema | None]) -> dict[str, Any]:
-    """Return a record's fields, whatever its writer's schema; its bytes if nobody knows that schema."""
-    from services.core.avro.decode import RecordReader
-    from services.core.avro.schema import SchemaId
+    """Return a record's fields, whatever its writer's schema; its bytes and the reason if they cannot be read."""
+    from services.core.avro.explain_record import explain_record
 
     if value is None:
         return {"tombstone": True}
-    framed = value[:2] == b"\xc3\x01" and len(value) >= 10
-    writer = resolve(SchemaId("fingerprint", int.from_bytes(value[2:10], "little"))) if framed else None
-    if writer is None and value[:1] == b"\x00" and len(value) >= 5:
-        writer = resolve(SchemaId("registry", int.from_bytes(value[1:5], "big")))
-    if writer is None:
-        return {"undecodable": value.hex()}
-    batch = RecordReader(writer, resolve).decode([value], 1 << 30).batch
-    if not batch.length:
-        return {"undecodable": value.hex()}
-    return {
-        name: None
-        if name in batch.nulls and batch.nulls[name][0]
-        else column[0].item()
-        if hasattr(column[0], "item")
-        else column[0]
-        for name, column in batch.columns.items()
-    }
+    what, fields = explain_record(value, resolve)
+    return fields or {"undecodable": value.hex(), "why": what}

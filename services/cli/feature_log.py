@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from services.adapters.endpoints import resolve
 from services.adapters.offline_log import OfflineLog
 from services.adapters.offline_writer import OfflineWriter
-from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.schema_topic import schema_resolver
 from services.adapters.topics import require_topics
 from services.cli.assembly import Assembly
 from services.core.avro.decode import RecordReader
@@ -30,7 +30,7 @@ def keep(assembly: Assembly, until_end: bool, every_s: float, on_progress: Calla
     """
     kafka = resolve(assembly.settings).kafka
     require_topics(kafka, assembly.topology.topics)
-    resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(kafka), None)
+    resolver = schema_resolver(assembly.settings, kafka, assembly.schemas)
     writer = OfflineWriter(
         kafka,
         group_of(assembly.topology.project),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from services.adapters.endpoints import resolve
 from services.adapters.feature_repo import open_store, quiet_feast
 from services.adapters.offline_log import EVENT_TIME, view_table, with_entity
-from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.schema_topic import schema_resolver
 from services.cli.assembly import Assembly
 from services.cli.feature_log import group_of
 from services.cli.newest import newest, partitions_of
@@ -59,7 +59,7 @@ def check_parity(assembly: Assembly, sample: int, say: Callable[[str], None]) ->
     with quiet_feast():
         store = open_store(assembly.settings)
     say(f"reading {SCORED}")
-    resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(endpoints.kafka), None)
+    resolver = schema_resolver(assembly.settings, endpoints.kafka, assembly.schemas)
     reader = RecordReader(assembly.topology.stages[-1].output_schema, resolver)
     fresh = newest(endpoints.kafka, SCORED, sample)
     if not fresh:

@@ -10,8 +10,7 @@ from typing import Any
 from services.adapters.contracts import load_contract
 from services.adapters.endpoints import resolve
 from services.adapters.kafka_client import read_committed
-from services.adapters.schema_registry import connect
-from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.schema_topic import schema_resolver
 from services.cli.newest import partitions_of
 from services.core.avro.decode import RecordReader
 from services.core.batch import Batch
@@ -77,7 +76,7 @@ def read_figures(settings: Settings) -> list[Shown]:
     """
     kafka = resolve(settings).kafka
     schema = load_contract(settings, QUALITY).schema
-    resolver = SchemaResolver([schema], lambda: read_schemas(kafka), connect(settings))
+    resolver = schema_resolver(settings, kafka, [schema])
     newest: dict[bytes, bytes] = {}
     partitions_of(kafka, QUALITY)
     for messages in read_committed(kafka, QUALITY, 0, 0, None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from services.adapters.endpoints import resolve
-from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.schema_topic import SchemaResolver, schema_resolver
 from services.adapters.topic_registry import claim
 from services.adapters.topics import require_topics
 from services.adapters.view_writer import open_online_view
@@ -39,7 +39,7 @@ def rebuild_view(assembly: Assembly, on_progress: Callable[[str, int, int], None
     partitions = require_topics(endpoints.kafka, assembly.topology.topics)
     origins = claim(endpoints.kafka, assembly.topology, settings.replication)
     view = open_online_view(settings, assembly.declaration, endpoints.redis_url)
-    resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(endpoints.kafka), None)
+    resolver = schema_resolver(assembly.settings, endpoints.kafka, assembly.schemas)
     stages = assembly.topology.stages
     applied = done = 0
     try:

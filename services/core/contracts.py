@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.core.avro.logical_type import ill_used
-from services.core.avro.schema import Schema, SchemaError
+from services.core.avro.logical_type import ill_used, meant, type_name
+from services.core.avro.schema import MISSING, Schema, SchemaError
 from services.core.batch import Batch, Mask, Rejection
 from services.core.constraint import Constraint
 from services.core.text import as_text
@@ -147,6 +147,31 @@ class Contract:
                 detail = f"the message key is not the UTF-8 text of {self.key}"
                 rejections.append(Rejection(row, "key-mismatch", self.key, detail))
         return rejections
+
+
+def unfit(own: Contract, engine: Contract) -> list[str]:
+    """Return why the engine cannot use ``own`` in place of ``engine``, its own contract of a topic; empty if it can."""
+    faults = []
+    for wanted in engine.schema.fields:
+        found = own.schema[wanted.name] if wanted.name in own.schema.names else None
+        if found is None:
+            faults.append(f"it lacks the field {wanted.name!r} ({type_name(wanted)})")
+        elif (found.kind, meant(found)) != (wanted.kind, meant(wanted)):
+            faults.append(f"field {wanted.name!r} must be {type_name(wanted)}, found {type_name(found)}")
+        elif wanted.nullable and not found.nullable:
+            faults.append(f"field {wanted.name!r} must allow null")
+        elif lost := sorted(set(wanted.symbols) - set(found.symbols)):
+            faults.append(f"field {wanted.name!r} lacks the symbols {', '.join(lost)}")
+    known = set(engine.schema.names)
+    faults += [
+        f"field {item.name!r} is unknown to the engine and needs a default"
+        for item in own.schema.fields
+        if item.name not in known and item.default is MISSING
+    ]
+    for role in _ROLES:
+        if getattr(own, role) != getattr(engine, role):
+            faults.append(f"its {role} must be {getattr(engine, role) or 'none'!r}, found {getattr(own, role)!r}")
+    return faults
 
 
 def _check_role(schema: Schema, role: str, name: object) -> None:

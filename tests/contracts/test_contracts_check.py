@@ -125,7 +125,7 @@ def run_for_people(*arguments: str) -> tuple[int, str]:
     [
         (["check", "--against", "nowhere"], 78, "git has no commit 'nowhere'"),
         (["check", "--mode", "SIDEWAYS"], 2, "BACKWARD_TRANSITIVE"),
-        (["show", "nothing"], 78, "events, examples, models, old-events"),
+        (["show", "nothing"], 78, "events, examples, labels, models, old-events"),
         (["show", "events"], 0, "maximum 10"),
         (["list"], 0, "old-events"),
     ],

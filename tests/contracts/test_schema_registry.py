@@ -9,7 +9,7 @@ from services.adapters.schema_registry import SchemaRegistry, connect, registry_
 from services.cli.chaos.registry_stub import RegistryStub
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Schema, SchemaId
+from services.core.avro.schema import Schema, SchemaError, SchemaId
 from services.core.batch import Batch
 from services.errors import Misconfigured, Retry
 from services.settings import load_settings
@@ -62,12 +62,29 @@ def test_an_unknown_id_is_remembered_for_a_minute(server: RegistryStub) -> None:
     assert found(SchemaId("fingerprint", 1)) is None
 
 
-def test_schemas_that_cannot_be_read_are_unknown(server: RegistryStub, caplog: pytest.LogCaptureFixture) -> None:
+def test_schemas_that_cannot_be_read_are_incompatible_and_looked_up_once(
+    server: RegistryStub, caplog: pytest.LogCaptureFixture
+) -> None:
     server.texts += [{"schema": "{}", "schemaType": "JSON"}, {"schema": '{"type": "array", "items": "long"}'}]
     found = registry(server)
-    assert [found(SchemaId("registry", number)) for number in (1, 2)] == [None, None]
-    assert "not Avro" in caplog.text
-    assert "must be an Avro record" in caplog.text
+    reader = RecordReader(SCHEMA, found)
+    for _ in range(2):
+        rejections = reader.decode([b"\0\0\0\0\1\2", b"\0\0\0\0\2\2"], 100).rejections
+        assert [each.reason for each in rejections] == ["incompatible-schema"] * 2
+    assert "schema 1 of the registry is JSON; only Avro is read" in rejections[0].detail
+    assert "must be an Avro record" in rejections[1].detail
+    with pytest.raises(SchemaError, match="only Avro"):
+        found(SchemaId("registry", 1))
+    assert server.requests == 2
+    assert "schema 2 of the registry cannot be used" in caplog.text
+
+
+def test_the_reason_of_a_schema_that_the_contract_cannot_read_names_the_field(server: RegistryStub) -> None:
+    number = server.add({"schema": SCHEMA.to_json().replace('"long"', '{"type": "array", "items": "long"}')})
+    value = b"\0" + number.to_bytes(4, "big") + b"\0"
+    (rejection,) = RecordReader(SCHEMA, registry(server)).decode([value], 100).rejections
+    assert (rejection.reason, rejection.field) == ("incompatible-schema", "x")
+    assert "field 'x': array cannot be read as long" in rejection.detail
 
 
 def test_errors_say_what_is_to_be_done(server: RegistryStub) -> None:

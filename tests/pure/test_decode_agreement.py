@@ -151,6 +151,10 @@ ONE: dict[str, tuple[Any, bytes]] = {
     "negative union branch": (["null", "long"], b"\x01\x02"),
     "negative enum index": (ENUM, b"\x01"),
     "bytes left over": ("long", b"\x02\x02"),
+    "nested too deeply": (
+        {"type": "record", "name": "Tree", "fields": [{"name": "inner", "type": ["null", "Tree"]}]},
+        b"\2" * 256 + b"\0",
+    ),
     "unread text": ("string", b"\x02\xff"),
 }
 
@@ -159,7 +163,7 @@ ONE: dict[str, tuple[Any, bytes]] = {
 def test_each_refusal_on_purpose_is_one_that_fastavro_does_not_make(name: str) -> None:
     kind, body = ONE[name]
     spec = record([{"name": "x", "type": kind}])
-    reader = record([]) if name == "unread text" else spec
+    reader = record([]) if name in {"nested too deeply", "unread text"} else spec
     assert plainly(spec, body, reader) is not None, "no longer true: take it off the list"
     schema = Schema.parse(spec)
     decoded = RecordReader(Schema.parse(reader), {schema.id: schema}.get).decode(

@@ -196,8 +196,9 @@ class Poisoner:
 
     def _nested(self) -> tuple[bytes, bytes]:
         key, value = self._event({})
-        # Thousands of levels: each is the second branch of the union, the last one null.
-        return key, self._writers.nested.prefix + value[10:] + b"\x02" * self._rng.randint(1, 5000) + b"\0"
+        # Each level is the second branch of the union, the last one null: a few that are skipped, or thousands.
+        levels = self._rng.choice([self._rng.randint(0, 255), self._rng.randint(256, 5000)])
+        return key, self._writers.nested.prefix + value[10:] + b"\x02" * levels + b"\0"
 
     def _tail(self, name: str, wrong: Callable[[], bytes]) -> tuple[bytes, bytes]:
         """Return a known version's record in which the bytes of one field are wrong."""

@@ -28,9 +28,12 @@ STRICTER: Final[Mapping[str, str]] = {
     "negative union branch": "Python counts it from the end; no such branch was ever written",
     "negative enum index": "Python counts it from the end; no such symbol was ever written",
     "bytes left over": "a record is the whole message; fastavro stops reading where it knows enough",
+    "nested too deeply": "levels of nesting are bounded here; fastavro recurses until Python stops it",
     "unread text": "fastavro does not look at the UTF-8 of strings and the symbols of enums that the reader skips",
 }
 """What fastavro accepts and Millstream refuses on purpose: a corrupt record must not become a plausible one."""
+
+_MOST_NESTED: Final = 256
 
 # What fastavro raises on bytes that are not the record; anything else it raises is a finding.
 UNREADABLE = (EOFError, IndexError, UnicodeDecodeError, ValueError, OverflowError, MemoryError, struct.error)
@@ -55,7 +58,7 @@ def read_fields(fields: list[dict[str, Any]], body: bytes) -> dict[str, Any] | F
     Parameters
     ----------
     fields : list of Avro JSON fields
-        Primitives, enums, and unions of one of those with null.
+        Primitives, enums, unions of one of those with null, and records that hold only themselves or null.
     """
     source = io.BytesIO(body)
     values: dict[str, Any] = {}
@@ -75,7 +78,7 @@ def _inlined(kind: Any, enums: dict[str, Any]) -> Any:
     """Return the type by itself: named enums spelt out, logical types as what is on the wire."""
     if isinstance(kind, list):
         return [_inlined(each, enums) for each in kind]
-    if isinstance(kind, dict) and kind["type"] == "enum":
+    if isinstance(kind, dict) and kind["type"] in {"enum", "record"}:
         enums[kind["name"]] = kind
         return kind
     return enums.get(kind, kind) if isinstance(kind, str) else kind["type"]
@@ -97,6 +100,8 @@ def _strictly(kind: Any, body: bytes, at: int) -> None:
             raise _Wrong("int past 32 bits")
         if name == "enum" and number < 0:
             raise _Wrong("negative enum index")
+    elif name == "record" and body[at : at + _MOST_NESTED] == b"\2" * _MOST_NESTED:
+        raise _Wrong("nested too deeply")
     elif name == "boolean" and body[at : at + 1] > b"\1":
         raise _Wrong("boolean past 1")
     return None
@@ -123,8 +128,6 @@ class Oracle:
         Avro JSON, constraints included.
     writers : mapping of int to mapping
         Known writers' Avro JSON by CRC-64 fingerprint; the contract's own need not be among them.
-    unusable : set of int
-        Fingerprints that are known, but whose records no columns can hold.
     max_bytes : int
         Larger values are refused unread.
     summed : sequence of str
@@ -135,14 +138,12 @@ class Oracle:
         self,
         contract: Mapping[str, Any],
         writers: Mapping[int, Mapping[str, Any]],
-        unusable: frozenset[int],
         max_bytes: int,
         summed: frozenset[str],
     ) -> None:
         self._contract = contract
         self._roles = contract["millstream"]
         self._writers = {fingerprint_of(contract): contract, **writers}
-        self._unusable = unusable
         self._max_bytes = max_bytes
         self._summed = summed
 
@@ -167,8 +168,6 @@ class Oracle:
             return Fault("unknown-schema")  # there is no registry
         else:
             return Fault("unknown-framing")
-        if number in self._unusable:
-            return Fault("incompatible-schema")
         if number not in self._writers:
             return Fault("unknown-schema")
         writer = self._writers[number]

@@ -12,6 +12,7 @@ from services.adapters.contracts import ENGINE_TOPICS, SUFFIX, schemas_dir
 from services.cli.chaos.poison_schemas import Json, bare
 from services.errors import Misconfigured
 from services.settings import Settings
+from services.topology import LABELS
 
 DAY_MS: Final = 86_400_000
 LATENESS_MS: Final = 7 * DAY_MS
@@ -117,7 +118,9 @@ def write_repo(settings: Settings, topic: str, directory: Path) -> PoisonRepo:
     for path in sorted(source.glob(f"*{SUFFIX}")):
         contract: Json = json.loads(path.read_text())
         roles = contract.get("millstream", {})
-        if path.stem not in ENGINE_TOPICS and all(role in roles for role in ("key", "event_id", "event_time")):
+        if path.stem not in set(ENGINE_TOPICS) - {LABELS} and all(
+            role in roles for role in ("key", "event_id", "event_time")
+        ):
             events[path.stem] = contract
     if topic not in events:
         raise Misconfigured(f"{topic!r} is no contract of events in {source}; there are: {', '.join(events) or 'none'}")

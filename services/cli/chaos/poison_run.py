@@ -137,10 +137,9 @@ class _Run:
         self.ends = dict.fromkeys(range(plan.partitions), 0)
 
     def oracle(self, contract: Mapping[str, Any], *more: Any, max_bytes: int) -> Oracle:
-        known = (self.writers.known, self.writers.foreign, *more)
+        known = (self.writers.known, self.writers.foreign, self.writers.nested, *more)
         writers = {writer.fingerprint: writer.schema for writer in known}
-        unusable = frozenset({self.writers.nested.fingerprint})
-        return Oracle(contract, writers, unusable, max_bytes, self.repo.summed)
+        return Oracle(contract, writers, max_bytes, self.repo.summed)
 
     def expect(
         self, oracle: Oracle, kind: str, place: Place, stamp_ms: int, key: bytes | None, value: bytes | None

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from services.adapters.endpoints import free_ports
 from services.adapters.promotions import publish as promote
-from services.adapters.schema_registry import connect
-from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.schema_topic import SchemaResolver, schema_resolver
 from services.cli.assembly import Assembly
 from services.cli.chaos.arena import Arena
 from services.cli.chaos.checker_state import check_online, check_state
@@ -297,4 +296,4 @@ class ChaosRun:
         return findings
 
     def _resolver(self) -> SchemaResolver:
-        return SchemaResolver(self.assembly.schemas, lambda: read_schemas(self.kafka), connect(self.settings))
+        return schema_resolver(self.settings, self.kafka, self.assembly.schemas)

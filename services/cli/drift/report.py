@@ -80,14 +80,14 @@ def _newest_scored(
     """Return times, features and scores of the newest events that a champion's version scored."""
     import numpy as np
 
-    from services.adapters.schema_topic import SchemaResolver, read_schemas
+    from services.adapters.schema_topic import schema_resolver
     from services.cli.assembly import assemble
     from services.cli.newest import newest
     from services.core.avro.decode import RecordReader
     from services.topology import SCORED
 
     assembly = assemble(load_settings())
-    resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(kafka), None)
+    resolver = schema_resolver(assembly.settings, kafka, assembly.schemas)
     reader = RecordReader(assembly.topology.stages[-1].output_schema, resolver)
     values = [message.value() for _, message in newest(kafka, SCORED, last)]
     batch = reader.decode(values, 1 << 24).batch

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 
 from services.core.avro.decode import RecordReader
-from services.core.avro.schema import Schema, SchemaError, SchemaId
+from services.core.avro.logical_type import meant
+from services.core.avro.schema import Field, Schema, SchemaError, SchemaId
 
 _WIDTH = 16
 
@@ -60,14 +63,38 @@ def explain_record(value: bytes | None, resolve: Callable[[SchemaId], Schema | N
         return f"framed as Avro, but of a schema that cannot be used ({schema_id.kind} {shown}): {error}", {}
     if schema is None:
         return f"framed as Avro, but no schema is known for {schema_id.kind} {shown}", {}
-    decoded = RecordReader(schema, resolve).decode([value], len(value))
+    decoded = RecordReader(schema.flat, lambda _id: schema).decode([value], len(value))
     if decoded.rejections:
         return f"framed as {schema.name} ({schema_id.kind} {shown}), but {decoded.rejections[0].detail}", {}
     batch = decoded.batch
+    nested = {} if len(schema.flat.names) == len(schema.names) else _nested(schema, value)
     fields: dict[str, object] = {
-        name: None if batch.is_null(name)[0] else column.tolist()[0] for name, column in batch.columns.items()
+        name: nested[name]
+        if name not in batch.columns
+        else None
+        if batch.is_null(name)[0]
+        else _value(schema[name], batch.columns[name].tolist()[0])
+        for name in schema.names
     }
     return f"{schema.name} ({schema_id.kind} {shown})", fields
+
+
+def _value(item: Field, cell: object) -> object:
+    """Return a cell; a decimal as the number it stands for."""
+    if meant(item) != "decimal" or not isinstance(cell, bytes):
+        return cell
+    unscaled = int.from_bytes(cell, "big", signed=True)
+    digits = tuple(map(int, str(abs(unscaled))))
+    return Decimal((int(unscaled < 0), digits, -item.type_attributes.get("scale", 0)))
+
+
+def _nested(schema: Schema, value: bytes) -> dict[str, object]:
+    """Return the values of a record that no columns hold; its bytes are known to be sound."""
+    import fastavro
+
+    body = io.BytesIO(value[10 if value[:2] == b"\xc3\x01" else 5 :])
+    found = fastavro.schemaless_reader(body, fastavro.parse_schema(json.loads(schema.to_json())), None)
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def _framing(value: bytes) -> SchemaId | None:
