@@ -13,6 +13,7 @@ from typing import Literal
 
 from services.core.avro.schema import Field, Schema
 from services.core.avro.schema_field import Kind
+from services.core.avro.schema_type import as_name
 from services.core.contracts import Contract
 from services.core.declaration import Declaration, FeatureType, View
 from services.errors import Misconfigured
@@ -184,6 +185,20 @@ class Topology:
         raise Misconfigured(f"there is no stage {name!r}; there are: {', '.join(self.names)}")
 
 
+def record_name(project: str, topic: str) -> str:
+    """Return the Avro name of a topic's records: the project is the namespace; what Avro does not allow becomes _.
+
+    Two projects whose names differ in such a character only have records of one name. That confuses nobody: a writer's
+    schema is found by its fingerprint or id, and the names of their topics differ.
+
+    Examples
+    --------
+    >>> record_name("fraud-prod", "card-payments.terminal")
+    'fraud_prod.card_payments_terminal'
+    """
+    return f"{as_name(project)}.{as_name(topic)}"
+
+
 def feature_field(column: str, dtype: FeatureType) -> Field:
     """Return the Avro field that carries a feature: nullable, null by default, so that features may come and go."""
     kinds: dict[FeatureType, Kind] = {
@@ -260,7 +275,7 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract, exa
             following = ordered[position + 1][0]
             output = f"{declaration.topic}.{following}"
             key_column = ordered[position + 1][1][0].join_key
-        outgoing = Schema(f"{declaration.project}.{output.replace('.', '_').replace('-', '_')}", tuple(carried))
+        outgoing = Schema(record_name(declaration.project, output), tuple(carried))
         stages.append(
             StagePlan(
                 name=entity,
@@ -305,7 +320,7 @@ def _label_plans(
         if len({field.name for field in fields}) < len(fields):
             raise Misconfigured(f"events have a field of their own called {LABEL!r}; examples need that name")
         topic = f"{EXAMPLES}.{entity}"
-        schema = Schema(f"{declaration.project}.{topic.replace('.', '_').replace('-', '_')}", tuple(fields))
+        schema = Schema(record_name(declaration.project, topic), tuple(fields))
         plans[entity] = LabelPlan(topic, views[0].join_key, schema, tuple(views))
     return plans
 

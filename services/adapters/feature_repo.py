@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from services.adapters.declared_names import check_names
 from services.adapters.feast_declarations import batch_view, feature_service, on_demand_view, stream_view
 from services.core.contracts import Contract
 from services.core.declaration import Declaration
@@ -107,9 +109,8 @@ def load_declaration(settings: Settings) -> Declaration:
         from feast import Entity, FeatureService, OnDemandFeatureView
         from feast.feature_view import FeatureView
         from feast.stream_feature_view import StreamFeatureView
-        from yaml import safe_load
 
-        project = str(safe_load((settings.feature_repo / "feature_store.yaml").read_text())["project"])
+        project = _project(settings)
         entities = {thing.name: thing for thing in objects if isinstance(thing, Entity)}
         services = [thing for thing in objects if isinstance(thing, FeatureService)]
         views = [stream_view(thing, entities) for thing in objects if isinstance(thing, StreamFeatureView)]
@@ -140,7 +141,26 @@ def load_declaration(settings: Settings) -> Declaration:
     for column, _ in service.features:
         if column not in known:
             raise Misconfigured(f"FeatureService {service.name!r} reads {column}, which no view of the repo provides")
-    return Declaration(project, topics.pop(), tuple(views), tuple(on_demand), tuple(batch), service)
+    declaration = Declaration(project, topics.pop(), tuple(views), tuple(on_demand), tuple(batch), service)
+    check_names(declaration)
+    return declaration
+
+
+def _project(settings: Settings) -> str:
+    """Return the project's name, as Feast reads it: variables of the environment are expanded."""
+    from yaml import YAMLError, safe_load
+
+    file = settings.feature_repo / "feature_store.yaml"
+    try:
+        content = safe_load(os.path.expandvars(file.read_text(encoding="utf-8")))
+    except YAMLError as error:
+        raise Misconfigured(f"{file} is no YAML: {error}") from error
+    name = content.get("project") if isinstance(content, dict) else None
+    if not isinstance(name, str) or not re.fullmatch(r"[^\W_][\w-]*", name):
+        raise Misconfigured(
+            f"{file}: project is {name!r}; it must be of letters, digits, _ and -, the first a letter or digit"
+        )
+    return name
 
 
 def check_columns(declaration: Declaration, contract: Contract) -> None:
@@ -186,8 +206,9 @@ def check_columns(declaration: Declaration, contract: Contract) -> None:
 def open_store(settings: Settings) -> FeatureStore:
     """Return a Feast client of the repo, for the settings' state directory and Redis.
 
-    A registry that feature_store.yaml keeps in a file under a relative path is kept in the state directory, wherever
-    that is; a leading ``.millstream/`` stands for it.
+    A registry that feature_store.yaml keeps in an SQLite file under a relative path is kept in the state directory,
+    wherever that is; a leading ``.millstream/`` stands for it. One that is a plain file under a relative path is kept
+    in the repo's folder, as Feast keeps it.
     """
     with quiet_feast():
         from feast import FeatureStore
@@ -207,7 +228,7 @@ def open_store(settings: Settings) -> FeatureStore:
         if isinstance(online, MillstreamRedisOnlineStoreConfig) and not online.connection_string:
             online.url = online.url or settings.redis_url
             online.state_dir = state_dir
-        store = FeatureStore(config=config)
+        store = FeatureStore(repo_path=str(repo), config=config)
     # For as long as the process lives: Feast warns each time it reads such a view from its registry.
     warnings.filterwarnings("ignore", "Stream feature views are experimental", RuntimeWarning)
     return store

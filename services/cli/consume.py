@@ -92,7 +92,7 @@ def _follow(
 
 def _decoded(value: bytes | None, resolve: Callable[[SchemaId], Schema | None]) -> dict[str, Any]:
     """Return a record's fields, whatever its writer's schema; its bytes and the reason if they cannot be read."""
-    from services.core.avro.explain_record import explain_record
+    from services.adapters.explain_record import explain_record
 
     if value is None:
         return {"tombstone": True}

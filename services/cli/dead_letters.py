@@ -106,7 +106,7 @@ def show(
 ) -> None:
     """Show one dead letter whole: reason, original bytes, and what they would be."""
     from services.adapters.dead_letters import Selection
-    from services.core.avro.explain_record import explain_record, hexdump
+    from services.adapters.explain_record import explain_record, hexdump
 
     desk, console = _desk()
     letter = next(iter(desk.letters(Selection(ids=[letter_id]))), None)

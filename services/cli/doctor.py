@@ -190,24 +190,20 @@ def check_contracts(settings: Settings) -> list[Finding]:
     try:
         contracts = load_all(settings)
     except MillstreamError as error:
-        return [Finding("Contracts", "fail", str(error), "mend the contract it names, or set MILLSTREAM_SCHEMAS_DIR")]
+        return [Finding("Contracts", "fail", str(error), "fix the contract it names, or set MILLSTREAM_SCHEMAS_DIR")]
     return [Finding("Contracts", "ok", f"{', '.join(contracts)} in {schemas_dir(settings)}")]
 
 
 def check_feature_repo(settings: Settings) -> list[Finding]:
-    """Compile the feature repo, and hold its monitors against it."""
+    """Compile the feature repo, and build from it and the contracts every stage that would run."""
     try:
-        from services.adapters.feature_repo import load_declaration
-        from services.adapters.monitors_file import load_monitors
+        from services.cli.runnable import assemble_runnable
 
-        declaration = load_declaration(settings)
-        load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
+        declaration = assemble_runnable(settings).declaration
     except ImportError as error:
         return [Finding("Feature repo", "fail", f"cannot be imported: {error}", "install what it names into .venv")]
     except MillstreamError as error:
-        return [
-            Finding("Feature repo", "fail", str(error), "mend the declaration it names, or set MILLSTREAM_FEATURE_REPO")
-        ]
+        return [Finding("Feature repo", "fail", str(error), "fix what it names, or set MILLSTREAM_FEATURE_REPO")]
     views = ", ".join(view.name for view in declaration.views)
     found = (
         f"project {declaration.project}: {views}; {declaration.service.name} reads {len(declaration.service.features)}"

@@ -32,29 +32,26 @@ def register(app: typer.Typer) -> None:
 def apply() -> None:
     """Apply the feature repo to its registry; safe to repeat."""
     from services.adapters import feature_repo
-    from services.adapters.compiled_repo import compiled_repo, forget
-    from services.adapters.monitors_file import load_monitors
+    from services.adapters.compiled_repo import forget
+    from services.cli.runnable import assemble_runnable
 
     console = Console()
     with console.status("applying the feature repo"):
         settings = load_settings()
         forget(settings)
-        declaration = compiled_repo(settings).declaration
-        load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
+        declaration = assemble_runnable(settings).declaration
         feature_repo.apply(settings)
     console.print(f"project {declaration.project}: {len(declaration.service.features)} features applied")
 
 
 def show(as_json: JsonOption = False) -> None:
     """Show what the engine computes from the feature repo."""
-    from services.adapters.feature_repo import load_declaration
-    from services.adapters.monitors_file import load_monitors
+    from services.cli.runnable import assemble_runnable
 
     console = Console()
     settings = load_settings()
     with console.status("compiling the feature repo"):
-        declaration = load_declaration(settings)
-        load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
+        declaration = assemble_runnable(settings).declaration
     rows = described(declaration)
     if as_json:
         typer.echo(json.dumps({"project": declaration.project, "topic": declaration.topic, "features": rows}, indent=2))

@@ -10,8 +10,9 @@ from services.adapters.endpoints import resolve
 from services.adapters.schema_topic import publish_schemas
 from services.adapters.topic_registry import claim
 from services.adapters.topics import create_topics
-from services.cli.assembly import Assembly, assemble
+from services.cli.assembly import Assembly
 from services.cli.champion import champion_fit
+from services.cli.runnable import assemble_runnable
 from services.settings import Settings
 
 
@@ -24,7 +25,7 @@ def initialise(settings: Settings, say: Callable[[str], None]) -> Assembly:
         Saying what is missing or wrong.
     """
     forget(settings)
-    assembly = assemble(settings)
+    assembly = assemble_runnable(settings)
     endpoints = resolve(settings)
     topics = create_topics(endpoints.kafka, assembly.topology.topics, settings.partitions, settings.replication)
     say(f"topics: {len(topics.created)} created, {len(topics.present)} were there")
