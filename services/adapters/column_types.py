@@ -23,6 +23,7 @@ _TYPES: Final[Mapping[Kind, ColumnType]] = {
     "bytes": "text",
     "enum": "text",
 }
+"""Other types are sequences of bytes, and counted as such."""
 _LABEL_TYPE: Final[ColumnType] = "integer"
 """Labels are 0 and 1, whatever type carries them."""
 _WHOLE: Final[frozenset[FeatureType]] = frozenset({"int64", "int32"})
@@ -48,7 +49,7 @@ def _typed(view: View, fields: Mapping[str, Field], topic: str) -> View:
             made.append(replace(each, column_type=_LABEL_TYPE))
             continue
         field = fields[each.column]
-        found = replace(each, column_type=_TYPES[field.kind])
+        found = replace(each, column_type=_TYPES.get(field.kind, "text"))
         _check(view, found, field, topic)
         made.append(found)
     return replace(view, aggregates=tuple(made))

@@ -186,12 +186,15 @@ def recover(
         beginning = log.beginning(part.topic, partition)
         offset = committed.get(part.topic)
         go_on = offset if offset is not None else valid.next_offset if valid is not None else beginning
-        if valid is not None and valid.fingerprint == part.fingerprint:
+        readable = None if valid is None else part.store.readable(valid.fingerprint, rows)
+        if valid is not None and readable is not None:
             loaded += len(rows)
             if part.prefix == LABELS_PREFIX and featurize.labels is not None:
-                featurize.labels.stores[partition].load_rows(list(rows.items()))
+                featurize.labels.stores[partition].load_rows(readable)
             elif marker is not None:
-                events.load_rows(list(rows.items()), marker.stream_time_ms)
+                events.load_rows(readable, marker.stream_time_ms)
+            if valid.fingerprint != part.fingerprint:
+                part.store.mark_dirty()
             spans[part.topic] = max(beginning, valid.next_offset), go_on
             if valid.next_offset < min(beginning, go_on) and generation_of(valid.next_offset) == generation_of(go_on):
                 logger.warning(

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cards import events, first_stage, published, view
+from cards import DAY_MS, events, first_stage, published, view
 from crashing import crash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.declaration import View
+from services.core.declaration import Aggregate, ColumnType, View
 from services.core.windows.store import WindowStore
 from services.errors import Rebalanced
 from services.ports import ViewRows
@@ -67,7 +67,7 @@ def _outputs(broker: MemoryBroker) -> list[list[tuple[int, bytes | None, bytes |
 
 def _online(store: WindowStore) -> dict[int, tuple[list[float], int]]:
     keys, results, times = store.online(store.all_slots())
-    features = results.reals
+    features = np.hstack([results.reals, results.wholes.astype(object)])
     return {int(k): (f.tolist(), int(t)) for k, f, t in zip(keys, features, times, strict=True)}
 
 
@@ -185,6 +185,40 @@ def test_changed_windows_are_rebuilt_from_the_retained_events() -> None:
     changed.close()
     reopened = _loop(broker, wider)
     reopened.poll(0.0)
+    assert _stores(reopened) == _stores(expected)
+
+
+@pytest.mark.parametrize("moved", [0, 2**53 + 1])
+def test_state_that_kept_whole_numbers_as_doubles_is_taken_over_where_they_are_exact(moved: int) -> None:
+    def of(column_type: ColumnType) -> View:
+        made = [
+            Aggregate(f"{function}_{days}", "int64", "terminal_id", function, days * DAY_MS, column_type)
+            for function, days in (("last", 1), ("sum", 7), ("count_distinct", 7))
+        ]
+        return View("seen", "customer", "customer_id", "int64", "transactions", "event_time_ms", DAY_MS, tuple(made))
+
+    batch = events(100)
+    batch = batch.with_columns({"terminal_id": batch.columns["terminal_id"] + moved})
+    broker = _broker(published(batch))
+    before = _loop(broker, of("real"))
+    _run(before)
+    before.close()
+    upgraded = _loop(broker, of("long"))
+    seen: list[int] = []
+    apply = _stage(upgraded).apply
+    _stage(upgraded).apply = lambda records: (seen.append(len(records)), apply(records))[1]  # type: ignore
+    _run(upgraded)
+    upgraded.poll(0.0)
+    assert sum(seen) == (100 if moved else 0), "what is not exact is rebuilt from the retained events"
+    expected = _loop(_broker(published(batch)), of("long"))
+    _run(expected)
+    assert _stores(upgraded) == _stores(expected)
+    upgraded.close()
+    seen.clear()
+    reopened = _loop(broker, of("long"))
+    _stage(reopened).apply = lambda records: seen.append(len(records))  # type: ignore
+    _run(reopened)
+    assert seen == []
     assert _stores(reopened) == _stores(expected)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +33,9 @@ from services.core.windows.state import (
     State,
     new_results,
 )
+from services.core.windows.upgrade import upgraded
 from services.core.windows.upkeep import drop, restore, untouch
+from services.core.windows.values import Layout
 
 
 class KeyedEntries:
@@ -43,8 +47,10 @@ class KeyedEntries:
         Of one entity.
     plan : Plan
         What they ask of the windows.
-    values : int
-        Words per entry, besides time and id.
+    layout : Layout
+        Of an entry's values.
+    behind : int
+        Words of an entry behind its values.
     wide : int
         Columns of `State.wide`.
 
@@ -52,9 +58,19 @@ class KeyedEntries:
     ----------
     features : tuple of str
         ``{view}__{feature}`` names, columns of the features returned.
+    fingerprint : str
+        Stored rows can be loaded by a store of the same fingerprint only.
+    older_fingerprint : str
+        Of the version that kept whole numbers as doubles; see `readable`.
     """
 
-    def __init__(self, views: tuple[View, ...], plan: Plan, values: int, wide: int) -> None:
+    fingerprint: str
+    older_fingerprint: str
+
+    def __init__(self, views: tuple[View, ...], plan: Plan, layout: Layout, behind: int, wide: int) -> None:
+        values = layout.width + behind
+        self.layout = layout
+        self._behind = behind
         self.features = tuple(name for view in views for name in view.columns)
         self._plan = plan
         self._values = values
@@ -129,6 +145,16 @@ class KeyedEntries:
             if parts > 1:
                 rows += [(row_key(text, part), None) for part in range(-(-length // most), parts)]
         return rows
+
+    def readable(self, fingerprint: str, rows: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]] | None:
+        """Return stored rows as this store loads them, None where those of that fingerprint cannot be used."""
+        if fingerprint == self.fingerprint:
+            return list(rows.items())
+        return upgraded(rows, self.layout, self._behind) if fingerprint == self.older_fingerprint else None
+
+    def mark_dirty(self) -> None:
+        """Have every key written at the next checkpoint: what is stored is of an earlier layout."""
+        self._state.narrow[self.all_slots(), FLAGS] |= DIRTY
 
     def mark_clean(self) -> None:
         """Note that what `dirty_rows` returned is stored; there must have been no `update` or `expire` in between."""

@@ -77,10 +77,6 @@ class LabelStore(KeyedEntries):
 
     Attributes
     ----------
-    layout : Layout
-        Of the statements' values.
-    fingerprint : str
-        Stored rows can be loaded by a store of the same fingerprint only.
     longest_ms : int
         Longest window.
 
@@ -92,11 +88,13 @@ class LabelStore(KeyedEntries):
 
     def __init__(self, views: tuple[View, ...], lateness_ms: int) -> None:
         plan = compile_plan(views)._replace(lateness_ms=lateness_ms)
-        self.layout = Layout(views)
+        layout = Layout(views)
         self.longest_ms = plan.longest_ms
-        parts = ["labels", _ROW_VERSION, views[0].key_type, plan.longest_ms, lateness_ms, *self.layout.names]
-        self.fingerprint = json.dumps(parts, separators=(",", ":"))
-        super().__init__(views, plan, self.layout.width + 1, WIDE)
+        parts = ["labels", _ROW_VERSION, views[0].key_type, plan.longest_ms, lateness_ms]
+        self.fingerprint, self.older_fingerprint = (
+            json.dumps([*parts, *columns], separators=(",", ":")) for columns in (layout.names, layout.columns)
+        )
+        super().__init__(views, plan, layout, behind=1, wide=WIDE)
 
     def follow(
         self, statements: Statements, keys: Array, times_ms: Rows, ahead: Rows, reach_ms: int

@@ -7,6 +7,7 @@ running count and sum per key. All other functions look through the window's ent
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -109,13 +110,18 @@ def compile_plan(views: tuple[View, ...]) -> Plan:
     )
 
 
-def fingerprint(views: tuple[View, ...]) -> str:
+def fingerprint(views: tuple[View, ...], columns: Sequence[str | list[str]]) -> str:
     """Return a text that changes when rows stored under it would no longer serve.
 
     Entries hold every aggregated column over the retention, so only the key, the columns and the two durations that
     decide what is kept and what is late matter: functions, and windows shorter than the longest, may come and go.
+
+    Parameters
+    ----------
+    columns : sequence
+        `Layout.names`.
     """
     plan = compile_plan(views)
     view = views[0]
-    parts = [_ROW_VERSION, view.key_type, plan.longest_ms, plan.lateness_ms, *Layout(views).names]
+    parts = [_ROW_VERSION, view.key_type, plan.longest_ms, plan.lateness_ms, *columns]
     return json.dumps(parts, separators=(",", ":"))

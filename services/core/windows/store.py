@@ -65,10 +65,6 @@ class WindowStore(KeyedEntries):
 
     Attributes
     ----------
-    layout : Layout
-        Of `update`'s values.
-    fingerprint : str
-        Stored rows can be loaded by a store of the same fingerprint only.
     lateness_ms : int
         Largest of the views.
     horizon_ms : int
@@ -82,11 +78,12 @@ class WindowStore(KeyedEntries):
 
     def __init__(self, views: tuple[View, ...]) -> None:
         plan = compile_plan(views)
-        self.layout = Layout(views)
-        self.fingerprint = fingerprint(views)
+        layout = Layout(views)
+        self.fingerprint = fingerprint(views, layout.names)
+        self.older_fingerprint = fingerprint(views, layout.columns)
         self.lateness_ms = plan.lateness_ms
         self.horizon_ms = plan.longest_ms + plan.lateness_ms
-        super().__init__(views, plan, self.layout.width, wide=2)
+        super().__init__(views, plan, layout, behind=0, wide=2)
 
     @property
     def stream_time_ms(self) -> int:

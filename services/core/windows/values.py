@@ -89,8 +89,12 @@ class Layout:
             if values.dtype == object:
                 values = np.fromiter(hashes(values.tolist()), np.int64, len(values))
             words[:, at] = np.where(nulls, 0, values)
-            words[:, len(self.columns) + bit // _BITS] |= nulls.astype(np.int64) << (bit % _BITS)
+            self.set_nulls(words, bit, nulls)
         return words
+
+    def set_nulls(self, words: NDArray[np.int64], bit: int, nulls: Mask) -> None:
+        """Set a column's bit of the null words where the column is null."""
+        words[:, len(self.columns) + bit // _BITS] |= nulls.astype(np.int64) << (bit % _BITS)
 
     def of_reals(self, values: Words) -> NDArray[np.int64]:
         """Return words for values that may be given as doubles where every column is kept as such."""
