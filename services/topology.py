@@ -21,6 +21,7 @@ from services.errors import Misconfigured
 SCORED = "scored"
 PREDICTIONS = "predictions"
 DEAD_LETTERS = "dead-letters"
+REDRIVEN = f"{DEAD_LETTERS}.redriven"
 MODELS = "models"
 SCHEMAS = "schemas"
 LABELS = "labels"
@@ -112,6 +113,8 @@ class StagePlan:
         What label-derived features need; None where there are none.
     event_id : str
         The column whose text keys the output of events that have no ``key_column``.
+    internal : str
+        Begins the names of topics that only stages use.
     """
 
     name: str
@@ -127,6 +130,7 @@ class StagePlan:
     last: bool
     labels: LabelPlan | None = None
     event_id: str = ""
+    internal: str = ""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -136,7 +140,7 @@ class StagePlan:
     @property
     def changelog(self) -> str:
         """The compacted topic that holds this stage's window state."""
-        return f"{self.name}.changelog"
+        return f"{self.internal}{self.name}.changelog"
 
     @property
     def feature_time_column(self) -> str:
@@ -213,7 +217,9 @@ def feature_field(column: str, dtype: FeatureType) -> Field:
     return Field(column, kinds[dtype], nullable=True, default=None)
 
 
-def derive(declaration: Declaration, contract: Contract, envelope: Contract, examples: Contract) -> Topology:
+def derive(
+    declaration: Declaration, contract: Contract, envelope: Contract, examples: Contract, internal: str = ""
+) -> Topology:
     """Derive stages and topics.
 
     Parameters
@@ -226,6 +232,8 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract, exa
         ``schemas/scored.avsc``: the fields of `SCORED` besides the event's and the features'.
     examples : Contract
         ``schemas/examples.avsc``: the fields of `EXAMPLES` besides those of `SCORED`.
+    internal : str
+        Begins the names of topics that only stages use and that follow from the declaration.
 
     Raises
     ------
@@ -237,7 +245,7 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract, exa
     for view in declaration.views:
         if not view.of_labels:
             entities.setdefault(view.entity, []).append(view)
-    labels = _label_plans(declaration, contract, examples, entities)
+    labels = _label_plans(declaration, contract, examples, entities, internal)
     ordered = sorted(entities.items(), key=lambda item: item[1][0].join_key != contract.key)
     if not ordered or ordered[0][1][0].join_key != contract.key:
         joined = ", ".join(sorted({view.join_key for view in declaration.views})) or "none"
@@ -264,7 +272,7 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract, exa
             for column, aggregate in zip(view.columns, view.aggregates, strict=True)
         ]
         if last:
-            output = SCORED
+            output = named = SCORED
             key_column = contract.event_id
             given = [(view.name, view.outputs) for view in declaration.on_demand]
             given += [(view.name, view.features) for view in declaration.batch]
@@ -273,9 +281,10 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract, exa
             carried += [field for field in envelope.schema.fields if field.name not in present]
         else:
             following = ordered[position + 1][0]
-            output = f"{declaration.topic}.{following}"
+            named = f"{declaration.topic}.{following}"
+            output = internal + named
             key_column = ordered[position + 1][1][0].join_key
-        outgoing = Schema(record_name(declaration.project, output), tuple(carried))
+        outgoing = Schema(record_name(declaration.project, named), tuple(carried))
         stages.append(
             StagePlan(
                 name=entity,
@@ -291,6 +300,7 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract, exa
                 last=last,
                 labels=label_plan,
                 event_id=contract.event_id,
+                internal=internal,
             )
         )
         incoming, topic = outgoing, output
@@ -298,7 +308,7 @@ def derive(declaration: Declaration, contract: Contract, envelope: Contract, exa
 
 
 def _label_plans(
-    declaration: Declaration, contract: Contract, examples: Contract, entities: Mapping[str, object]
+    declaration: Declaration, contract: Contract, examples: Contract, entities: Mapping[str, object], internal: str
 ) -> dict[str, LabelPlan]:
     """Return what each entity with views of labels needs, by entity."""
     found: dict[str, list[View]] = {}
@@ -321,7 +331,7 @@ def _label_plans(
             raise Misconfigured(f"events have a field of their own called {LABEL!r}; examples need that name")
         topic = f"{EXAMPLES}.{entity}"
         schema = Schema(record_name(declaration.project, topic), tuple(fields))
-        plans[entity] = LabelPlan(topic, views[0].join_key, schema, tuple(views))
+        plans[entity] = LabelPlan(internal + topic, views[0].join_key, schema, tuple(views))
     return plans
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, Message
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import PASSING, client_logger, raise_for, read_committed
 from services.adapters.producer import Deliveries, drain, open_producer
 from services.adapters.producer import publish as queue
@@ -80,7 +81,7 @@ class AlertTopic:
 
     def _publish(self, key: str, value: bytes | None) -> None:
         producer, deliveries = open_producer(self._kafka), Deliveries()
-        queue(producer, ALERT_ACTIONS, [key.encode()], [value], deliveries=deliveries, tags=[0])
+        queue(producer, named(self._kafka, ALERT_ACTIONS), [key.encode()], [value], deliveries=deliveries, tags=[0])
         drain(producer, deliveries)
         if deliveries.failed:
             raise Retry(f"{ALERT_ACTIONS} was not written: {deliveries.failed[0][1]}")
@@ -106,7 +107,7 @@ class AlertTopic:
                 "logger": client_logger,
             }
         )
-        consumer.subscribe([ALERTS])
+        consumer.subscribe([named(self._kafka, ALERTS)])
         try:
             while True:
                 message = consumer.poll(0.5)

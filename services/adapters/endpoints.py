@@ -15,10 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.adapters.cluster import Cluster
 from services.adapters.embedded_kafka import EmbeddedKafka
 from services.adapters.embedded_valkey import EmbeddedValkey
 from services.adapters.kafka_client import check_settings
 from services.adapters.server_process import PortTaken
+from services.adapters.topic_names import topic_names
 from services.core.urls import without_credentials
 from services.errors import Misconfigured, Retry
 from services.settings import Settings
@@ -36,15 +38,15 @@ class Endpoints:
 
     Parameters
     ----------
-    kafka : dict
-        librdkafka settings common to all clients, secrets included.
+    kafka : Cluster
+        librdkafka settings common to all clients, secrets included, and the names of the topics.
     redis_url : str
         redis:// or rediss:// URL, password included.
     kafka_embedded, redis_embedded : bool
         True where it is the embedded server.
     """
 
-    kafka: dict[str, str]
+    kafka: Cluster
     redis_url: str
     kafka_embedded: bool
     redis_embedded: bool
@@ -142,7 +144,9 @@ def resolve(settings: Settings) -> Endpoints:
         raise failure(f"no {names} is running in {directory}: {advice}")
     kafka = EmbeddedKafka(directory / "kafka", *_pair(ports)).client_settings if use_kafka else {}
     url = settings.redis_url.get_secret_value() if settings.redis_url else _valkey(directory, ports).url
-    return Endpoints({**settings.kafka, **kafka}, url, kafka_embedded=use_kafka, redis_embedded=use_valkey)
+    topics = topic_names(settings)
+    cluster = Cluster({**settings.kafka, **kafka}, topics.project, topics.names)
+    return Endpoints(cluster, url, kafka_embedded=use_kafka, redis_embedded=use_valkey)
 
 
 def status(settings: Settings) -> tuple[ServerStatus, ServerStatus]:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from services.adapters.cluster import named
 from services.errors import Aborted, Fenced, MillstreamError, Misconfigured, Rebalanced, Retry, Stop
 
 client_logger = logging.getLogger("librdkafka")
@@ -166,7 +167,7 @@ def read_committed(
         }
     )
     try:
-        consumer.assign([TopicPartition(topic, partition, start)])
+        consumer.assign([TopicPartition(named(kafka, topic), partition, start)])
         done = False
         while not done:
             good = []

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import client_logger, read_committed
 from services.adapters.topics import BIG_RECORD_BYTES
 from services.errors import MillstreamError, Retry
@@ -79,7 +80,7 @@ class KeyFollower(Generic[T]):
                 "logger": client_logger,
             }
         )
-        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        self._consumer.assign([TopicPartition(named(kafka, topic), 0, OFFSET_BEGINNING)])
         self._newest: T | None = None
         self._lock = threading.Lock()
         self._caught_up = threading.Event()

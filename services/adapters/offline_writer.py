@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import PASSING, client_logger, raise_for
 from services.adapters.offline_log import OfflineLog, view_table, with_entity
 from services.adapters.topic_registry import topic_ids
@@ -64,7 +65,7 @@ class OfflineWriter:
         topic: str = SCORED,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._topic = topic
+        self._topic = named(kafka, topic)
         self._reader = reader
         self._views = tuple(views)
         self._log = log
@@ -87,8 +88,8 @@ class OfflineWriter:
                 "logger": client_logger,
             }
         )
-        self._topic_id = _topic_id(kafka, topic)
-        self._consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._topic_id = _topic_id(kafka, self._topic)
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     @property
     def at_end(self) -> bool:

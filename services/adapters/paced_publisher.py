@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from services.adapters.cluster import named
 from services.adapters.producer import Client, Deliveries, publish
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
@@ -31,6 +32,8 @@ class PacedPublisher:
         Called after each slice and while waiting, for a progress bar.
     clock_s, sleep_s : callable
         Time, for tests to replace.
+    kafka : mapping, optional
+        The project's cluster, whose names topics get.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class PacedPublisher:
         tick: Callable[[], None] = lambda: None,
         clock_s: Callable[[], float] = time.monotonic,
         sleep_s: Callable[[float], None] = time.sleep,
+        kafka: Mapping[str, str] | None = None,
     ) -> None:
         self.deliveries = Deliveries()
         self._client = client
@@ -49,6 +53,7 @@ class PacedPublisher:
         self._sleep_s = sleep_s
         self._started_s: float | None = None
         self._origin_ms = 0
+        self._kafka = kafka or {}
 
     def send(
         self, topic: str, contract: Contract, writer: RecordWriter, batch: Batch, times: str, tags: Sequence[int]
@@ -74,15 +79,14 @@ class PacedPublisher:
         if self._started_s is None:
             self._started_s, self._origin_ms = self._clock_s(), int(event_time_ms[0])
         due = due_s(self._pace, self.deliveries.sent, event_time_ms, self._origin_ms)
+        name = named(self._kafka, topic)
         keys, values = as_text(batch.columns[contract.key]), writer.encode(batch)
         at = 0
         while at < batch.length:
             now_s = self._clock_s() - self._started_s
             end = min(int(np.searchsorted(due, now_s, side="right")), at + _SLICE)
             if end > at:
-                publish(
-                    self._client, topic, keys[at:end], values[at:end], deliveries=self.deliveries, tags=tags[at:end]
-                )
+                publish(self._client, name, keys[at:end], values[at:end], deliveries=self.deliveries, tags=tags[at:end])
                 at = end
             else:
                 self._client.poll(0)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from confluent_kafka import Message
 
+from services.adapters.cluster import named
 from services.adapters.contracts import SUFFIX, read_contract, schemas_dir
 from services.adapters.key_follower import KeyFollower, Read, newest
 from services.adapters.producer import Deliveries, drain, open_producer
@@ -68,7 +69,7 @@ def publish(kafka: Mapping[str, str], model: ModelVersion, promoted_at_ms: int |
             f"{BIG_RECORD_BYTES:,}: train with fewer trees or leaves"
         )
     producer, deliveries = open_producer({**kafka, "message.max.bytes": str(BIG_RECORD_BYTES)}), Deliveries()
-    queue(producer, MODELS, keys, values, deliveries=deliveries, tags=[0, 1])
+    queue(producer, named(kafka, MODELS), keys, values, deliveries=deliveries, tags=[0, 1])
     drain(producer, deliveries)
     if deliveries.failed:
         raise Retry(f"model {model.name!r} version {model.version} was not published: {deliveries.failed[0][1]}")

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from confluent_kafka import KafkaException, Producer
 
+from services.adapters.cluster import Cluster, named
 from services.adapters.dead_letters import DeadLetter, digest_of
 from services.adapters.kafka_client import client_logger, raise_for, read_committed
 from services.adapters.topics import create_topics, partition_counts
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch
+from services.core.generations import GENERATION
 from services.errors import MillstreamError
-from services.topology import DEAD_LETTERS, Topic
+from services.topology import REDRIVEN, Topic
 
-REDRIVEN = f"{DEAD_LETTERS}.redriven"
 _TRANSACTIONAL_ID = "millstream.redrive"
 _PER_TRANSACTION = 1000
 _BYTES_PER_TRANSACTION = 64 * 1024 * 1024
@@ -105,12 +106,13 @@ def redrive(
         Kafka did not take everything; what was committed stays sent, and running again sends the rest.
     """
     create_topics(kafka, [Topic(REDRIVEN, "id", "redrive", ("redrive",), "compact", 1)], 1, replication)
+    project = kafka.project if isinstance(kafka, Cluster) else ""
     producer = Producer(
         {
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
-            "transactional.id": _TRANSACTIONAL_ID,
+            "transactional.id": f"{project}.redrive" if project else _TRANSACTIONAL_ID,
             "transaction.timeout.ms": 60_000,
             "message.max.bytes": 16_777_216,
             **kafka,
@@ -122,7 +124,7 @@ def redrive(
     plan = sort_out(letters, redriven_ids(kafka), partition_counts(kafka, [each.topic for each in letters]))
     done = 0
     for part in _parts(kafka, plan):
-        _send(producer, part, writer, now_ms)
+        _send(kafka, producer, part, writer, now_ms)
         done += len(part)
         progress(done, len(plan.sent))
     lost = {letter.id for letter in plan.gone}
@@ -151,16 +153,19 @@ def _parts(kafka: Mapping[str, str], plan: Redriven) -> Iterator[list[DeadLetter
 
 def restored(kafka: Mapping[str, str], letter: DeadLetter) -> DeadLetter | None:
     """Return a cut letter with key and value as they stand at the original's place, or None if they no longer do."""
-    for messages in read_committed(kafka, letter.topic, letter.partition, letter.offset, letter.offset + 1):
+    at = letter.offset % GENERATION
+    for messages in read_committed(kafka, letter.topic, letter.partition, at, at + 1):
         for message in messages:
             key, value = message.key(), message.value()
             # A topic that was deleted and created again has another record there.
-            if message.offset() == letter.offset and digest_of(key, value) == letter.whole_sha256:
+            if message.offset() == at and digest_of(key, value) == letter.whole_sha256:
                 return replace(letter, key=key, value=value, whole_sha256=b"")
     return None
 
 
-def _send(producer: Producer, letters: Sequence[DeadLetter], writer: RecordWriter, now_ms: int) -> None:
+def _send(
+    kafka: Mapping[str, str], producer: Producer, letters: Sequence[DeadLetter], writer: RecordWriter, now_ms: int
+) -> None:
     count = len(letters)
     columns = {
         "id": np.array([letter.id for letter in letters], dtype=object),
@@ -171,8 +176,8 @@ def _send(producer: Producer, letters: Sequence[DeadLetter], writer: RecordWrite
     try:
         producer.begin_transaction()
         for letter, marker in zip(letters, markers, strict=True):
-            _produce(producer, letter.topic, letter.value, letter.key)
-            _produce(producer, REDRIVEN, marker, letter.id.encode())
+            _produce(producer, named(kafka, letter.topic), letter.value, letter.key)
+            _produce(producer, named(kafka, REDRIVEN), marker, letter.id.encode())
         _call(producer.commit_transaction, f"sending {letters[0].id} and those after it back")
     except MillstreamError:
         # If this fails too, the next redrive aborts the transaction before it reads a marker.

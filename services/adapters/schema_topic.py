@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import Producer
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import client_logger, read_committed
 from services.core.avro.schema import Schema, SchemaError, SchemaId
 from services.errors import Retry
@@ -30,7 +31,8 @@ def publish_schemas(kafka: Mapping[str, str], schemas: Iterable[Schema]) -> None
     """
     producer = Producer({**kafka, "enable.idempotence": True, "logger": client_logger})
     for schema in schemas:
-        producer.produce(SCHEMAS, schema.to_json().encode(), f"{schema.fingerprint:016x}".encode(), partition=0)
+        key = f"{schema.fingerprint:016x}".encode()
+        producer.produce(named(kafka, SCHEMAS), schema.to_json().encode(), key, partition=0)
     left = producer.flush(_TIMEOUT_S)
     if left:
         raise Retry(f"{left} schemas were not acknowledged by Kafka within {_TIMEOUT_S:g} s")

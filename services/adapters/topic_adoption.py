@@ -14,11 +14,12 @@ from typing import Final
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
+from services.adapters.cluster import inside, named
 from services.adapters.groups import require_stopped, set_offsets
 from services.adapters.kafka_client import client_logger, extent, read_committed
 from services.adapters.origins import Origin
 from services.adapters.producer import open_producer
-from services.adapters.topic_registry import Record, is_state, read_registry, topic_ids, tracked, write_registry
+from services.adapters.topic_registry import PresentTopics, Record, is_state, read_registry, tracked, write_registry
 from services.adapters.topics import partition_counts
 from services.errors import Misconfigured, Retry
 from services.topology import Topic, Topology
@@ -56,16 +57,17 @@ def adopt(kafka: Mapping[str, str], topology: Topology, names: Sequence[str], re
         Kafka cannot be read or written.
     """
     topics = {topic.name: topic for topic in tracked(topology)}
+    names = [inside(kafka, name) for name in names]
     if unknown := sorted(set(names) - topics.keys()):
         raise Misconfigured(f"no stage reads a topic {unknown[0]!r}; they read: {', '.join(sorted(topics))}")
     admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
     require_stopped(admin, [topology.group(stage) for stage in topology.names])
-    ids, recorded = topic_ids(admin, sorted(topics)), read_registry(kafka)
+    ids, recorded = PresentTopics(kafka)(topics), read_registry(kafka)
     if missing := sorted(set(names or topics) - ids.keys()):
         raise Misconfigured(f"topics are missing: {', '.join(missing)}; create them with `millstream init`")
     done = []
     for name in names or sorted(topics):
-        record = recorded.get((topology.project, name))
+        record = recorded.get((topology.project, named(kafka, name)))
         if record is None or (not names and record.origin.topic_id == ids[name]):
             continue
         done.append(_adopt(kafka, admin, topology, topics[name], record, ids[name], replication))
@@ -101,7 +103,8 @@ def _beginnings(kafka: Mapping[str, str], topic: str) -> dict[tuple[str, int], i
     consumer = Consumer({**kafka, "group.id": "millstream.reader", "logger": client_logger})
     try:
         count = partition_counts(kafka, [topic])[topic]
-        return {(topic, partition): extent(consumer, topic, partition)[0] for partition in range(count)}
+        name = named(kafka, topic)
+        return {(name, partition): extent(consumer, name, partition)[0] for partition in range(count)}
     finally:
         consumer.close()
 
@@ -112,7 +115,7 @@ def _empty_changelog(kafka: Mapping[str, str], topic: str) -> None:
     for partition in range(partition_counts(kafka, [topic])[topic]):
         keys = {each.key() for part in read_committed(kafka, topic, partition, 0, None) for each in part}
         for key in keys:
-            producer.produce(topic, None, key, partition)
+            producer.produce(named(kafka, topic), None, key, partition)
             producer.poll(0)
     if left := producer.flush(_TIMEOUT_S):
         raise Retry(f"{left} deletions in {topic} were not acknowledged by Kafka within {_TIMEOUT_S:g} s")

@@ -17,6 +17,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from services.adapters.cluster import inside, named
 from services.adapters.kafka_client import client_logger, raise_for, read_committed
 from services.adapters.origins import Origin, Origins
 from services.adapters.topics import create_topics, partition_counts
@@ -79,6 +80,7 @@ class PresentTopics:
     """
 
     def __init__(self, kafka: Mapping[str, str]) -> None:
+        self._kafka = kafka
         self._admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
         self._found: dict[str, str] = {}
         self._asked_at_s = float("-inf")
@@ -88,7 +90,8 @@ class PresentTopics:
         names = sorted(topics)
         if names and time.monotonic() - self._asked_at_s >= _LOOK_S:
             try:
-                self._found = topic_ids(self._admin, names)
+                found = topic_ids(self._admin, [named(self._kafka, name) for name in names])
+                self._found = {inside(self._kafka, name): topic_id for name, topic_id in found.items()}
             except Retry as error:
                 logger.debug("%s", error)  # the broker is away, which is reported elsewhere
             self._asked_at_s = time.monotonic()
@@ -189,8 +192,8 @@ def claim(kafka: Mapping[str, str], topology: Topology, replication: int) -> Ori
     by_name = {topic.name: topic for topic in topology.topics}
     ids, recorded = present(by_name), read_registry(kafka)
     owned = {name for name, topic in by_name.items() if topic.writer != "producers"}
-    _refuse_others(topology.project, [each for each in recorded.values() if each.topic in owned], ids)
-    mine = {each.topic: each.origin for each in recorded.values() if each.project == topology.project}
+    _refuse_others(kafka, topology.project, owned, list(recorded.values()), ids)
+    mine = {inside(kafka, each.topic): each.origin for each in recorded.values() if each.project == topology.project}
     depended = {topic.name for topic in tracked(topology)}
     compared = [name for name in depended if name in mine and name in ids]
     start_over = bool(compared) and all(mine[name].topic_id != ids[name] for name in compared)
@@ -205,7 +208,7 @@ def claim(kafka: Mapping[str, str], topology: Topology, replication: int) -> Ori
             fresh[name] = Origin(topic_id, known.generation + 1, known.layout + 1)
         elif name not in depended or (is_state(by_name[name]) and _empty(kafka, name)):
             fresh[name] = replace(known, topic_id=topic_id)
-    records = [Record(topology.project, name, origin, name in owned) for name, origin in fresh.items()]
+    records = [Record(topology.project, named(kafka, name), origin, name in owned) for name, origin in fresh.items()]
     write_registry(kafka, records, replication)
     now = {**mine, **fresh}
     return Origins({name: now[name] for name in depended if name in now}, present)
@@ -216,16 +219,18 @@ def _empty(kafka: Mapping[str, str], topic: str) -> bool:
     return not any(True for partition in range(count) for _ in read_committed(kafka, topic, partition, 0, None))
 
 
-def _refuse_others(project: str, records: Sequence[Record], ids: Mapping[str, str]) -> None:
-    theirs = [
-        each
-        for each in records
-        if each.owner and each.project != project and ids.get(each.topic) == each.origin.topic_id
-    ]
+def _refuse_others(
+    kafka: Mapping[str, str], project: str, owned: Iterable[str], records: Sequence[Record], ids: Mapping[str, str]
+) -> None:
+    mine = {named(kafka, topic): ids.get(topic) for topic in owned}
+    # A record of a topic that was deleted, or recreated since, owns nothing.
+    theirs = [each for each in records if each.owner and each.project != project]
+    theirs = [each for each in theirs if each.topic in mine and mine[each.topic] == each.origin.topic_id]
     if theirs:
-        named = ", ".join(sorted({each.topic for each in theirs}))
+        topics = ", ".join(sorted({each.topic for each in theirs}))
         others = ", ".join(sorted({each.project for each in theirs}))
         raise Misconfigured(
-            f"{named} belong to project {others}; project {project} would write to them too. Give this project names "
-            "of its own, as `topics.toml` in its feature repo declares them"
+            f"{topics}: written by project {others} on this cluster, and project {project} would write there too. Give "
+            f'it names of its own in topics.toml of its feature repo, all of them with the line public = "{project}." '
+            f'(internal = "{project}." is the default)'
         )

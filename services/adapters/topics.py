@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined] # public, says its manual
 from confluent_kafka.cimpl import NewTopic
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import client_logger
 from services.errors import Misconfigured, Retry
 from services.topology import Topic
@@ -69,7 +70,7 @@ def create_topics(
         layout = ", ".join(f"{t.name}: {counts[t.name]}" for t in topics if t.partitions is None and t.name in counts)
         raise Misconfigured(
             f"topics differ in their number of partitions ({layout}), so state and input would not meet. "
-            "Recreate them with one number, or start under another project name"
+            "Recreate them with one number, or start under another project name, with names of its own in topics.toml"
         )
     for name, count in wanted.items():
         if name not in counts and shared and count == partitions:
@@ -78,7 +79,12 @@ def create_topics(
     if not missing:
         return TopicsCreated((), tuple(counts))
     new = [
-        NewTopic(topic.name, num_partitions=wanted[topic.name], replication_factor=replication, config=_config(topic))
+        NewTopic(
+            named(kafka, topic.name),
+            num_partitions=wanted[topic.name],
+            replication_factor=replication,
+            config=_config(topic),
+        )
         for topic in missing
     ]
     for name, future in admin.create_topics(new, operation_timeout=_TIMEOUT_S).items():
@@ -105,7 +111,8 @@ def partition_counts(kafka: Mapping[str, str], names: Sequence[str]) -> dict[str
     except KafkaException as failure:
         where = kafka.get("bootstrap.servers", "?")
         raise Retry(f"Kafka at {where} does not answer ({failure.args[0].str()}); see `millstream doctor`") from failure
-    return {name: len(metadata.topics[name].partitions) for name in names if name in metadata.topics}
+    found = ((name, metadata.topics.get(named(kafka, name))) for name in names)
+    return {name: len(topic.partitions) for name, topic in found if topic is not None}
 
 
 def largest_record_bytes(kafka: Mapping[str, str], topic: str) -> int:
@@ -118,7 +125,7 @@ def largest_record_bytes(kafka: Mapping[str, str], topic: str) -> int:
     Retry
         The cluster cannot be reached, or does not say.
     """
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, named(kafka, topic))
     admin = _admin(kafka)
     try:
         config = admin.describe_configs([resource])[resource].result(_TIMEOUT_S)

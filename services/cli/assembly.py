@@ -16,6 +16,7 @@ from services.adapters.monitors_file import load_monitors
 from services.adapters.river_pipelines import FILE, OnlineModel, load
 from services.adapters.river_snapshot import signing_key
 from services.adapters.schema_topic import SchemaResolver
+from services.adapters.topic_names import topic_names
 from services.adapters.topics import BIG_RECORD_BYTES
 from services.cli.label_policy import label_policy
 from services.cli.measuring import counted, declared, measured
@@ -274,7 +275,8 @@ def assemble(settings: Settings) -> Assembly:
     require_fit(settings, contracts, declaration.topic)
     check_columns(declaration, contract)
     declaration = with_column_types(declaration, contract)
-    topology = derive(declaration, contract, contracts[SCORED], contracts[EXAMPLES])
+    names = topic_names(settings)
+    topology = derive(declaration, contract, contracts[SCORED], contracts[EXAMPLES], names.internal)
     monitors = load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
     return Assembly(settings, declaration, contract, contracts, topology, monitors)
 

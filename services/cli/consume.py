@@ -63,6 +63,7 @@ def _follow(
 
     from confluent_kafka import Consumer
 
+    from services.adapters.cluster import named
     from services.adapters.kafka_client import PASSING, client_logger, raise_for
 
     consumer = Consumer(
@@ -75,7 +76,7 @@ def _follow(
             "logger": client_logger,
         }
     )
-    consumer.subscribe([topic])
+    consumer.subscribe([named(kafka, topic)])
     try:
         while True:
             message = consumer.poll(0.5)

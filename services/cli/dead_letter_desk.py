@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from services.adapters.contracts import load_all
 from services.adapters.dead_letters import DeadLetter, Selection, read_dead_letters
 from services.adapters.endpoints import resolve
-from services.adapters.redrive import REDRIVEN, Redriven, redrive, redriven_ids, sort_out
+from services.adapters.redrive import Redriven, redrive, redriven_ids, sort_out
 from services.adapters.schema_registry import connect
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.adapters.topics import partition_counts
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema, SchemaError
 from services.settings import Settings
-from services.topology import DEAD_LETTERS, SCHEMAS
+from services.topology import DEAD_LETTERS, REDRIVEN, SCHEMAS
 
 
 class Desk:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import client_logger, read_committed
 from services.adapters.topics import partition_counts
 from services.errors import Misconfigured
@@ -51,7 +52,8 @@ def newest(
     consumer = Consumer({**kafka, "group.id": "millstream.reader", "logger": client_logger})
     try:
         for partition in partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S)
+            place = TopicPartition(named(kafka, topic), partition)
+            low, high = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
             end = high if ends is None else min(high, ends[partition])
             # Markers of transactions take offsets too, and so do aborted records: look back further until it is enough.
             reach, records = count + 100, list[Message]()

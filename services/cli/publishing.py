@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from services.adapters.paced_publisher import PacedPublisher
 from services.adapters.producer import drain, open_producer
 from services.adapters.schema_registry import connect, registry_prefix
+from services.adapters.topic_names import topic_names
 from services.adapters.topics import partition_counts
 from services.cli.screen import progress
 from services.core.avro.encode import RecordWriter
@@ -49,7 +50,8 @@ def writer_for(settings: Settings, topic: str, contract: Contract) -> RecordWrit
     registry = connect(settings)
     if registry is None:
         return RecordWriter(contract.schema)
-    return RecordWriter(contract.schema, registry_prefix(registry.register(topic, contract.schema)))
+    name = topic_names(settings).names.get(topic, topic)
+    return RecordWriter(contract.schema, registry_prefix(registry.register(name, contract.schema)))
 
 
 @contextmanager
@@ -88,7 +90,7 @@ def publisher_with_bar(
                 bar, completed=done.sent + skipped(), acked=done.acked, rate="-" if speed is None else f"{speed:,.0f}"
             )
 
-        publisher = PacedPublisher(client, pace, show)
+        publisher = PacedPublisher(client, pace, show, kafka=kafka)
         try:
             yield publisher
         finally:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from services.adapters import feature_repo
 from services.adapters.compiled_repo import forget
+from services.adapters.earlier_names import refuse_earlier_names
 from services.adapters.endpoints import resolve
 from services.adapters.schema_topic import publish_schemas
 from services.adapters.topic_registry import claim
@@ -27,6 +28,10 @@ def initialise(settings: Settings, say: Callable[[str], None]) -> Assembly:
     forget(settings)
     assembly = assemble_runnable(settings)
     endpoints = resolve(settings)
+    refuse_earlier_names(endpoints.kafka, assembly.topology)
+    claim(
+        endpoints.kafka, assembly.topology, settings.replication
+    )  # before any topic is made for a project in conflict
     topics = create_topics(endpoints.kafka, assembly.topology.topics, settings.partitions, settings.replication)
     say(f"topics: {len(topics.created)} created, {len(topics.present)} were there")
     claim(endpoints.kafka, assembly.topology, settings.replication)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from services.adapters import telemetry as telemetry_adapter
+from services.adapters.cluster import named
 from services.adapters.endpoints import Endpoints, resolve
 from services.adapters.feature_times import FeatureTimes
 from services.adapters.origins import Origins
@@ -64,7 +65,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     resolver = SchemaResolver(assembly.schemas, lambda: read_schemas(endpoints.kafka), registry)
 
     def writer(topic: str, schema: Schema) -> RecordWriter:
-        return RecordWriter(schema, registry_prefix(registry.register(topic, schema)) if registry else None)
+        name = named(endpoints.kafka, topic)
+        return RecordWriter(schema, registry_prefix(registry.register(name, schema)) if registry else None)
 
     online = plans and any(view.online for view in assembly.declaration.views)
     view = _view(assembly, endpoints, plans, stack) if online else None

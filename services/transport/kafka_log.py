@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for
 from services.adapters.origins import Origins, out_of_range
 from services.errors import Misconfigured, Stop
@@ -62,11 +63,12 @@ class KafkaLog(CommittedRecords):
         partitions: Mapping[str, int] | None = None,
         origins: Origins | None = None,
     ) -> None:
-        self._kafka = dict(kafka)
+        self._kafka = kafka
         self._origins = origins or Origins()
         self.member = self._leaving = False
         self.atomic = exactly_once
         self._topics: tuple[str, ...] = ()
+        self._inside: dict[str, str] = {}
         self._assignment: Assignment | None = None
         self._owned: set[int] = set()
         self._held: Aligned[Message] = Aligned()
@@ -106,6 +108,7 @@ class KafkaLog(CommittedRecords):
     def subscribe(self, topics: Sequence[str], assignment: Assignment) -> None:
         """See `StageLog.subscribe`."""
         self._topics, self._assignment = tuple(topics), assignment
+        self._inside = {named(self._kafka, topic): topic for topic in topics}
 
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             starts: list[TopicPartition] = []
@@ -117,7 +120,7 @@ class KafkaLog(CommittedRecords):
             for partition in [each.partition for each in partitions]:
                 begun = assignment.assigned(partition, self._committed(consumer, partition))
                 at = {topic: begun[topic] - self._origins.base(topic) for topic in self._topics}
-                starts += [TopicPartition(topic, partition, at[topic]) for topic in self._topics]
+                starts += [self._at(topic, partition, at[topic]) for topic in self._topics]
                 self._starts |= {(topic, partition): at[topic] for topic in self._topics}
                 self._owned.add(partition)
             consumer.incremental_assign(starts)
@@ -128,19 +131,22 @@ class KafkaLog(CommittedRecords):
             tell(numbers)
             self._owned.difference_update(numbers)
             self._held.drop(numbers)
-            consumer.incremental_unassign([TopicPartition(topic, p) for topic in self._topics for p in numbers])
+            consumer.incremental_unassign([self._at(topic, p) for topic in self._topics for p in numbers])
 
         # The group knows of the first topic only. No assignor is cooperative and gives partitions of one number to one
         # member; so the others' partitions go where the first one's go.
         self._consumer.subscribe(
-            [self._topics[0]],
+            [named(self._kafka, self._topics[0])],
             on_assign=assigned,
             on_revoke=functools.partial(gone, assignment.revoked),
             on_lost=functools.partial(gone, assignment.lost),
         )
 
+    def _at(self, topic: str, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:
+        return TopicPartition(named(self._kafka, topic), partition, offset)
+
     def _committed(self, consumer: Consumer, partition: int) -> dict[str, int | None]:
-        asked = [TopicPartition(topic, partition) for topic in self._topics]
+        asked = [self._at(topic, partition) for topic in self._topics]
         found: dict[str, int | None] = {}
         try:
             answered = consumer.committed(asked, timeout=_CALL_TIMEOUT_S)
@@ -149,7 +155,8 @@ class KafkaLog(CommittedRecords):
         for known in answered:
             if known.error is not None:
                 raise_for(known.error, f"asking for the committed offset of {known.topic}[{partition}]")
-            found[known.topic] = known.offset + self._origins.base(known.topic) if known.offset >= 0 else None
+            topic = self._inside[known.topic]
+            found[topic] = known.offset + self._origins.base(topic) if known.offset >= 0 else None
         return found
 
     def rejoin(self) -> None:
@@ -172,7 +179,8 @@ class KafkaLog(CommittedRecords):
         self._origins.check()
         for topic in self._topics:
             try:
-                count = len(self._consumer.list_topics(topic, timeout=1.0).topics[topic].partitions)
+                name = named(self._kafka, topic)
+                count = len(self._consumer.list_topics(name, timeout=1.0).topics[name].partitions)
             except KafkaException:
                 return  # the broker is away, which is told elsewhere; looked at again in a while
             self._partitions.setdefault(topic, count)
@@ -231,7 +239,7 @@ class KafkaLog(CommittedRecords):
             return [(self._topics[0], messages)] if messages else []
         by_topic: dict[str, list[Message]] = {topic: [] for topic in self._topics}
         for message in messages:
-            by_topic[str(message.topic())].append(message)
+            by_topic[self._inside[str(message.topic())]].append(message)
         return [(topic, mine) for topic, mine in by_topic.items() if mine]
 
     def _behind(self) -> set[Place]:
@@ -241,10 +249,10 @@ class KafkaLog(CommittedRecords):
         of transactions count as records; so a few that are left are nothing to wait for.
         """
         places = {(topic, partition) for partition in self._owned for topic in self._topics} - self._given_up
-        missing = [TopicPartition(*place) for place in sorted(places) if not self._held.count(place)]
+        missing = [self._at(*place) for place in sorted(places) if not self._held.count(place)]
         found = set()
         for at in self._consumer.position(missing) if missing else ():
-            place = at.topic, at.partition
+            place = self._inside[at.topic], at.partition
             _low, high = self._consumer.get_watermark_offsets(at, cached=True)
             position = at.offset if at.offset >= 0 else self._starts[place]
             # Of one whose end is not known the first fetch is still on its way.
@@ -271,18 +279,18 @@ class KafkaLog(CommittedRecords):
     def commit(self, next_offsets: Mapping[Place, int]) -> None:
         """See `StageLog.commit`."""
         base = self._origins.base
-        offsets = [TopicPartition(topic, p, offset - base(topic)) for (topic, p), offset in next_offsets.items()]
+        offsets = [self._at(topic, p, offset - base(topic)) for (topic, p), offset in next_offsets.items()]
         self._writer.commit(offsets, self._consumer)
 
     def lag(self) -> dict[Place, int]:
         """See `StageLog.lag`."""
         lags = {}
-        owned = [TopicPartition(topic, p) for topic in self._topics for p in sorted(self._owned)]
+        owned = [self._at(topic, p) for topic in self._topics for p in sorted(self._owned)]
         try:
             for at in self._consumer.position(owned):
                 _low, high = self._consumer.get_watermark_offsets(at, cached=True)
                 if high >= 0 and at.offset >= 0:
-                    place = at.topic, at.partition
+                    place = self._inside[at.topic], at.partition
                     lags[place] = max(0, high - at.offset) + self._held.count(place)
         except RuntimeError:
             # Asked from another thread, while the stage's own one closes the consumer or makes it anew: so it is told.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import client_logger, extent, raise_for, read_committed
 from services.adapters.origins import Origins
 from services.transport.kafka_records import records_of
@@ -30,11 +31,11 @@ class CommittedRecords:
 
     def beginning(self, topic: str, partition: int) -> int:
         """See `LogReader.beginning`."""
-        return extent(self._consumer, topic, partition)[0] + self._origins.base(topic)
+        return extent(self._consumer, named(self._kafka, topic), partition)[0] + self._origins.base(topic)
 
     def end(self, topic: str, partition: int) -> int:
         """See `LogReader.end`."""
-        return extent(self._consumer, topic, partition)[1] + self._origins.base(topic)
+        return extent(self._consumer, named(self._kafka, topic), partition)[1] + self._origins.base(topic)
 
 
 class KafkaReader(CommittedRecords):
@@ -51,7 +52,7 @@ class KafkaReader(CommittedRecords):
     """
 
     def __init__(self, kafka: Mapping[str, str], group: str, origins: Origins | None = None) -> None:
-        self._kafka = dict(kafka)
+        self._kafka = kafka
         self._origins = origins or Origins()
         self._consumer = Consumer(
             {**self._kafka, "group.id": group, "enable.auto.commit": False, "logger": client_logger}
@@ -59,7 +60,7 @@ class KafkaReader(CommittedRecords):
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
         """Return the group's offset for each partition; None where it never committed."""
-        asked = [TopicPartition(topic, partition) for partition in partitions]
+        asked = [TopicPartition(named(self._kafka, topic), partition) for partition in partitions]
         try:
             found = self._consumer.committed(asked, timeout=_TIMEOUT_S)
         except KafkaException as failure:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import FENCED, PERMANENT, client_logger, error_for, raise_for
 from services.errors import Aborted, MillstreamError, Retry
 from services.transport.records import Output
@@ -41,6 +42,7 @@ class KafkaWriter:
     """
 
     def __init__(self, kafka: Mapping[str, str], transactional_id: str | None, transaction_timeout_ms: int) -> None:
+        self._kafka = kafka
         self._timeout_s = transaction_timeout_ms / 1000
         self._exactly_once = transactional_id is not None
         self._delivery_errors: list[KafkaError] = []
@@ -169,7 +171,7 @@ class KafkaWriter:
             self._delivery_errors.append(error)
 
     def _produce(self, output: Output) -> None:
-        produce, topic = self._producer.produce, output.topic
+        produce, topic = self._producer.produce, named(self._kafka, output.topic)
         partition = -1 if output.partition is None else output.partition  # -1: by key
         delivered = None if self._exactly_once else self._delivered  # else the transaction says
         stamps = output.timestamps_ms or [0] * len(output.values)  # 0: now

@@ -11,14 +11,16 @@ import pytest
 from cards import topology, view
 from confluent_kafka.admin import AdminClient
 
+from services.adapters.cluster import Cluster
+from services.adapters.earlier_names import refuse_earlier_names
 from services.adapters.endpoints import Endpoints
-from services.adapters.groups import committed_offsets
+from services.adapters.groups import committed_offsets, set_offsets
 from services.adapters.topic_adoption import adopt
 from services.adapters.topic_registry import REGISTRY, Record, claim, read_registry
 from services.adapters.topics import create_topics
 from services.core.generations import GENERATION
 from services.errors import Misconfigured
-from services.topology import Topic, Topology
+from services.topology import SCORED, Topic, Topology
 from services.transport.kafka_log import KafkaLog
 from services.transport.log import Assignment
 from services.transport.records import Output, next_offsets
@@ -127,7 +129,7 @@ def test_topics_of_another_project_are_refused_unless_they_were_recreated(kafka:
     create_topics(kafka.kafka, [given, state], 1, 1)
     claim(kafka.kafka, project, 1)
     other = replace(project, project=f"{project.project}-other")
-    with pytest.raises(Misconfigured, match=f"{state.name} belong to project {project.project}"):
+    with pytest.raises(Misconfigured, match=f"{state.name}: written by project {project.project} on this cluster"):
         claim(kafka.kafka, other, 1)
     claim(kafka.kafka, replace(other, topics=(given,)), 1)  # whoever wants may read what producers write
 
@@ -142,3 +144,40 @@ def test_a_record_that_is_none_is_passed_over(kafka: Endpoints) -> None:
     found = read_registry(kafka.kafka)[project.project, given.name]
     assert found.origin.topic_id
     assert Record.decode(found.key(), found.encode()) == found
+
+
+def test_two_projects_work_on_topics_of_their_own_under_one_name(kafka: Endpoints) -> None:
+    topic = Topic(SCORED, "k", "customer", ("customer",), partitions=1)
+    read = {}
+    for project in (f"p{uuid.uuid4().hex[:8]}" for _ in range(2)):
+        cluster = Cluster(kafka.kafka, project, {SCORED: f"{project}.scored"})
+        assert create_topics(cluster, [topic], 1, 1).created == (SCORED,)
+        assert create_topics(cluster, [topic], 1, 1).present == (SCORED,)
+        stages = topology(view("activity", "customer"), view("terminal_activity", "terminal")).stages
+        log = _log(cluster, Topology(project, stages, (topic,)))
+        log.send([Output(SCORED, [b"k"], [project.encode()], 0)])
+        log.commit({})
+        assert _read(log, topic, 1) == [0]
+        assert committed_offsets(AdminClient(kafka.kafka), f"{project}.customer").keys() == {(f"{project}.scored", 0)}
+        read[project] = [value for records in log.read(SCORED, 0, 0, None) for value in records.values]
+        assert (project, f"{project}.scored") in read_registry(cluster)
+        log.close()
+    assert read == {project: [project.encode()] for project in read}
+
+
+def test_a_project_of_an_earlier_version_is_not_begun_again_under_new_names(kafka: Endpoints) -> None:
+    project = f"p{uuid.uuid4().hex[:8]}"
+    stages = tuple(
+        replace(stage, name=f"{project}-{stage.name}", internal=f"{project}.")
+        for stage in topology(view("activity", "customer"), view("terminal_activity", "terminal")).stages
+    )
+    new = Topology(project, stages, ())
+    refuse_earlier_names(kafka.kafka, new)
+    plain = Topic(f"{stages[0].name}.changelog", "k", "customer", ("customer",), "compact", 1)
+    create_topics(kafka.kafka, [plain], 1, 1)
+    refuse_earlier_names(kafka.kafka, new)  # of somebody else: this project has no offsets
+    set_offsets(AdminClient(kafka.kafka), new.group(stages[0].name), {(plain.name, 0): 3})
+    with pytest.raises(Misconfigured, match=r'internal = "" into topics.toml'):
+        refuse_earlier_names(kafka.kafka, new)
+    create_topics(kafka.kafka, [replace(plain, name=stages[0].changelog)], 1, 1)
+    refuse_earlier_names(kafka.kafka, new)

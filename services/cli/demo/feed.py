@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from services.adapters.cluster import named
 from services.adapters.endpoints import Endpoints
 from services.adapters.paced_publisher import PacedPublisher
 from services.adapters.producer import Deliveries, drain, open_producer, publish
@@ -74,6 +75,7 @@ class Feed(threading.Thread):
         super().__init__(name="producer", daemon=True)
         self._assembly = assembly
         self._client = open_producer(endpoints.kafka, paced=True)
+        self._labels_topic = named(endpoints.kafka, LABELS)
         self._past = past
         self._first_row = first_row
         self._rows = rows
@@ -83,7 +85,7 @@ class Feed(threading.Thread):
         self._untold = first_untold(self._times_ms, past.live_row, first_row)
         self._labels = Deliveries()
         self._label_writer = RecordWriter(assembly.contracts[LABELS].schema)
-        self.publisher = PacedPublisher(self._client, Pace("rate", float(rate)))
+        self.publisher = PacedPublisher(self._client, Pace("rate", float(rate)), kafka=endpoints.kafka)
         self.stopping = threading.Event()
         self.failure: Exception | None = None
         self.next_row = first_row
@@ -143,5 +145,5 @@ class Feed(threading.Thread):
             },
         )
         values = self._label_writer.encode(batch)
-        publish(self._client, LABELS, keys, values, deliveries=self._labels, tags=range(rows.start, until))
+        publish(self._client, self._labels_topic, keys, values, deliveries=self._labels, tags=range(rows.start, until))
         self._untold = until

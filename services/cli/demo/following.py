@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from services.adapters.cluster import inside, named
 from services.adapters.kafka_client import PASSING, client_logger, raise_for
 from services.adapters.topics import partition_counts
 
@@ -44,6 +45,7 @@ class Follower:
 
     def __init__(self, kafka: Mapping[str, str], handlers: Mapping[str, Handler], whole: Collection[str]) -> None:
         self.failure: Exception | None = None
+        self._kafka = kafka
         self._handlers = handlers
         self._stopping = threading.Event()
         self._consumer = Consumer(
@@ -61,9 +63,9 @@ class Follower:
         places = []
         for topic, count in partition_counts(kafka, list(handlers)).items():
             for partition in range(count):
-                place = TopicPartition(topic, partition)
+                place = TopicPartition(named(kafka, topic), partition)
                 low, high = self._consumer.get_watermark_offsets(place, timeout=30)
-                places.append(TopicPartition(topic, partition, low if topic in whole else high))
+                places.append(TopicPartition(place.topic, partition, low if topic in whole else high))
         self._consumer.assign(places)
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
@@ -91,6 +93,6 @@ class Follower:
                     elif error.code() not in PASSING:
                         raise_for(error, "following the topics")
                 for topic, messages in by_topic.items():
-                    self._handlers[topic](messages)
+                    self._handlers[inside(self._kafka, topic)](messages)
         except Exception as error:  # noqa: BLE001 shown by the screen, which then ends the demo
             self.failure = error
