@@ -50,7 +50,8 @@ def _run(loop: StageLoop, batches: int = 1 << 30) -> None:
 def _windows(loop: StageLoop) -> dict[int, tuple[list[float], int]]:
     assert isinstance(loop.work, Stage)
     store = loop.work.featurize.stores[0]
-    keys, features, times = store.online(store.all_slots())
+    keys, results, times = store.online(store.all_slots())
+    features = np.hstack([results.reals, results.wholes.astype(object)])
     return {int(k): (f.tolist(), int(t)) for k, f, t in zip(keys, features, times, strict=True)}
 
 
