@@ -24,8 +24,6 @@ _TYPES: Final[Mapping[Kind, ColumnType]] = {
     "enum": "text",
 }
 """Other types are sequences of bytes, and counted as such."""
-_LABEL_TYPE: Final[ColumnType] = "integer"
-"""Labels are 0 and 1, whatever type carries them."""
 _WHOLE: Final[frozenset[FeatureType]] = frozenset({"int64", "int32"})
 _COUNTS: Final = frozenset({"count", "count_distinct"})
 
@@ -46,7 +44,9 @@ def _typed(view: View, fields: Mapping[str, Field], topic: str) -> View:
     made = []
     for each in view.aggregates:
         if view.of_labels and each.column == LABEL:
-            made.append(replace(each, column_type=_LABEL_TYPE))
+            # Labels are 0 and 1, whatever type carries them: as real numbers they are as exact, and answered sooner.
+            whole = each.dtype in _WHOLE and each.function not in _COUNTS
+            made.append(replace(each, column_type="integer" if whole else "real"))
             continue
         field = fields[each.column]
         found = replace(each, column_type=_TYPES.get(field.kind, "text"))

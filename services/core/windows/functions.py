@@ -50,36 +50,37 @@ def answer(state: State, plan: Plan, slot: int, base: int, end: int, results: Re
     for f in range(len(plan.features)):
         function = plan.features[f, FUNCTION]
         cell = plan.features[f, CELL]
-        if plan.features[f, WHOLE] != 0:
+        if len(plan.wholes) > 0 and plan.features[f, WHOLE] != 0:
             answer_whole(state, plan, slot, base, end, results, i, f)
             continue
-        value = np.nan
-        scan = cell < 0
         if cell >= 0:
             count = state.narrow[slot, counts_at + cell]
             if function == COUNT:
-                value = float(count)
+                results.reals[i, f] = count
+                if len(plan.exact) > 0:
+                    results.wholes[i, f] = count
             elif count == 0:
-                value = 0.0 if function == SUM else np.nan
+                results.reals[i, f] = 0.0 if function == SUM else np.nan
             else:
                 total = rounded(state.sums, sums_at + WORDS * cell)
-                value = total if function == SUM else total / count
-                scan = function not in (SUM, MEAN)
-        if scan:
-            value = _scanned(
-                state.reals,
-                base + state.narrow[slot, TAILS + plan.features[f, WINDOW]],
-                base + end,
-                2 + plan.features[f, COLUMN],
-                function,
-                value,
-            )
-        if plan.features[f, TYPE] == FLOAT32 and abs(value) >= FLOAT32_LIMIT:
+                results.reals[i, f] = total if function == SUM else total / count
+            if function in (COUNT, SUM, MEAN) or count == 0:
+                continue
+        value = _scanned(
+            state.reals,
+            base + state.narrow[slot, TAILS + plan.features[f, WINDOW]],
+            base + end,
+            2 + plan.features[f, COLUMN],
+            function,
+            results.reals[i, f],
+        )
+        if len(plan.exact) > 0 and function == COUNT_DISTINCT:
+            results.wholes[i, f] = int(value)
+        # Of doubles below 2**90, only squares are beyond a float.
+        if plan.features[f, TYPE] == FLOAT32 and value >= FLOAT32_LIMIT:
             value = np.nan
             results.beyond[f] += 1
         results.reals[i, f] = value
-        if results.wholes.shape[1] > 0 and function in (COUNT, COUNT_DISTINCT):
-            results.wholes[i, f] = int(value)
 
 
 @inline

@@ -183,7 +183,7 @@ def book(state: State, plan: Plan, slot: int, w: int, row: int, change: int) -> 
     cells = len(plan.cells)
     for cell in range(plan.first_cell[w], plan.first_cell[w + 1]):
         column, bit = 2 + plan.cells[cell, 1], plan.cells[cell, 2]
-        if bit >= 0:
+        if len(plan.wholes) > 0 and bit >= 0:
             if (state.slab[row, 2 + plan.columns + (bit >> 6)] >> (bit & 63)) & 1 == 0:
                 state.narrow[slot, TAILS + len(plan.windows_ms) + cell] += change
                 add_whole(state.sums, (slot * cells + cell) * WORDS, state.slab[row, column], change)

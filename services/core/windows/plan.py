@@ -44,6 +44,9 @@ class Plan(NamedTuple):
         position of the declared type in `TYPES`.
     columns : int
         Words of an entry before its null words.
+    wholes, exact : tuple
+        Empty, or not, where no feature is over whole numbers, and where no feature may be a whole number that no double
+        holds: by their types, which are compiled in, kernels leave out what nothing asks for.
     lateness_ms : int
         Largest of the views.
     longest_ms : int
@@ -55,6 +58,8 @@ class Plan(NamedTuple):
     first_cell: NDArray[np.int64]
     features: NDArray[np.int64]
     columns: int
+    wholes: tuple[int, ...]
+    exact: tuple[int, ...]
     lateness_ms: int
     longest_ms: int
 
@@ -105,6 +110,8 @@ def compile_plan(views: tuple[View, ...]) -> Plan:
         np.searchsorted(of_window, np.arange(len(windows_ms) + 1)).astype(np.int64),
         np.array(features, dtype=np.int64),
         len(columns),
+        (1,) if any(a.column_type in _WHOLE_COLUMNS for a in aggregates) else (),
+        (1,) if exact_wholes(views) else (),
         max(view.lateness_ms for view in views),
         windows_ms[-1],
     )

@@ -46,7 +46,8 @@ class Layout:
     def __init__(self, views: Sequence[View]) -> None:
         found: dict[str, ColumnType] = {}
         for aggregate in (each for view in views for each in view.aggregates):
-            if found.setdefault(aggregate.column, aggregate.column_type) != aggregate.column_type:
+            kept = found.setdefault(aggregate.column, aggregate.column_type)
+            if kept != aggregate.column_type and WHOLE & {kept, aggregate.column_type}:
                 raise ValueError(f"column {aggregate.column!r} cannot be of two types")
         self.columns = tuple(sorted(found))
         self.types = tuple(found[column] for column in self.columns)
