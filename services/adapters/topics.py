@@ -38,19 +38,19 @@ def _admin(kafka: Mapping[str, str]) -> AdminClient:
     return AdminClient(settings)
 
 
-def _config(topic: Topic) -> dict[str, str]:
+def _config(topic: Topic, retention_ms: int) -> dict[str, str]:
     if topic.cleanup == "compact":
         config = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "segment.ms": "600000"}
         if topic.whole_ms:
             config["min.compaction.lag.ms"] = str(topic.whole_ms)
     else:
-        config = {"cleanup.policy": "delete", "retention.ms": "-1"}
+        config = {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
     # Every hop adds to a record, and a dead letter holds a whole one: all topics must take more than producers send.
     return {**config, "max.message.bytes": str(BIG_RECORD_BYTES)}
 
 
 def create_topics(
-    kafka: Mapping[str, str], topics: Sequence[Topic], partitions: int, replication: int
+    kafka: Mapping[str, str], topics: Sequence[Topic], partitions: int, replication: int, retention_ms: int = -1
 ) -> TopicsCreated:
     """Create what is missing; the configuration of what is there stays as it is.
 
@@ -83,7 +83,7 @@ def create_topics(
             named(kafka, topic.name),
             num_partitions=wanted[topic.name],
             replication_factor=replication,
-            config=_config(topic),
+            config=_config(topic, retention_ms),
         )
         for topic in missing
     ]

@@ -34,12 +34,14 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
 
 
-def init() -> None:
+def init(
+    alter: Annotated[bool, typer.Option(help="Also set the retention of topics that are there.")] = False,
+) -> None:
     """Create the topics, publish their schemas and apply the Feast repo. Safe to repeat."""
     from services.cli.setup import initialise
 
     console = Console()
-    initialise(load_settings(), console.print)
+    initialise(load_settings(), console.print, alter)
 
 
 def run(

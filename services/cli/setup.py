@@ -8,6 +8,7 @@ from services.adapters import feature_repo
 from services.adapters.compiled_repo import forget
 from services.adapters.earlier_names import refuse_earlier_names
 from services.adapters.endpoints import resolve
+from services.adapters.retention import alter_retention, needed_ms, retention_ms, short_topics
 from services.adapters.schema_topic import publish_schemas
 from services.adapters.topic_registry import claim
 from services.adapters.topics import create_topics
@@ -17,8 +18,13 @@ from services.cli.runnable import assemble_runnable
 from services.settings import Settings
 
 
-def initialise(settings: Settings, say: Callable[[str], None]) -> Assembly:
+def initialise(settings: Settings, say: Callable[[str], None], alter: bool = False) -> Assembly:
     """Create topics, publish schemas, apply the Feast repo; all of it safe to repeat.
+
+    Parameters
+    ----------
+    alter : bool
+        Set the retention of topics that are there as well.
 
     Raises
     ------
@@ -32,8 +38,18 @@ def initialise(settings: Settings, say: Callable[[str], None]) -> Assembly:
     claim(
         endpoints.kafka, assembly.topology, settings.replication
     )  # before any topic is made for a project in conflict
-    topics = create_topics(endpoints.kafka, assembly.topology.topics, settings.partitions, settings.replication)
+    needed = needed_ms(assembly.topology, settings.label_horizon_days)
+    kept_ms = retention_ms(settings.retention_days, needed)
+    topics = create_topics(
+        endpoints.kafka, assembly.topology.topics, settings.partitions, settings.replication, kept_ms
+    )
     say(f"topics: {len(topics.created)} created, {len(topics.present)} were there")
+    if alter:
+        altered = alter_retention(endpoints.kafka, assembly.topology.topics, kept_ms)
+        span = "for ever" if settings.retention_days is None else f"{settings.retention_days} days"
+        say(f"retention of {len(altered)} topics: {span}")
+    for short in short_topics(endpoints.kafka, needed):
+        say(f"warning: {short}")
     claim(endpoints.kafka, assembly.topology, settings.replication)
     publish_schemas(endpoints.kafka, assembly.schemas)
     feature_repo.apply(settings)
