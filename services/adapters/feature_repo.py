@@ -16,17 +16,27 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from services.adapters.declared_columns import check_distinct, check_objects
 from services.adapters.declared_names import check_names
-from services.adapters.feast_declarations import batch_view, feature_service, on_demand_view, stream_view
+from services.adapters.feast_config import load_config, one_line, repo_folder
+from services.adapters.feast_declarations import batch_view, on_demand_view, stream_view
+from services.adapters.feast_service import feature_service
 from services.core.contracts import Contract
-from services.core.declaration import Declaration
-from services.errors import Misconfigured
+from services.core.declaration import Declaration, FeatureType
+from services.errors import MillstreamError, Misconfigured, Retry
 from services.settings import PREFIX, Settings
 from services.topology import LABEL
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+_NUMBERS = ("int", "long", "float", "double")
+_KINDS: dict[FeatureType, tuple[str, ...]] = {
+    **dict.fromkeys(("int64", "int32", "float64", "float32"), _NUMBERS),
+    "bool": ("boolean",),
+    "string": ("string", "enum"),
+    "unix_timestamp": (),
+}
 _OVER_ANYTHING = frozenset({"count", "count_distinct"})
 _SQLITE = "sqlite:///"
 
@@ -72,9 +82,7 @@ def objects_of(settings: Settings) -> list[Any]:
     Misconfigured
         If there is no repo, or a file of it cannot be imported.
     """
-    repo = settings.feature_repo.resolve()
-    if not (repo / "feature_store.yaml").is_file():
-        raise Misconfigured(f"{repo} holds no feature_store.yaml; point MILLSTREAM_FEATURE_REPO at the Feast repo")
+    repo = repo_folder(settings)
     with quiet_feast():
         from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView
         from feast.data_source import DataSource
@@ -86,10 +94,10 @@ def objects_of(settings: Settings) -> list[Any]:
             for name, file in files.items():
                 try:
                     module = importlib.import_module(name)
-                except Exception as error:  # a team's own code: whatever it raises, the file and the reason are told
+                except (Exception, SystemExit) as error:  # a team's own code may raise anything
                     lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(file)]
                     where = f"{file}, line {lines[-1]}" if lines else str(file)
-                    raise Misconfigured(f"{where}: {type(error).__name__}: {error}") from error
+                    raise Misconfigured(f"{where}: {one_line(error)}") from error
                 for thing in vars(module).values():
                     if isinstance(thing, Entity | FeatureView | OnDemandFeatureView | FeatureService | DataSource):
                         found.setdefault(id(thing), thing)
@@ -110,57 +118,39 @@ def load_declaration(settings: Settings) -> Declaration:
         from feast.feature_view import FeatureView
         from feast.stream_feature_view import StreamFeatureView
 
-        project = _project(settings)
+        project = load_config(settings).project
+        check_objects(objects)
         entities = {thing.name: thing for thing in objects if isinstance(thing, Entity)}
         services = [thing for thing in objects if isinstance(thing, FeatureService)]
-        views = [stream_view(thing, entities) for thing in objects if isinstance(thing, StreamFeatureView)]
+        declared = {thing.name: thing for thing in objects if isinstance(thing, FeatureView | OnDemandFeatureView)}
+        views = [stream_view(thing, entities) for thing in declared.values() if isinstance(thing, StreamFeatureView)]
         if len(services) != 1:
             names = ", ".join(service.name for service in services) or "none"
             raise Misconfigured(
                 f"the repo must declare exactly one FeatureService, what the model reads; found: {names}"
             )
+        service = feature_service(services[0], declared)
         wanted = {projection.name for projection in services[0].feature_view_projections}
         on_demand = [
             on_demand_view(thing)
-            for thing in objects
+            for thing in declared.values()
             if isinstance(thing, OnDemandFeatureView) and thing.name in wanted
         ]
         batch = [
             batch_view(thing, entities)
-            for thing in objects
+            for thing in declared.values()
             if isinstance(thing, FeatureView) and not isinstance(thing, StreamFeatureView) and thing.name in wanted
         ]
         topics = {view.topic for view in views if not view.of_labels}
         if len(topics) != 1:
             names = ", ".join(sorted(topics)) or "no StreamFeatureView"
             raise Misconfigured(f"stream feature views of events must read one topic; found: {names}")
-        service = feature_service(services[0])
-    known = {column for view in views for column in view.columns}
-    known |= {f"{each.name}__{name}" for each in on_demand for name, _ in each.outputs}
-    known |= {f"{each.name}__{name}" for each in batch for name, _ in each.features}
-    for column, _ in service.features:
-        if column not in known:
-            raise Misconfigured(f"FeatureService {service.name!r} reads {column}, which no view of the repo provides")
     declaration = Declaration(project, topics.pop(), tuple(views), tuple(on_demand), tuple(batch), service)
     check_names(declaration)
+    check_distinct(declaration)
     return declaration
 
 
-def _project(settings: Settings) -> str:
-    """Return the project's name, as Feast reads it: variables of the environment are expanded."""
-    from yaml import YAMLError, safe_load
-
-    file = settings.feature_repo / "feature_store.yaml"
-    try:
-        content = safe_load(os.path.expandvars(file.read_text(encoding="utf-8")))
-    except YAMLError as error:
-        raise Misconfigured(f"{file} is no YAML: {error}") from error
-    name = content.get("project") if isinstance(content, dict) else None
-    if not isinstance(name, str) or not re.fullmatch(r"[^\W_][\w-]*", name):
-        raise Misconfigured(
-            f"{file}: project is {name!r}; it must be of letters, digits, _ and -, the first a letter or digit"
-        )
-    return name
 
 
 def check_columns(declaration: Declaration, contract: Contract) -> None:
@@ -195,12 +185,19 @@ def check_columns(declaration: Declaration, contract: Contract) -> None:
             raise Misconfigured(
                 f"{owner} takes its time from {view.timestamp_column!r}; the contract says {contract.event_time!r}"
             )
+    for batch in declaration.batch:
+        for key, kind in batch.join_keys:
+            need(f"feature view {batch.name!r}", key, ("int", "long") if kind == "int64" else ("string", "enum"))
     provided = {column for view in declaration.views for column in view.columns}
     for each in declaration.on_demand:
+        owner, requested = f"on-demand view {each.name!r}", dict(each.requested)
         for column in each.inputs:
-            if column not in provided:
-                need(f"on-demand view {each.name!r}", column)
-        provided |= {f"{each.name}__{name}" for name, _ in each.outputs}
+            if column in requested:
+                need(owner, column, _KINDS[requested[column]])
+            elif column not in provided:
+                raise Misconfigured(
+                    f"{owner} reads {column!r}; it can read request fields and features of stream feature views"
+                )
 
 
 def open_store(settings: Settings) -> FeatureStore:
@@ -212,12 +209,10 @@ def open_store(settings: Settings) -> FeatureStore:
     """
     with quiet_feast():
         from feast import FeatureStore
-        from feast.repo_config import load_repo_config
 
         from services.adapters.online_store import MillstreamRedisOnlineStoreConfig
 
-        repo = settings.feature_repo.resolve()
-        config = load_repo_config(repo, repo / "feature_store.yaml")
+        config = load_config(settings)
         state_dir = settings.state_dir.resolve()
         path = config.registry.path.removeprefix(_SQLITE)
         if path != config.registry.path and not path.startswith("/"):
@@ -239,6 +234,8 @@ def apply(settings: Settings) -> None:
     objects = objects_of(settings)
     store = open_store(settings)
     with quiet_feast():
+        from redis import RedisError
+
         registry, project = store.registry, store.project
         registered: list[Any] = [
             *registry.list_feature_services(project),
@@ -247,4 +244,11 @@ def apply(settings: Settings) -> None:
         ]
         kept = {(type(thing), thing.name) for thing in objects}
         gone = [thing for thing in registered if (type(thing), thing.name) not in kept]
-        store.apply(objects, objects_to_delete=gone, partial=False)
+        try:
+            store.apply(objects, objects_to_delete=gone, partial=False)
+        except MillstreamError:
+            raise
+        except RedisError as error:
+            raise Retry(f"the online store cannot be reached: {one_line(error)}; see `millstream doctor`") from error
+        except Exception as error:  # Feast's own checks, or a team's function, which Feast calls to find its outputs
+            raise Misconfigured(f"Feast does not take the repo: {one_line(error)}") from error

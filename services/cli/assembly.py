@@ -11,6 +11,7 @@ import numpy as np
 from services.adapters.column_types import with_column_types
 from services.adapters.compiled_repo import compiled_repo
 from services.adapters.contracts import load_all, load_contract, require_fit
+from services.adapters.declared_columns import check_taken, check_topics
 from services.adapters.feature_repo import check_columns
 from services.adapters.monitors_file import load_monitors
 from services.adapters.river_pipelines import FILE, OnlineModel, load
@@ -275,10 +276,15 @@ def assemble(settings: Settings) -> Assembly:
     require_fit(settings, contracts, declaration.topic)
     check_columns(declaration, contract)
     declaration = with_column_types(declaration, contract)
+    check_taken(declaration, contract, contracts[SCORED])
     names = topic_names(settings)
     topology = derive(declaration, contract, contracts[SCORED], contracts[EXAMPLES], names.internal)
+    check_topics(topology)
     monitors = load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
-    return Assembly(settings, declaration, contract, contracts, topology, monitors)
+    assembly = Assembly(settings, declaration, contract, contracts, topology, monitors)
+    if topology.joins:
+        _ = assembly.examples_schema  # events may have a field that examples need
+    return assembly
 
 
 def _sample(topic: str, schema: Schema, key: str) -> Records:

@@ -1,0 +1,125 @@
+"""``feature_store.yaml``, and what the engine makes of its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from services.adapters.feast_parameters import Parameter
+from services.errors import Misconfigured
+from services.settings import Settings
+
+if TYPE_CHECKING:
+    from feast.repo_config import RepoConfig
+
+_FILE = "feature_store.yaml"
+_FEASTS_OWN = Parameter("no effect", "used by Feast's own commands and clients only")
+
+
+def _versioned(config: Any) -> bool:
+    return bool(config.registry.enable_online_feature_view_versioning)
+
+
+def _elsewhere(config: Any) -> bool:
+    from feast.infra.online_stores.redis import RedisOnlineStoreConfig
+
+    return config.online_store is not None and not isinstance(config.online_store, RedisOnlineStoreConfig)
+
+
+KEYS: Mapping[str, Parameter] = {
+    "project": Parameter("honoured", "part of every online key, and the namespace of the engine's own schemas"),
+    "project_description": _FEASTS_OWN,
+    "provider": _FEASTS_OWN,
+    "registry_config": Parameter(
+        "honoured",
+        "`registry`: an SQLite file under a relative path is kept in the state directory; "
+        "`enable_online_feature_view_versioning` is refused, since online rows would be kept under other names",
+        _versioned,
+    ),
+    "online_config": Parameter(
+        "honoured",
+        "`online_store`: services.adapters.online_store.MillstreamRedisOnlineStore or redis; others are refused, since "
+        "the engine writes Redis rows",
+        _elsewhere,
+    ),
+    "offline_config": Parameter("no effect", "`offline_store`: used by Feast's point-in-time joins, so by `parity`"),
+    "batch_engine_config": Parameter("no effect", "`batch_engine`: used by Feast's materialisation"),
+    "auth": _FEASTS_OWN,
+    "feature_server": _FEASTS_OWN,
+    "embedding_model": _FEASTS_OWN,
+    "flags": _FEASTS_OWN,
+    "repo_path": Parameter("no effect", "set by Feast"),
+    "entity_key_serialization_version": Parameter(
+        "refused",
+        "online keys are those of version 3; leave it out or set 3",
+        lambda config: config.entity_key_serialization_version != 3,
+    ),
+    "coerce_tz_aware": _FEASTS_OWN,
+    "materialization_config": _FEASTS_OWN,
+    "openlineage_config": _FEASTS_OWN,
+    "mlflow_config": _FEASTS_OWN,
+    "data_quality_monitoring_config": _FEASTS_OWN,
+}
+
+ONLINE_STORE_KEYS: Mapping[str, Parameter] = {
+    "type": Parameter("honoured", "as `online_store` above"),
+    "redis_type": Parameter("honoured", "redis and redis_sentinel for Feast's clients; redis_cluster is refused"),
+    "client": _FEASTS_OWN,
+    "sentinel_master": _FEASTS_OWN,
+    "connection_string": Parameter("no effect", "for Feast's clients; the stages write to MILLSTREAM_REDIS_URL"),
+    "key_ttl_seconds": Parameter(
+        "refused",
+        "the first row that Feast writes would let the engine's rows of that key expire; leave it out",
+        lambda config: getattr(config.online_store, "key_ttl_seconds", None),
+    ),
+    "full_scan_for_deletion": _FEASTS_OWN,
+    "skip_dedup": Parameter("honoured", "True is refused: older rows would replace newer ones"),
+    "url": Parameter("no effect", "for Feast's clients; the stages write to MILLSTREAM_REDIS_URL"),
+    "state_dir": Parameter("no effect", "for Feast's clients: where the embedded server is"),
+    "honour_ttl": Parameter("honoured", "Feast's clients read rows older than their view's ttl as absent"),
+    "absent_is_not_found": Parameter("honoured", "Feast's clients read what was never written as NOT_FOUND"),
+    "most_seconds_ahead": Parameter("honoured", "Feast's writes of rows that far in the future are refused"),
+}
+
+
+def repo_folder(settings: Settings) -> Path:
+    """Return the folder of the Feast repo.
+
+    Raises
+    ------
+    Misconfigured
+        It holds no ``feature_store.yaml``.
+    """
+    repo = settings.feature_repo.resolve()
+    if not (repo / _FILE).is_file():
+        raise Misconfigured(f"{repo} holds no {_FILE}; point MILLSTREAM_FEATURE_REPO at the Feast repo")
+    return repo
+
+
+def load_config(settings: Settings) -> RepoConfig:
+    """Return the repo's ``feature_store.yaml`` as Feast reads it, with variables of the environment put in.
+
+    Raises
+    ------
+    Misconfigured
+        Naming the file and the key that is wrong or not supported.
+    """
+    from feast.repo_config import load_repo_config
+
+    repo = repo_folder(settings)
+    file = repo / _FILE
+    try:
+        config = load_repo_config(repo, file)
+        _ = config.online_store, config.registry, config.offline_store, config.batch_engine  # made when they are read
+    except Exception as error:  # of YAML, pydantic, Feast, or an import of a class it names: the file is at fault
+        raise Misconfigured(f"{file}: {one_line(error)}") from error
+    for name, key in (*KEYS.items(), *ONLINE_STORE_KEYS.items()):
+        if key.given is not None and key.given(config):
+            raise Misconfigured(f"{file} has {name.removesuffix('_config')}: {key.note}")
+    return config
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line, whatever its library puts into it."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
