@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
 _FILE = "feature_store.yaml"
+_FIELD = re.compile(r"Field\( name='([^']*)', dtype=<PrimitiveFeastType\.(\w+): \d+>.*?vector_search_metric=\S+ \)")
 _FEASTS_OWN = Parameter("no effect", "used by Feast's own commands and clients only")
 
 
@@ -27,6 +29,8 @@ def _elsewhere(config: Any) -> bool:
     return config.online_store is not None and not isinstance(config.online_store, RedisOnlineStoreConfig)
 
 
+_SHOWN = {"registry_config": "registry", "online_config": "online_store"}
+
 KEYS: Mapping[str, Parameter] = {
     "project": Parameter("honoured", "part of every online key, and the namespace of the engine's own schemas"),
     "project_description": _FEASTS_OWN,
@@ -34,14 +38,16 @@ KEYS: Mapping[str, Parameter] = {
     "registry_config": Parameter(
         "honoured",
         "`registry`: an SQLite file under a relative path is kept in the state directory; "
-        "`enable_online_feature_view_versioning` is refused, since online rows would be kept under other names",
+        "`enable_online_feature_view_versioning` is refused",
         _versioned,
+        "with enable_online_feature_view_versioning online rows are kept under names that the engine does not write; "
+        "leave it out",
     ),
     "online_config": Parameter(
         "honoured",
-        "`online_store`: services.adapters.online_store.MillstreamRedisOnlineStore or redis; others are refused, since "
-        "the engine writes Redis rows",
+        "`online_store`: services.adapters.online_store.MillstreamRedisOnlineStore or redis; others are refused",
         _elsewhere,
+        "the engine writes Redis rows; use services.adapters.online_store.MillstreamRedisOnlineStore or redis",
     ),
     "offline_config": Parameter("no effect", "`offline_store`: used by Feast's point-in-time joins, so by `parity`"),
     "batch_engine_config": Parameter("no effect", "`batch_engine`: used by Feast's materialisation"),
@@ -62,7 +68,9 @@ KEYS: Mapping[str, Parameter] = {
     "data_quality_monitoring_config": _FEASTS_OWN,
 }
 
-ONLINE_STORE_KEYS: Mapping[str, Parameter] = {
+ONLINE_STORE__SHOWN = {"registry_config": "registry", "online_config": "online_store"}
+
+KEYS: Mapping[str, Parameter] = {
     "type": Parameter("honoured", "as `online_store` above"),
     "redis_type": Parameter("honoured", "redis and redis_sentinel for Feast's clients; redis_cluster is refused"),
     "client": _FEASTS_OWN,
@@ -114,12 +122,17 @@ def load_config(settings: Settings) -> RepoConfig:
         _ = config.online_store, config.registry, config.offline_store, config.batch_engine  # made when they are read
     except Exception as error:  # of YAML, pydantic, Feast, or an import of a class it names: the file is at fault
         raise Misconfigured(f"{file}: {one_line(error)}") from error
+    if not hasattr(config.registry, "registry_type"):
+        raise Misconfigured(f"{file}, registry: it is neither a path nor a table of keys")
     for name, key in (*KEYS.items(), *ONLINE_STORE_KEYS.items()):
         if key.given is not None and key.given(config):
-            raise Misconfigured(f"{file} has {name.removesuffix('_config')}: {key.note}")
+            shown = _SHOWN.get(name, name)
+            raise Misconfigured(f"{file}, {shown}: {key.refusal or key.note}")
     return config
 
 
 def one_line(error: BaseException) -> str:
     """Return an error as one line, whatever its library puts into it."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    text = " ".join(str(error).split()).partition(" [type=")[0]
+    text = _FIELD.sub(r"\1 \2", text)
+    return f"{type(error).__name__}: {text}"

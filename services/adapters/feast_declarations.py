@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast, get_args
 
 from services.adapters.feast_parameters import refuse_unsupported
@@ -132,8 +132,14 @@ def _aggregate(owner: str, aggregation: Any, fields: dict[str, Any]) -> Aggregat
     return Aggregate(name, dtype, aggregation.column, cast("Function", aggregation.function), window_ms)
 
 
-def on_demand_view(view: Any) -> OnDemandView:
-    """Return an on-demand view in python or pandas mode; raises as `batch_view` does."""
+def on_demand_view(view: Any, views: Mapping[str, Any]) -> OnDemandView:
+    """Return an on-demand view in python or pandas mode; raises as `batch_view` does.
+
+    Parameters
+    ----------
+    views : mapping of str to Feast view
+        Of the repo, by name.
+    """
     owner = f"on-demand view {view.name!r}"
     refuse_unsupported("OnDemandFeatureView", owner, view)
     if view.mode not in _MODES:
@@ -145,6 +151,11 @@ def on_demand_view(view: Any) -> OnDemandView:
         refuse_unsupported("RequestSource", f"{owner}: its RequestSource {source.name!r}", source)
     for projection in view.source_feature_view_projections.values():
         refuse_renamed(owner, projection)
+        if hasattr(views.get(projection.name), "source_request_sources"):
+            raise Misconfigured(
+                f"{owner} reads on-demand view {projection.name!r}, which Feast would look for in the online store; "
+                "compute both in one view"
+            )
     requested = {
         field.name: feature_type(owner, field)
         for source in view.source_request_sources.values()

@@ -28,11 +28,14 @@ class Parameter:
         What it means here, or why it is refused and what to do.
     given : callable, optional
         For a refused one: whether the object has it set.
+    refusal : str
+        What the refusal says; by default, the note.
     """
 
     effect: Effect
     note: str
     given: Callable[[Any], object] | None = None
+    refusal: str = ""
 
 
 def _honoured(note: str) -> Parameter:

@@ -99,7 +99,10 @@ def objects_of(settings: Settings) -> list[Any]:
                     where = f"{file}, line {lines[-1]}" if lines else str(file)
                     raise Misconfigured(f"{where}: {one_line(error)}") from error
                 for thing in vars(module).values():
-                    if isinstance(thing, Entity | FeatureView | OnDemandFeatureView | FeatureService | DataSource):
+                    # By its type: what a team's object says of its class may be anything.
+                    if issubclass(
+                        type(thing), Entity | FeatureView | OnDemandFeatureView | FeatureService | DataSource
+                    ):
                         found.setdefault(id(thing), thing)
     return list(found.values())
 
@@ -132,7 +135,7 @@ def load_declaration(settings: Settings) -> Declaration:
         service = feature_service(services[0], declared)
         wanted = {projection.name for projection in services[0].feature_view_projections}
         on_demand = [
-            on_demand_view(thing)
+            on_demand_view(thing, declared)
             for thing in declared.values()
             if isinstance(thing, OnDemandFeatureView) and thing.name in wanted
         ]
@@ -244,11 +247,27 @@ def apply(settings: Settings) -> None:
         ]
         kept = {(type(thing), thing.name) for thing in objects}
         gone = [thing for thing in registered if (type(thing), thing.name) not in kept]
+        _infer_outputs(objects)
         try:
             store.apply(objects, objects_to_delete=gone, partial=False)
         except MillstreamError:
             raise
         except RedisError as error:
             raise Retry(f"the online store cannot be reached: {one_line(error)}; see `millstream doctor`") from error
-        except Exception as error:  # Feast's own checks, or a team's function, which Feast calls to find its outputs
+        except Exception as error:  # Feast's own checks, or the registry's database
             raise Misconfigured(f"Feast does not take the repo: {one_line(error)}") from error
+
+
+def _infer_outputs(objects: Iterable[Any]) -> None:
+    """Call each on-demand view's function with Feast's sample values, as Feast does when it applies the view."""
+    from feast import OnDemandFeatureView
+
+    for view in objects:
+        if isinstance(view, OnDemandFeatureView):
+            try:
+                view.infer_features()
+            except Exception as error:  # of the team's function, or Feast's that its outputs are of other types
+                raise Misconfigured(
+                    f"on-demand view {view.name!r}: Feast calls its function with sample values when it is applied, and "
+                    f"does not take the outcome: {one_line(error)}"
+                ) from error
