@@ -38,6 +38,7 @@ _FILE = "declaration.compiled"
 _DIGEST_BYTES = 32
 _OURS = (
     "services.adapters.compiled_repo",
+    "services.adapters.declared_columns",
     "services.adapters.declared_names",
     "services.adapters.feast_check",
     "services.adapters.feast_codec",

@@ -68,9 +68,7 @@ KEYS: Mapping[str, Parameter] = {
     "data_quality_monitoring_config": _FEASTS_OWN,
 }
 
-ONLINE_STORE__SHOWN = {"registry_config": "registry", "online_config": "online_store"}
-
-KEYS: Mapping[str, Parameter] = {
+ONLINE_STORE_KEYS: Mapping[str, Parameter] = {
     "type": Parameter("honoured", "as `online_store` above"),
     "redis_type": Parameter("honoured", "redis and redis_sentinel for Feast's clients; redis_cluster is refused"),
     "client": _FEASTS_OWN,

@@ -35,7 +35,10 @@ def stream_view(view: Any, entities: dict[str, Any]) -> View:
             f"{owner} must have exactly one entity; found: {', '.join(view.entities).replace('__dummy', 'none')}"
         )
     if getattr(view, "udf", None) is not None or getattr(view, "feature_transformation", None) is not None:
-        raise Misconfigured(f"{owner} has a transformation; supported: aggregations, and on-demand views for the rest")
+        raise Misconfigured(
+            f"{owner} has a transformation (udf or feature_transformation); supported: aggregations, and on-demand "
+            "views for the rest"
+        )
     refuse_unsupported("StreamFeatureView", owner, view)
     source = view.stream_source
     if type(source).__name__ != "KafkaSource" or not source.kafka_options.topic:

@@ -96,6 +96,7 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
     "Entity": {
         **_WORDS,
         "name": _honoured("names the stage"),
+        "tags": _honoured("null_key: what becomes of an event whose join key is null"),
         "join_keys": _honoured("one, the event's column; Feast refuses several"),
         "value_type": _honoured("INT64 for an int or long column, STRING for a string or enum; others are refused"),
     },

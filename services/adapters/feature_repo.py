@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -154,8 +153,6 @@ def load_declaration(settings: Settings) -> Declaration:
     return declaration
 
 
-
-
 def check_columns(declaration: Declaration, contract: Contract) -> None:
     """Hold the declaration against the event contract.
 
@@ -226,7 +223,7 @@ def open_store(settings: Settings) -> FeatureStore:
         if isinstance(online, MillstreamRedisOnlineStoreConfig) and not online.connection_string:
             online.url = online.url or settings.redis_url
             online.state_dir = state_dir
-        store = FeatureStore(repo_path=str(repo), config=config)
+        store = FeatureStore(repo_path=str(config.repo_path), config=config)
     # For as long as the process lives: Feast warns each time it reads such a view from its registry.
     warnings.filterwarnings("ignore", "Stream feature views are experimental", RuntimeWarning)
     return store
@@ -268,6 +265,6 @@ def _infer_outputs(objects: Iterable[Any]) -> None:
                 view.infer_features()
             except Exception as error:  # of the team's function, or Feast's that its outputs are of other types
                 raise Misconfigured(
-                    f"on-demand view {view.name!r}: Feast calls its function with sample values when it is applied, and "
-                    f"does not take the outcome: {one_line(error)}"
+                    f"on-demand view {view.name!r}: Feast calls its function with sample values to apply it, and does "
+                    f"not take the outcome: {one_line(error)}"
                 ) from error
