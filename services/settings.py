@@ -20,7 +20,7 @@ from services.errors import Misconfigured
 
 PREFIX = "MILLSTREAM_"
 _KAFKA = PREFIX + "KAFKA_"
-_DECIDED: Mapping[str, tuple[str, ...]] = {
+DECIDED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("acks", "request.required.acks"), ("all", "-1")),
     **dict.fromkeys(("enable.auto.commit", "auto.commit.enable", "allow.auto.create.topics"), ("false",)),
     "delivery.report.only.error": ("false",),
@@ -133,9 +133,9 @@ class Settings(BaseSettings):
     @classmethod
     def _decided(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         wrong = [
-            _decided_by_engine(name, _DECIDED[name])
+            _decided_by_engine(name, DECIDED[name])
             for name, found in sorted(value.items())
-            if name in _DECIDED and found.strip().lower() not in _DECIDED[name]
+            if name in DECIDED and found.strip().lower() not in DECIDED[name]
         ]
         if wrong:
             raise ValueError("; ".join(wrong))

@@ -203,36 +203,6 @@ def test_a_kafka_setting_that_is_none_is_named(tmp_path: Path, name: str, value:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("ISOLATION_LEVEL", "read_uncommitted"),
-        ("GROUP_ID", "payments-team"),
-        ("GROUP_INSTANCE_ID", "one"),
-        ("GROUP_PROTOCOL", "consumer"),
-        ("ENABLE_AUTO_COMMIT", "true"),
-        ("AUTO_OFFSET_RESET", "latest"),
-        ("TRANSACTIONAL_ID", "shared"),
-        ("TRANSACTION_TIMEOUT_MS", "1000"),
-        ("PARTITIONER", "random"),
-        ("PARTITION_ASSIGNMENT_STRATEGY", "range"),
-        ("ACKS", "1"),
-        ("REQUEST_REQUIRED_ACKS", "0"),
-        ("ENABLE_IDEMPOTENCE", "false"),
-        ("ENABLE_PARTITION_EOF", "false"),
-        ("DELIVERY_REPORT_ONLY_ERROR", "true"),
-    ],
-)
-def test_a_kafka_setting_that_would_undo_a_guarantee_is_refused(name: str, value: str) -> None:
-    with pytest.raises(Misconfigured, match=f"MILLSTREAM_KAFKA_{name}: the engine itself decides"):
-        load_settings({f"MILLSTREAM_KAFKA_{name}": value})
-
-
-def test_a_kafka_setting_that_repeats_a_guarantee_is_accepted() -> None:
-    environ = {"MILLSTREAM_KAFKA_ACKS": "ALL", "MILLSTREAM_KAFKA_ISOLATION_LEVEL": "read_committed"}
-    assert load_settings(environ).kafka == {"acks": "ALL", "isolation.level": "read_committed"}
-
-
-@pytest.mark.parametrize(
     "url",
     [
         "redis://:hunt#er/2@127.0.0.1:1/0",
