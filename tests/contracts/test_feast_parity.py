@@ -45,6 +45,7 @@ KEYS: dict[KeyType, st.SearchStrategy[Any]] = {
     "int64": st.integers(-(2**63), 2**63 - 1),
     "string": st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
 }
+LARGEST = 2.0**62
 LATEST_US = 253_402_300_799_999_999  # the last microsecond of the year 9999
 
 
@@ -62,11 +63,17 @@ def views_with_rows(draw: st.DrawFn) -> tuple[str, View, ViewRows]:
     features = [[draw(NULL | VALUES[dtype]) for dtype in dtypes] for _ in keys]
     # Feast cannot tell the epoch itself from "never written", so it is left out.
     times_us = draw(st.lists(st.integers(1, LATEST_US), min_size=len(keys), max_size=len(keys)))
+    reals = np.array(features, dtype=np.float64)
+    wholes = np.where(np.isnan(reals) | (np.abs(reals) > LARGEST), 0, reals).astype(np.int64)
+    for at in np.flatnonzero([dtype == "int64" for dtype in dtypes]).tolist():  # most are beyond what doubles hold
+        wholes[:, at] = draw(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=len(keys), max_size=len(keys)))
+        reals[:, at] = np.where(np.isnan(reals[:, at]), np.nan, wholes[:, at])
     made = ViewRows(
         view.name,
         np.array(keys, dtype=np.int64 if key_type == "int64" else object),
-        np.array(features, dtype=np.float64),
+        reals,
         np.array(times_us, dtype=np.int64),
+        wholes,
     )
     return draw(st.sampled_from(["p", "cards", "ü"])), view, made
 

@@ -211,3 +211,14 @@ def test_closing_while_the_store_is_away_does_not_wait(store: FakeOnlineView) ->
     writer.close()
     assert not writer._thread.is_alive()
     assert writer.pending == 1
+
+
+def test_whole_numbers_stay_with_their_rows() -> None:
+    first = ViewRows("v", np.array([1, 2]), np.zeros((2, 1)), np.array([5, 6]), np.array([[2**53 + 1], [7]]))
+    second = ViewRows("v", np.array([1]), np.zeros((1, 1)), np.array([9]), np.array([[2**60 + 1]]))
+    kept = newest([first, second])
+    assert kept.wholes is not None
+    assert dict(zip(kept.keys.tolist(), kept.wholes[:, 0].tolist(), strict=True)) == {1: 2**60 + 1, 2: 7}
+    taken = kept.take(slice(0, 1)).wholes
+    assert taken is not None
+    assert taken.shape == (1, 1)
