@@ -156,6 +156,8 @@ def replay(
     assembly = assemble(settings)
     declared = declared_by(separator, quote, encoding, decimal_comma, time_unit, time_zone, truncate_times)
     late = late_labels(assembly, source, label, label_delay, labels, declared)
+    if labels is not None and late is None:
+        console.print(f"[yellow]{labels.name} is not read: no feature is made of labels, or --label-column is none[/]")
     bad, reasons = BadRows(rejected), dict[str, int]()
 
     def fault(row: BadRow) -> None:

@@ -89,6 +89,11 @@ def with_labels(
     if event_id not in features.columns:
         raise Misconfigured(f"the training data has no event id {event_id!r}; is it what `millstream replay` wrote?")
     whole = features.schema[event_id].is_integer()
+    if not whole and features.schema[event_id] != pl.String:
+        raise Misconfigured(
+            f"the training data has event ids of type {features.schema[event_id]}; they must be whole numbers or text, "
+            "as `millstream replay` writes them"
+        )
     if isinstance(labels, pl.DataFrame):
         labels = of_frame(labels, Field(event_id, "long" if whole else "string"), label)
     unusable = labels.note()

@@ -9,7 +9,7 @@ from services.core.avro.reading import TIME_SUFFIXES
 from services.core.avro.schema import MISSING, Field
 from services.core.avro.times_read import PER_SECOND
 
-_UNITS = ("_ms", "_us", "_ns", "_s", "_eur")
+_UNITS = ("_eur",)
 
 
 class Matched(NamedTuple):
@@ -30,11 +30,13 @@ def match_columns(fields: Sequence[Field], available: Sequence[str], mapping: Ma
         Column names of the table.
     mapping : mapping of column name to field name
         What the user said; it wins. Otherwise a column matches that has, in upper or lower case, the field's name, one
-        of its Avro aliases, or its name without the unit; of a time also its name with another unit.
+        of its Avro aliases, or its name without the unit; of a time also its name with another unit of time. A number
+        that is no point in time, such as ``delay_s``, has no such choice: its unit would be a guess.
 
     Examples
     --------
-    >>> wanted = [Field("event_time_ms", "long"), Field("amount", "double", aliases=("TX_AMOUNT",))]
+    >>> at = Field("event_time_ms", "long", logical_type="timestamp-millis")
+    >>> wanted = [at, Field("amount", "double", aliases=("TX_AMOUNT",))]
     >>> match_columns(wanted, ["Event_Time", "tx_amount"], {}).columns
     {'event_time_ms': 'Event_Time', 'amount': 'tx_amount'}
     """
@@ -70,10 +72,12 @@ def match_columns(fields: Sequence[Field], available: Sequence[str], mapping: Ma
 def _candidates(field: Field, available: Sequence[str]) -> list[str]:
     """Return the columns that match by the first rule under which any does."""
     lowered = field.name.lower()
-    bare = next((lowered.removesuffix(unit) for unit in _UNITS if lowered.endswith(unit)), lowered)
+    timed = field.logical_type in PER_SECOND
+    units = TIME_SUFFIXES if timed else _UNITS
+    bare = next((lowered.removesuffix(unit) for unit in units if lowered.endswith(unit)), lowered)
     if field.name in available:
         return [field.name]
-    other_units = {bare + suffix for suffix in TIME_SUFFIXES} if field.logical_type in PER_SECOND else set()
+    other_units = {bare + suffix for suffix in TIME_SUFFIXES} if timed else set()
     for accepted in ({lowered}, {alias.lower() for alias in field.aliases}, {bare}, other_units):
         found = [column for column in available if column.lower() in accepted]
         if found:
