@@ -82,7 +82,7 @@ def ingest_command(
     contract = load_contract(settings, topic)
     declared = declared_by(separator, quote, encoding, decimal_comma, time_unit, time_zone, truncate_times)
     table = open_table(file, declared)
-    shape = _label_shape(settings, contract) if topic == LABELS else None
+    shape = label_shape(settings, contract) if topic == LABELS else None
     columns = columns_for(table, contract, named, shape)
     kafka = kafka_with(settings, [topic])
     writer = writer_for(settings, topic, contract)
@@ -146,7 +146,7 @@ def _warn_of_late(
         console.print(f"[yellow]warning[/]: {escape(said)}", highlight=False, soft_wrap=True)
 
 
-def _label_shape(settings: Settings, labels: Contract) -> LabelShape:
+def label_shape(settings: Settings, labels: Contract) -> LabelShape:
     """Return how labels are read: with ids as the events' contract has them, where a feature repo names that."""
     from services.adapters.compiled_repo import compiled_repo
     from services.adapters.contracts import load_contract

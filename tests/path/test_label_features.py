@@ -16,6 +16,7 @@ from rich.console import Console
 
 from services.adapters.topics import BIG_RECORD_BYTES
 from services.cli.assembly import Assembly, assemble
+from services.cli.ingest import label_shape
 from services.cli.late_labels import Labels
 from services.cli.replay import run_replay
 from services.cli.replay_labels import Late, late_labels
@@ -330,6 +331,12 @@ def test_the_command_replays_a_file_with_its_labels(
             Console(quiet=True),
             late=Late("scenario", DELAY_MS),
         )
+
+
+def test_ids_of_labels_are_ingested_as_the_events_contract_has_them(assembly: Assembly) -> None:
+    shape = label_shape(assembly.settings, assembly.contracts[LABELS])
+    assert shape.whole_ids
+    assert [each.kind for each in shape.fields[:2]] == ["long", "boolean"]
 
 
 def test_a_replay_reads_labels_beside_its_events_each_from_its_known_time_on(
