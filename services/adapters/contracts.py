@@ -77,7 +77,7 @@ def read_contract(path: Path) -> Contract:
 
 
 def load_contract(settings: Settings, topic: str) -> Contract:
-    """Return the contract of an event topic.
+    """Return the contract of a topic of events or labels; of `ENGINE_TOPICS` the shipped one where the folder has none.
 
     Raises
     ------
@@ -85,6 +85,8 @@ def load_contract(settings: Settings, topic: str) -> Contract:
         If there is none, it is wrong, or it does not say what key, event id and event time are.
     """
     path = schemas_dir(settings) / f"{topic}{SUFFIX}"
+    if topic in ENGINE_TOPICS and not path.is_file():
+        path = shipped_dir() / path.name
     contract = read_contract(path)
     lacking = [role for role in ("key", "event_id", "event_time") if not getattr(contract, role)]
     if lacking:

@@ -72,7 +72,7 @@ def ingest_command(
     from services.adapters.contracts import load_contract
     from services.adapters.ingest import Progress, columns_for, ingest, resume_row
     from services.adapters.tabular import open_table
-    from services.cli.lateness import first_event_ms
+    from services.cli.lateness import first_event_ms, unit_warning
     from services.cli.publishing import kafka_with, publisher_with_bar, writer_for
 
     pace = pace_of(rate, speed)
@@ -86,7 +86,11 @@ def ingest_command(
     columns = columns_for(table, contract, named, shape)
     kafka = kafka_with(settings, [topic])
     writer = writer_for(settings, topic, contract)
-    _warn_of_late(console, settings, kafka, topic, first_event_ms(table, columns, contract, resume_from), contract)
+    first_ms = first_event_ms(table, columns, contract, resume_from)
+    unit = unit_warning(columns[contract.event_time], first_ms)
+    if unit is not None:
+        console.print(f"[yellow]warning[/]: {escape(unit)}", highlight=False, soft_wrap=True)
+    _warn_of_late(console, settings, kafka, topic, first_ms, contract)
     progress = Progress(resume_from)
     bad = BadRows(rejected)
     total = max(0, min(limit or table.rows_at_most, table.rows_at_most - resume_from))

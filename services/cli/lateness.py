@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from services.settings import Settings
 
 _LOOKED_AT = 1000
+_EARLY_MS = 10_000_000_000  # in April 1970: where seconds of our times come to when read as milliseconds
 _MAX_RECORD_BYTES = 1 << 30
 
 
@@ -42,6 +43,19 @@ def first_event_ms(table: TabularFile, columns: Mapping[str, str], contract: Con
         if sound.any():
             return int(batch.columns[contract.event_time][sound].min())
     return None
+
+
+def unit_warning(column: str, first_ms: int | None) -> str | None:
+    """Return what to report of a file whose events lie in the first months of 1970, None if they do not.
+
+    The column's name declares its unit and is believed; seconds exported under such a name would show nowhere else.
+    """
+    if first_ms is None or not 0 < first_ms < _EARLY_MS:
+        return None
+    return (
+        f"column {column!r} is read in the unit of its name, and the file's first events then lie at {_utc(first_ms)}; "
+        f"if it is in another unit, declare it with --time-unit {column}=s"
+    )
 
 
 def late_warning(settings: Settings, topic: str, first_ms: int, newest_ms: int, declaration: Declaration) -> str | None:

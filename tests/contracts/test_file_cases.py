@@ -10,11 +10,13 @@ import polars as pl
 import pytest
 from fakes_producer import FakeProducer
 
+from services.adapters.contracts import load_contract
 from services.adapters.csv_rows import Dialect
 from services.adapters.ingest import BadRow, Progress, columns_for, ingest
 from services.adapters.paced_publisher import PacedPublisher
 from services.adapters.producer import drain
 from services.adapters.tabular import Declared, open_table
+from services.cli.lateness import first_event_ms, unit_warning
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.reading import Reading
@@ -22,6 +24,7 @@ from services.core.avro.schema import Field
 from services.core.contracts import Contract
 from services.core.label_rows import LabelShape
 from services.errors import Misconfigured
+from services.settings import load_settings
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 EVENTS = Contract.parse((SCHEMAS / "transactions.avsc").read_text())
@@ -141,6 +144,21 @@ def test_parquet_times_are_read_in_their_own_unit_and_zone(tmp_path: Path, unit:
     pl.DataFrame({**ids, "event_time": times, "amount": [1.0]}).write_parquet(path)
     rows, bad = published(path)
     assert (rows["event_time_ms"].to_list(), bad) == ([NOV_1_MS], [])
+
+
+@pytest.mark.parametrize(("time", "warned"), [("1541030400", True), ("1541030400000", False), ("0", False)])
+def test_seconds_in_a_column_named_milliseconds_are_warned_of(tmp_path: Path, time: str, warned: bool) -> None:
+    path = csv_of(tmp_path, "transaction_id,customer_id,terminal_id,event_time_ms,amount\n", f"1,7,3,{time},10.0\n")
+    table = open_table(path)
+    found = unit_warning("event_time_ms", first_event_ms(table, columns_for(table, EVENTS, {}), EVENTS, 0))
+    assert (found is not None) == warned
+    assert not warned or "--time-unit event_time_ms=s" in str(found)
+
+
+def test_labels_are_ingested_with_the_shipped_contract_where_a_folder_has_none(tmp_path: Path) -> None:
+    (tmp_path / "orders.avsc").write_text((SCHEMAS / "transactions.avsc").read_text())
+    settings = load_settings({}, schemas_dir=tmp_path)
+    assert load_contract(settings, "labels").schema == LABELS.schema
 
 
 def test_decimals_of_a_warehouse_are_whole_numbers(tmp_path: Path) -> None:
