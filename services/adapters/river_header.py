@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from services.core.text import few
 from services.errors import Refused
 
 
@@ -75,8 +76,8 @@ class Header:
         if self.model != wanted.model:
             found.append(f"it is of online model {self.model!r}, wanted is {wanted.model!r}; check the topic")
         if self.features != wanted.features:
-            more = ", ".join(sorted(set(self.features) - set(wanted.features))) or "none"
-            less = ", ".join(sorted(set(wanted.features) - set(self.features))) or "none"
+            more = few(sorted(set(self.features) - set(wanted.features))) or "none"
+            less = few(sorted(set(wanted.features) - set(self.features))) or "none"
             found.append(f"another feature set (only in the snapshot: {more}; only declared: {less}); {again}")
         if self.pipeline != wanted.pipeline:
             found.append(f"another declared pipeline; put the declaration back, or {again}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, get_args
 
 from services.core.declaration import Declaration, FeatureType, Service
 from services.core.drift.model_reference import ModelReference
 from services.core.profile import FeatureProfile
+from services.core.text import few
 
 FORMAT: Final = 1
 
@@ -138,9 +139,10 @@ class Manifest:
 
 
 def mismatches(manifest: Manifest, service: Service, definitions: Mapping[str, str] | None = None) -> list[str]:
-    """Return what keeps a model from answering for a service, one sentence each; empty when it fits.
+    """Return what keeps a model from answering for a service, one sentence of each kind; empty when it fits.
 
-    The order of features may differ, and the service may have more of them: vectors are built by name.
+    The order of features may differ, and the service may have more of them: vectors are built by name. However many
+    features differ, a sentence counts them and names the first three.
 
     Parameters
     ----------
@@ -150,15 +152,37 @@ def mismatches(manifest: Manifest, service: Service, definitions: Mapping[str, s
     found = []
     if manifest.service != service.name:
         found.append(f"it reads feature service {manifest.service!r}, the running one is {service.name!r}")
-    trained, running = dict(manifest.features), dict(service.features)
-    found += [f"feature {name!r} is not in the service" for name in trained if name not in running]
-    for name, dtype in trained.items():
-        if name in running and running[name] != dtype:
-            found.append(f"feature {name!r} was {dtype} in training and is {running[name]} now")
-        then, now = manifest.definitions.get(name), (definitions or {}).get(name)
-        if name in running and then is not None and now is not None and then != now:
-            found.append(f"feature {name!r} meant {then!r} in training and means {now!r} now")
+    trained, running, now = dict(manifest.features), dict(service.features), definitions or {}
+    absent = [repr(name) for name in trained if name not in running]
+    retyped = [
+        f"{name!r} was {dtype} in training and is {running[name]} now"
+        for name, dtype in trained.items()
+        if name in running and running[name] != dtype
+    ]
+    redefined = [
+        f"{name!r} meant {meant!r} in training and means {now[name]!r} now"
+        for name, meant in manifest.definitions.items()
+        if name in trained and name in running and name in now and now[name] != meant
+    ]
+    total = len(trained)
+    found += _counted(absent, total, "not in the service")
+    found += _counted(retyped, total, "of another type")
+    found += _counted(redefined, total, "defined otherwise")
     return found
+
+
+def _counted(cases: Sequence[str], total: int, what: str) -> list[str]:
+    """Return one sentence about features, [] if there are none.
+
+    Examples
+    --------
+    >>> _counted(["'a'", "'b'", "'c'", "'d'"], 9, "not in the service")
+    ["4 of its 9 features are not in the service: 'a', 'b', 'c' and 1 more"]
+    """
+    if not cases:
+        return []
+    verb = "is" if len(cases) == 1 else "are"
+    return [f"{len(cases)} of its {total} features {verb} {what}: {few(cases)}"]
 
 
 def define(declaration: Declaration) -> dict[str, str]:

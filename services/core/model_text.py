@@ -14,6 +14,9 @@ _LEAVES_IF_SAID: Final = ("leaf_weight", "leaf_count")
 _INTEGERS: Final = frozenset({"split_feature", "decision_type", "left_child", "right_child"})
 _CATEGORICAL: Final = 1
 
+OBJECTIVE: Final = "binary"
+"""LightGBM's objective whose output is a probability of one of two outcomes: the only one that gives scores."""
+
 
 def fault(body: str) -> str | None:
     """Return what is wrong with a model's text; None if every tree is there and holds what it says it holds.
@@ -55,6 +58,18 @@ def feature_names(body: str) -> tuple[str, ...]:
     """
     head, _, _ = body.partition("\n\n")
     return tuple(_fields(head.encode()).get("feature_names", "").split())
+
+
+def objective(body: str) -> str:
+    """Return the objective a model was trained for, e.g. ``binary``; "" if its head does not say.
+
+    Examples
+    --------
+    >>> objective("tree\\nobjective=binary sigmoid:1\\n\\nTree=0\\n")
+    'binary'
+    """
+    head, _, _ = body.partition("\n\n")
+    return (_fields(head.encode()).get("objective", "").split() or [""])[0]
 
 
 def _tree_fault(said: dict[str, str], last_feature: int) -> str | None:

@@ -116,6 +116,8 @@ class Learner:
                 "go on with the last snapshot"
             ) from error
         given, positives = np.array(answers, dtype=np.float64), labels[places] == 1
+        # What is no probability is no answer: a single infinity would stay in the running sums for ever.
+        given[~((given >= 0) & (given <= 1))] = math.nan
         self.metrics[ONLINE].update(positives, given)
         if CHAMPION in self.metrics:
             self.metrics[CHAMPION].update(positives, floats(batch, (CHAMPION_SCORE,))[CHAMPION_SCORE][places])

@@ -41,10 +41,9 @@ class Baseline:
         self.columns: tuple[str, ...] = tuple(sorted(set(self._rule.meta.root_names())))
 
     def score(self, batch: Batch) -> NDArray[np.float64]:
-        """Return the rule's score of each row, clipped to [0, 1]; 0 where the rule gives null.
+        """Return the rule's score of each row, clipped to [0, 1]; 0 where the rule gives null, NaN or an error.
 
-        A rule that fails on some rows' values scores the whole micro-batch 0, which is logged and counted in
-        ``failures``: a rule must not stop a stream.
+        A row on which the rule fails does not change the score of any other; it is logged and counted in ``failures``.
 
         Returns
         -------
@@ -53,25 +52,51 @@ class Baseline:
         Raises
         ------
         Misconfigured
-            If a column is missing or has a type the expression cannot work on.
+            If a column is missing or has a type the expression cannot work on, or the score of a row depends on other
+            rows.
         """
         frame = self._frame(batch)
         if not self._checked:
-            try:
-                frame.clear().select(self._rule)
-            except pl.exceptions.PolarsError as error:
-                raise self._wrong(str(error)) from error
+            self._check(frame)
             self._checked = True
         try:
-            given = frame.select(self._rule).to_series()
+            return self._scores(frame, batch.length)
         except pl.exceptions.PolarsError as error:
-            self.failures += 1
-            logger.error("baseline rule %r failed on a batch of %s, scored 0: %s", self.sql, batch.length, error)
-            return np.zeros(batch.length, dtype=np.float64)
-        scores = np.nan_to_num(given.fill_null(0.0).to_numpy(), nan=0.0)
-        clipped = np.clip(scores, 0.0, 1.0)
+            failed = str(error)
+        scores, failures = np.zeros(batch.length, dtype=np.float64), 0
+        for row in range(batch.length):
+            try:
+                scores[row] = self._scores(frame.slice(row, 1), 1)[0]
+            except pl.exceptions.PolarsError as error:
+                failures, failed = failures + 1, str(error)
+        self.failures += failures
+        logger.error(
+            "baseline rule %r failed on %s of %s events, scored 0: %s", self.sql, failures, batch.length, failed
+        )
+        return scores
+
+    def _scores(self, frame: pl.DataFrame, rows: int) -> NDArray[np.float64]:
+        given = frame.select(self._rule).to_series()
+        scores = np.clip(np.nan_to_num(given.fill_null(0.0).to_numpy(), nan=0.0), 0.0, 1.0)
         # An expression of constants only gives one row.
-        return clipped if len(clipped) == batch.length else np.full(batch.length, clipped[0])
+        return scores if len(scores) == rows else np.full(rows, scores[0])
+
+    def _check(self, frame: pl.DataFrame) -> None:
+        try:
+            frame.clear().select(self._rule)
+        except pl.exceptions.PolarsError as error:
+            raise self._wrong(str(error)) from error
+        if not self.columns:
+            return
+        try:
+            together, alone = (
+                self._scores(frame, frame.height),
+                [self._scores(frame.slice(row, 1), 1)[0] for row in range(min(2, frame.height))],
+            )
+        except pl.exceptions.PolarsError:
+            return  # fails on these values: no reason to stop
+        if together[: len(alone)].tolist() != alone:
+            raise self._wrong("a row's score depends on other rows; use no aggregate and no window function")
 
     def _frame(self, batch: Batch) -> pl.DataFrame:
         series = []

@@ -44,8 +44,8 @@ class AnswerPolicy:
         }
         return roles[self.answer]
 
-    def choose(self, given: Floats, arm: str, online: Floats) -> tuple[Floats, Mask]:
-        """Return the answers, and which rows are answered by this policy's arm rather than by ``arm``.
+    def choose(self, given: Floats, championed: Mask, online: Floats) -> tuple[Floats, Mask]:
+        """Return the answers, and which rows are answered by this policy's arm rather than by the champion or the rule.
 
         A blend is of the champion and the online model; where one of the two is missing, what would answer without an
         online model does.
@@ -53,17 +53,19 @@ class AnswerPolicy:
         Parameters
         ----------
         given : float64 ndarray of shape (n,), in [0, 1]
-            The champion's scores, or the declared rule's while there is no champion.
-        arm : str
-            Which of the two, `CHAMPION` or `BASELINE`.
+            The champion's scores where ``championed``, elsewhere those of the declared rule.
+        championed : bool ndarray of shape (n,)
         online : float64 ndarray of shape (n,), in [0, 1]
-            NaN where the online model has no opinion.
+            NaN where the online model gave no score.
         """
-        if self.answer == CHAMPION or (self.answer == BLEND and arm == BASELINE):
+        if self.answer == CHAMPION:
             return given, np.zeros(len(given), dtype=np.bool_)
-        spoken = ~np.isnan(online)
-        share = self.online_share if self.answer == BLEND else 1.0
-        return np.where(spoken, (1.0 - share) * given + share * online, given), spoken
+        scored = ~np.isnan(online)
+        if self.answer == ONLINE:
+            return np.where(scored, online, given), scored
+        blended = scored & championed
+        mixed = (1.0 - self.online_share) * given + self.online_share * online
+        return np.where(blended, np.clip(mixed, 0.0, 1.0), given), blended
 
 
 SHADOW: Final = AnswerPolicy()

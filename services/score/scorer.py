@@ -14,6 +14,8 @@ from services.adapters.river_pipelines import CHAMPION_SCORE
 from services.core.batch import Array, Batch, Mask
 from services.core.declaration import Service
 from services.core.manifest import Manifest, ManifestError, mismatches, sha256
+from services.core.model_text import OBJECTIVE, objective
+from services.core.text import few
 from services.errors import Refused
 from services.ports import ModelVersion
 from services.score.baseline import Baseline
@@ -52,7 +54,7 @@ class Champion:
         Raises
         ------
         Refused
-            Naming everything that does not fit: digest, manifest, service, features, dtypes, model text.
+            Saying what does not fit: digest, manifest, objective, service, features, dtypes, model text.
         """
         title = f"model {offered.name!r} version {offered.version}"
         try:
@@ -63,26 +65,38 @@ class Champion:
         found = [] if digest == offered.sha256 else [f"its body has sha256 {digest}, announced was {offered.sha256}"]
         if digest != manifest.body_sha256:
             found.append(f"its body has sha256 {digest}, its manifest says {manifest.body_sha256}")
+        trained_for = objective(offered.body)
+        if offered.body.startswith("tree\n") and trained_for != OBJECTIVE:
+            found.append(
+                f"its objective is {trained_for or 'not stated'}, and scores are probabilities of an event with two "
+                f"outcomes: allowed is {OBJECTIVE}"
+            )
         found += mismatches(manifest, service, definitions)
         if found:
-            raise Refused(f"{title} is refused: {'; '.join(found)}. Train it anew with `millstream train`")
+            raise Refused(f"{title} is refused: {'; '.join(found)}. Train it again with `millstream train`")
         try:
             model = TextModel(offered.body, threads)
         except Refused as error:
             raise Refused(f"{title} is refused: {error}") from error
-        if set(model.features) != {name for name, _ in manifest.features}:
+        declared = {name for name, _ in manifest.features}
+        if set(model.features) != declared:
+            only = few(sorted(set(model.features) - declared)) or "none"
+            missing = few(sorted(declared - set(model.features))) or "none"
             raise Refused(
-                f"{title} is refused: its body reads {', '.join(model.features)}, its manifest says otherwise"
+                f"{title} is refused: its body and its manifest name different features (only in the body: {only}; "
+                f"only in the manifest: {missing})"
             )
         return Champion(offered.name, offered.version, manifest, model)
 
     def predict(self, batch: Batch) -> NDArray[np.float64]:
-        """Return the model's score of each row; features are found by name, nulls pass as missing.
+        """Return the model's score of each row, in [0, 1]; NaN where what the model gives is no probability.
+
+        Features are found by name, nulls pass as missing.
 
         Raises
         ------
         Refused
-            If a feature is not among the columns or not a number, or a prediction is not finite.
+            If a feature is not among the columns or not a number.
         """
         columns = np.empty((len(self.model.features), batch.length), dtype=np.float64)
         for row, name in zip(columns, self.model.features, strict=True):
@@ -92,10 +106,7 @@ class Champion:
                 raise Refused(f"feature {name!r} is not in the batch") from error
             except (TypeError, ValueError) as error:
                 raise Refused(f"feature {name!r} is not a number: {error}") from error
-        scores = self.model.predict(columns)
-        if not np.isfinite(scores).all():
-            raise Refused("a prediction is not a finite number")
-        return scores
+        return probabilities(self.model.predict(columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +149,7 @@ class Scorer:
         Replace it between two micro-batches to swap models.
     online : Online
     failures : int
-        Micro-batches on which the champion failed and the rule answered.
+        Micro-batches with events on which the champion failed and the rule answered.
 
     Raises
     ------
@@ -166,20 +177,20 @@ class Scorer:
 
     def score(self, batch: Batch) -> Answer:
         """Return the answer to each row, and what each contender said."""
-        champion, said = self.champion, self._ask_champion(batch)
-        present = np.full(batch.length, said is not None)
-        champions = np.full(batch.length, np.nan) if said is None else said
+        champion, champions = self.champion, self._champion_scores(batch)
+        present = ~np.isnan(champions)
         opinion = self.online.score(batch.with_columns({CHAMPION_SCORE: champions}, {CHAMPION_SCORE: ~present}))
-        threshold, model, version = self._threshold, BASELINE, 0
-        if champion is not None and said is not None:
-            threshold = champion.manifest.threshold if champion.manifest.threshold is not None else threshold
-            model, version = champion.name, champion.version
-        given, arm = (self.baseline.score(batch), BASELINE) if said is None else (said, CHAMPION)
-        scores, otherwise = self._policy.choose(given, arm, opinion.scores)
-        arms = np.full(batch.length, arm, dtype=object)
+        threshold = np.full(batch.length, self._threshold, dtype=np.float64)
+        models, versions = np.full(batch.length, BASELINE, dtype=object), np.zeros(batch.length, dtype=np.int64)
+        arms, given = np.full(batch.length, BASELINE, dtype=object), champions
+        if champion is not None:
+            models[present], versions[present], arms[present] = champion.name, champion.version, CHAMPION
+            if champion.manifest.threshold is not None:
+                threshold[present] = champion.manifest.threshold
+        if not present.all() or not batch.length:
+            given = np.where(present, champions, self.baseline.score(batch))
+        scores, otherwise = self._policy.choose(given, present, opinion.scores)
         arms[otherwise] = self._policy.answer
-        models = np.full(batch.length, model, dtype=object)
-        versions = np.full(batch.length, version)
         if self._policy.answer == ONLINE:
             models[otherwise], versions[otherwise] = self.online.name, opinion.version or 0
         columns: dict[str, Array] = {
@@ -188,7 +199,7 @@ class Scorer:
             "model": models,
             "model_version": versions,
             "decision": self._decisions[(scores >= threshold).astype(np.intp)],
-            "threshold": np.full(batch.length, threshold, dtype=np.float64),
+            "threshold": threshold,
             CHAMPION_SCORE: champions,
             "champion_version": np.full(batch.length, 0 if champion is None else champion.version),
             "online_score": opinion.scores,
@@ -202,20 +213,34 @@ class Scorer:
         }
         return Answer(columns, nulls, opinion.counts)
 
-    def _ask_champion(self, batch: Batch) -> NDArray[np.float64] | None:
-        """Return the champion's scores, None while there is no champion and when it fails."""
+    def _champion_scores(self, batch: Batch) -> NDArray[np.float64]:
+        """Return the champion's scores; NaN while there is no champion and where it fails."""
+        nothing = np.full(batch.length, np.nan)
         champion = self.champion
         if champion is None:
-            return None
+            return nothing
         try:
-            return champion.predict(batch)
+            scores = champion.predict(batch)
         except Refused as error:
-            self.failures += 1
-            logger.error(
-                "model %r version %s failed on %s events, which are answered without it: %s",
-                champion.name,
-                champion.version,
-                batch.length,
-                error,
-            )
-            return None
+            self._failed(champion, batch.length, str(error))
+            return nothing
+        failed = int(np.count_nonzero(np.isnan(scores)))
+        if failed:
+            self._failed(champion, failed, "its score is no probability from 0 to 1")
+        return scores
+
+    def _failed(self, champion: Champion, events: int, problem: str) -> None:
+        self.failures += 1
+        logger.error(
+            "model %r version %s failed on %s events, which the declared rule answers: %s",
+            champion.name,
+            champion.version,
+            events,
+            problem,
+        )
+
+
+def probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return scores with NaN in place of what is no probability: NaN, infinities and all outside of [0, 1]."""
+    good = (scores >= 0) & (scores <= 1)
+    return scores if good.all() else np.where(good, scores, np.nan)

@@ -5,14 +5,14 @@ from dataclasses import replace
 import lightgbm
 import numpy as np
 import pytest
-from fakes_models import FEATURES, a_body, a_declaration, a_version
+from fakes_models import FEATURES, a_body, a_declaration, a_manifest, a_version
 
 from services.adapters.lightgbm_model import TextModel
 from services.core.batch import Batch
 from services.core.manifest import define
 from services.errors import Misconfigured, Refused
 from services.score.baseline import Baseline
-from services.score.scorer import Champion, Scorer
+from services.score.scorer import Champion, Scorer, probabilities
 
 DECLARATION = a_declaration()
 SERVICE = DECLARATION.service
@@ -178,4 +178,80 @@ def test_a_rule_that_fails_on_a_value_does_not_stop_the_stream():
     good, bad = (Batch(1, {"word": np.array([word], dtype=object)}) for word in ("0.5", "half"))
     assert rule.score(good).tolist() == [0.5]
     assert rule.score(bad).tolist() == [0.0]
+    assert rule.failures == 1
+
+
+def a_body_with_leaf(value: str, objective: str = "binary sigmoid:1") -> str:
+    """Return a model whose answer for mean loads above 5 is a leaf of this value, and sigmoid(0) below."""
+    tree = (
+        "Tree=0\nnum_leaves=2\nnum_cat=0\nsplit_feature=0\nsplit_gain=1\nthreshold=5\ndecision_type=8\n"
+        f"left_child=-1\nright_child=-2\nleaf_value=0 {value}\nleaf_weight=1 1\nleaf_count=1 1\n"
+        "internal_value=0\ninternal_weight=0\ninternal_count=2\nis_linear=0\nshrinkage=1\n\n\n"
+    )
+    head = (
+        "tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nlabel_index=0\nmax_feature_idx=1\n"
+        f"objective={objective}\nfeature_names={' '.join(name for name, _ in FEATURES)}\n"
+        f"feature_infos=[0:10] [0:10]\ntree_sizes={len(tree)}\n\n"
+    )
+    return f"{head}{tree}end of trees\n"
+
+
+LOADS = Batch(3, {"load__mean_1h": np.array([1.0, 9.0, 2.0]), "load__count_1h": np.array([1, 1, 1])})
+
+
+def test_a_row_whose_score_is_no_probability_is_answered_by_the_rule_and_the_others_by_the_champion(caplog):
+    scorer = Scorer(SERVICE, Champion.load(a_version(body=a_body_with_leaf("nan")), SERVICE))
+    answer = scorer.score(LOADS)
+    assert answer.columns["score"].tolist() == [0.5, 0.9, 0.5]
+    assert answer.columns["arm"].tolist() == ["champion", "baseline", "champion"]
+    assert answer.columns["model"].tolist() == ["meter-faults", "baseline", "meter-faults"]
+    assert answer.columns["model_version"].tolist() == [1, 0, 1]
+    assert answer.columns["threshold"].tolist() == [0.25, 0.5, 0.25]
+    assert answer.nulls["champion_score"].tolist() == [False, True, False]
+    assert scorer.failures == 1
+    assert "failed on 1 events" in caplog.text
+    alone = scorer.score(LOADS.take(np.array([1])))
+    assert [repr(values[0]) for values in alone.columns.values()] == [repr(v[1]) for v in answer.columns.values()]
+
+
+def test_what_is_no_probability_is_no_score():
+    given = np.array([0.0, 1.0, 0.5, 37.5, -0.25, 1.0000001, np.inf, -np.inf, np.nan])
+    assert np.isnan(probabilities(given)).tolist() == [False] * 3 + [True] * 6
+
+
+@pytest.mark.parametrize("objective", ["regression", "regression_l1", "poisson", "lambdarank", "cross_entropy_lambda"])
+def test_a_model_that_gives_no_probability_is_refused_by_its_objective(objective):
+    body = a_body_with_leaf("0.5", objective)
+    with pytest.raises(Refused, match=rf"version 1 is refused: its objective is {objective}, .*allowed is binary"):
+        Champion.load(a_version(body=body), SERVICE)
+
+
+def test_a_model_without_an_objective_is_refused():
+    body = a_body_with_leaf("0.5").replace("objective=binary sigmoid:1\n", "")
+    with pytest.raises(Refused, match="its objective is not stated"):
+        Champion.load(a_version(body=body), SERVICE)
+
+
+def test_a_refusal_counts_the_features_that_differ_and_names_a_few():
+    many = tuple((f"load__{i:03}", "float64") for i in range(60))
+    manifest = replace(a_version(), manifest=a_manifest(a_body(), features=many, definitions={}).to_json())
+    with pytest.raises(Refused) as refused:
+        Champion.load(manifest, SERVICE)
+    assert "60 of its 60 features are not in the service: 'load__000', 'load__001', 'load__002' and 57 more" in str(
+        refused.value
+    )
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("sql", ["x - AVG(x)", "CASE WHEN AVG(x) > 1 THEN 1 ELSE 0 END", "MAX(x)"])
+def test_a_rule_over_several_rows_is_refused(sql):
+    batch = Batch(2, {"x": np.array([1.0, 0.25])})
+    with pytest.raises(Misconfigured, match="depends on other rows"):
+        Baseline(replace(SERVICE, baseline=sql)).score(batch)
+
+
+def test_a_row_that_the_rule_fails_on_does_not_change_its_neighbours():
+    rule = Baseline(replace(SERVICE, baseline="CAST(word AS DOUBLE)"))
+    words = np.array(["0.5", "half", "0.25"], dtype=object)
+    assert rule.score(Batch(3, {"word": words})).tolist() == [0.5, 0.0, 0.25]
     assert rule.failures == 1

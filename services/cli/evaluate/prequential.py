@@ -90,7 +90,7 @@ def compare(
             outcome = serve_delayed(declared, stream, plan.from_ms, progress=advance(bar, task))
             for answer in ANSWERS:
                 policy = AnswerPolicy(answer, plan.online_share)
-                given, _ = policy.choose(champion[answered], CHAMPION, outcome.scores[answered])
+                given, _ = policy.choose(champion[answered], ~np.isnan(champion[answered]), outcome.scores[answered])
                 scores[f"{answer}, {kind}" if answer == CHAMPION else f"{answer}, champion {kind}"] = given
     of = events.take(answered)
     daily = {name: by_day(of.labels, each, of.groups, of.times_ms) for name, each in scores.items()}
