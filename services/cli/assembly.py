@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from services.adapters.column_types import with_column_types
 from services.adapters.compiled_repo import compiled_repo
 from services.adapters.contracts import load_all, load_contract, require_fit
@@ -21,15 +19,15 @@ from services.adapters.topic_names import topic_names
 from services.adapters.topics import BIG_RECORD_BYTES
 from services.cli.label_policy import label_policy
 from services.cli.measuring import counted, declared, measured
+from services.cli.sample_records import sample_records
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema, SchemaId
-from services.core.batch import Array, Batch
 from services.core.contracts import Contract
 from services.core.declaration import Declaration
 from services.core.drift.declared import Monitors
 from services.core.quality.contenders import Measured
-from services.core.text import as_text
+from services.core.requirements import required
 from services.errors import Misconfigured
 from services.featurize.step import Featurize
 from services.join.contract import examples_schema
@@ -47,13 +45,16 @@ from services.topology import (
     DEAD_LETTERS,
     EXAMPLES,
     LABELS,
+    LEARN,
     PREDICTIONS,
     QUALITY,
     SCORED,
+    LabelPlan,
     StagePlan,
     Topology,
     derive,
 )
+from services.transport.dead_letters import DeadLetters
 from services.transport.records import Records
 from services.transport.stage import Stage
 from services.validate.step import Validate
@@ -92,9 +93,9 @@ class Assembly:
 
     def samples(self, plan: StagePlan) -> list[Records]:
         """Return two made-up records of each of a stage's inputs, to compile kernels on before real ones come."""
-        found = [_sample(plan.input, plan.input_schema, self.contract.key if plan.first else plan.join_key)]
+        found = [sample_records(plan.input, plan.input_schema, self.contract.key if plan.first else plan.join_key)]
         if plan.labels is not None:
-            found.append(_sample(plan.labels.input, plan.labels.schema, plan.labels.key_column))
+            found.append(sample_records(plan.labels.input, plan.labels.schema, plan.labels.key_column))
         return found
 
     def stage(
@@ -118,7 +119,7 @@ class Assembly:
             settings.late_policy,
             plan.labels,
         )
-        labels = Validate(RecordReader(plan.labels.schema, resolve), BIG_RECORD_BYTES) if plan.labels else None
+        labels = self._validate_labels(plan.labels, resolve) if plan.labels is not None else None
         score = self._score(carried) if plan.last else None
         return Stage(
             plan,
@@ -131,6 +132,9 @@ class Assembly:
             largest_letter_bytes,
             labels,
         )
+
+    def _validate_labels(self, plan: LabelPlan, resolve: Resolve) -> Validate:
+        return Validate(RecordReader(plan.schema, resolve), BIG_RECORD_BYTES, required=required(plan.schema))
 
     @property
     def policy(self) -> AnswerPolicy:
@@ -171,7 +175,7 @@ class Assembly:
         counts = counted(self.measured)
         return JoinStage(
             {
-                SCORED: Validate(reader, BIG_RECORD_BYTES),
+                SCORED: Validate(reader, BIG_RECORD_BYTES, required=required(scored, event_time)),
                 LABELS: Validate(RecordReader(labels.schema, resolve), settings.max_record_bytes, labels),
             },
             open_store,
@@ -216,7 +220,22 @@ class Assembly:
         configured = self.settings.snapshot_key
         return signing_key(configured.get_secret_value() if configured else None, self.settings.state_dir)
 
-    def learn_stage(self, resolve: Resolve) -> LearnStage:
+    def validate_examples(self, resolve: Resolve) -> Validate:
+        """Return what the stages that read examples begin with."""
+        schema = self.examples_schema
+        constraints = required(schema, self.contract.event_time)
+        return Validate(RecordReader(schema, resolve), BIG_RECORD_BYTES, required=constraints)
+
+    def dead_letters(self, stage: str, writer: Writer, largest_letter_bytes: int = BIG_RECORD_BYTES) -> DeadLetters:
+        """Return what makes the dead letters of a stage."""
+        return DeadLetters(stage, writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema), largest_letter_bytes)
+
+    def learn_stage(
+        self,
+        resolve: Resolve,
+        writer: Writer = lambda _topic, schema: RecordWriter(schema),
+        largest_letter_bytes: int = BIG_RECORD_BYTES,
+    ) -> LearnStage:
         """Build the stage that learns from examples.
 
         Raises
@@ -224,8 +243,12 @@ class Assembly:
         Misconfigured
             The online model's declaration is wrong.
         """
-        validate = Validate(RecordReader(self.examples_schema, resolve), BIG_RECORD_BYTES)
-        return LearnStage(self.online_model(), validate, self.snapshot_key())
+        return LearnStage(
+            self.online_model(),
+            self.validate_examples(resolve),
+            self.snapshot_key(),
+            self.dead_letters(LEARN, writer, largest_letter_bytes),
+        )
 
     @property
     def measured(self) -> Measured:
@@ -244,6 +267,7 @@ class Assembly:
         resolve: Resolve,
         tell: Tell = lambda reported, told, as_of_ms: None,
         writer: Writer = lambda _topic, schema: RecordWriter(schema),
+        largest_letter_bytes: int = BIG_RECORD_BYTES,
     ) -> QualityStage:
         """Build the stage that says how good the scores were.
 
@@ -256,9 +280,10 @@ class Assembly:
         return QualityStage(
             declared(self.settings, how),
             how,
-            Validate(RecordReader(self.examples_schema, resolve), BIG_RECORD_BYTES),
+            self.validate_examples(resolve),
             writer(QUALITY, self.contracts[QUALITY].schema),
             tell,
+            self.dead_letters(QUALITY, writer, largest_letter_bytes),
         )
 
 
@@ -285,22 +310,3 @@ def assemble(settings: Settings) -> Assembly:
     if topology.joins:
         _ = assembly.examples_schema  # events may have a field that examples need
     return assembly
-
-
-def _sample(topic: str, schema: Schema, key: str) -> Records:
-    made: dict[str, Array] = {}
-    for field in schema.fields:
-        if field.kind in {"int", "long"}:
-            made[field.name] = np.array([1, 2])
-        elif field.kind in {"float", "double"}:
-            made[field.name] = np.array([1.0, 2.0])
-        elif field.kind == "boolean":
-            made[field.name] = np.array([False, True])
-        else:
-            made[field.name] = np.array(
-                [bytes(field.size) if field.kind in {"bytes", "fixed"} else field.symbols[0] if field.symbols else "a"]
-                * 2,
-                dtype=object,
-            )
-    values = RecordWriter(schema).encode(Batch(2, made))
-    return Records(topic, np.array([-1, -1]), np.array([0, 1]), np.array([1, 2]), as_text(made[key]), values)

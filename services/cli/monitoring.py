@@ -9,11 +9,12 @@ from services.core.avro.encode import RecordWriter
 from services.core.drift.concept_watch import POLICY, ConceptWatch
 from services.core.drift.incidents import Policy
 from services.core.drift.watch import Watch
+from services.core.requirements import required
 from services.monitor.freshness import Columns, Freshness, ReadTimes
 from services.monitor.measure import MeasureStage
 from services.monitor.monitor import MonitorStage
 from services.monitor.references import References
-from services.topology import ALERTS, DEAD_LETTERS, EXAMPLES, MODELS, SCORED
+from services.topology import ALERTS, DEAD_LETTERS, EXAMPLES, MEASURE, MODELS, SCORED
 from services.validate.step import Validate
 
 
@@ -32,18 +33,26 @@ def freshness(assembly: Assembly, read: ReadTimes) -> Freshness:
     )
 
 
-def measure_stage(assembly: Assembly, resolve: Resolve, fresh: Freshness | None = None) -> MeasureStage:
+def measure_stage(
+    assembly: Assembly,
+    resolve: Resolve,
+    fresh: Freshness | None = None,
+    writer: Writer = lambda _topic, schema: RecordWriter(schema),
+    largest_letter_bytes: int = BIG_RECORD_BYTES,
+) -> MeasureStage:
     """Build the stage that counts scored events; ``fresh`` where there is an online view."""
-    readers = {
-        SCORED: RecordReader(assembly.topology.stages[-1].output_schema, resolve),
-        DEAD_LETTERS: RecordReader(assembly.contracts[DEAD_LETTERS].schema, resolve),
-    }
+    scored, event_time = assembly.topology.stages[-1].output_schema, assembly.contract.event_time
+    dead_letters = RecordReader(assembly.contracts[DEAD_LETTERS].schema, resolve)
     return MeasureStage(
-        {topic: Validate(reader, BIG_RECORD_BYTES) for topic, reader in readers.items()},
+        {
+            SCORED: Validate(RecordReader(scored, resolve), BIG_RECORD_BYTES, required=required(scored, event_time)),
+            DEAD_LETTERS: Validate(dead_letters, BIG_RECORD_BYTES),
+        },
         references(assembly, resolve),
-        assembly.contract.event_time,
+        event_time,
         [stage.name for stage in assembly.topology.stages],
         fresh,
+        assembly.dead_letters(MEASURE, writer, largest_letter_bytes),
     )
 
 
@@ -66,7 +75,7 @@ def monitor_stage(
     return MonitorStage(
         lambda: Watch(model, known, partitions, declared, SCORED, policy),
         lambda: ConceptWatch(model, known, declared.limits, EXAMPLES, POLICY),
-        Validate(RecordReader(assembly.examples_schema, resolve), BIG_RECORD_BYTES),
+        assembly.validate_examples(resolve),
         known,
         writer(ALERTS, assembly.contracts[ALERTS].schema),
         assembly.contract.event_time,

@@ -102,13 +102,13 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     if JOIN in wanted:
         loops.append(loop(assembly.join_stage(resolver, _ledgers(settings, origins), writer, letter_bytes)))
     if LEARN in wanted:
-        loops.append(loop(assembly.learn_stage(resolver)))
+        loops.append(loop(assembly.learn_stage(resolver, writer, letter_bytes)))
     if QUALITY in wanted:
-        loops.append(loop(assembly.quality_stage(resolver, QualityMetrics(telemetry), writer)))
+        loops.append(loop(assembly.quality_stage(resolver, QualityMetrics(telemetry), writer, letter_bytes)))
     if MEASURE in wanted:
         times = FeatureTimes(endpoints.redis_url, assembly.declaration.project, assembly.declaration.views)
         stack.callback(times.close)
-        measure = measure_stage(assembly, resolver, freshness(assembly, times))
+        measure = measure_stage(assembly, resolver, freshness(assembly, times), writer, letter_bytes)
         loops.append(loop(measure, when_idle=measure.idle))
     if MONITOR in wanted:
         loops.append(loop(monitor_stage(assembly, resolver, layout[SCORED], writer, letter_bytes)))

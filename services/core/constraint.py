@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.avro.schema import Field, SchemaError
-from services.core.batch import Array, Batch, Mask
+from services.core.batch import Array, Batch, Mask, Rejection
 
 Number: TypeAlias = int | float
 
@@ -117,6 +117,16 @@ class Constraint:
         for broken, reason, allowed in self._raw(column, received_ms):
             yield (broken if mask is None else broken & ~mask), reason, allowed
 
+    def rejections(self, batch: Batch, received_ms: NDArray[np.int64], sound: Mask) -> Iterator[Rejection]:
+        """Yield a rejection for each sound row that breaks a constraint, and clear its place in ``sound``."""
+        for broken, reason, allowed in self.violations(batch, received_ms):
+            if not broken.any():
+                continue
+            for row in np.flatnonzero(broken & sound).tolist():
+                found = "a value" if self.private else _shown(batch.columns[self.field][row])
+                yield Rejection(row, reason, self.field, f"{self.field} is {found}; allowed: {allowed}")
+            sound &= ~broken
+
     def _raw(self, column: Array, received_ms: NDArray[np.int64]) -> Iterator[tuple[Mask, str, str]]:
         if self.finite:
             yield ~np.isfinite(column), "not-finite", "a finite number"
@@ -142,6 +152,11 @@ class Constraint:
         if self.not_after_ms is not None:
             early = (received_ms >= 0) & (column > received_ms + self.not_after_ms)
             yield early, "from-the-future", f"at most {self.not_after_ms} ms after the record's own timestamp"
+
+
+def _shown(value: object) -> str:
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _each(column: Array, test: Any) -> Mask:

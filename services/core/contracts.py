@@ -120,13 +120,7 @@ class Contract:
             name = constraint.field
             if name == self.key:
                 rejections += self._key_rejections(batch, keys, sound)
-            for broken, reason, allowed in constraint.violations(batch, received_ms):
-                if not broken.any():
-                    continue
-                for row in np.flatnonzero(broken & sound).tolist():
-                    found = "a value" if constraint.private else _shown(batch.columns[name][row])
-                    rejections.append(Rejection(row, reason, name, f"{name} is {found}; allowed: {allowed}"))
-                sound &= ~broken
+            rejections += constraint.rejections(batch, received_ms, sound)
         rejections.sort(key=lambda rejection: rejection.row)
         return sound, rejections
 
@@ -184,8 +178,3 @@ def _check_role(schema: Schema, role: str, name: object) -> None:
         raise SchemaError(f"{schema.name}: field {name!r} is the event time: a long of logicalType timestamp-millis")
     if role != "event_time" and item.kind not in _TEXTUAL:
         raise SchemaError(f"{schema.name}: field {name!r} is the {role}: an int, long or string")
-
-
-def _shown(value: object) -> str:
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

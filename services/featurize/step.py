@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from services.core.batch import Array, Batch, Rejection, Rows
 from services.core.declaration import View
 from services.core.identity import id_hashes
+from services.core.ledger.label_sets import LATEST_MS
+from services.core.requirements import EARLIEST_MS
 from services.core.windows.state import Results
 from services.core.windows.store import DUPLICATE, LATE, OK, WindowStore, representable
 from services.featurize.columns import FeatureColumns, view_rows
@@ -166,6 +168,10 @@ class Featurize:
         for name in needed:
             if name in batch.nulls:
                 refuse(batch.nulls[name], "null-key", name, f"{name} is null, but features are kept per {name}")
+        times_ms = batch.columns[self._time_column]
+        untimely = (times_ms < EARLIEST_MS) | (times_ms > LATEST_MS)
+        if untimely.any():
+            refuse(untimely, "range", self._time_column, f"{self._time_column} lies outside of the years 1 to 9999")
         for name in {aggregate.column for view in self._views for aggregate in view.aggregates}:
             if batch.columns[name].dtype == np.float64:
                 beyond = ~representable(batch.as_floats(name))

@@ -59,7 +59,7 @@ class Account:
     def __init__(self, store: LedgerStore) -> None:
         tally, clock = store.read([rows.TALLY, rows.CLOCK])
         self.told = Told(rows.decode_tally(tally, SIZE), *rows.decode_clock(clock, 2))
-        held = store.scan(rows.DAY, rows.DAY + b"\xff", 1 << 20)
+        held = store.scan(rows.DAY, rows.DAY + b"\xff" * 9, 1 << 20)
         self.predicted = {rows.day_of(key): decode_predicted(value, rows.day_of(key)) for key, value in held}
         # Nobody knows what of it was published before a crash.
         self._unpublished: dict[int, None] = dict.fromkeys(self.predicted)

@@ -26,6 +26,8 @@ def meaningful(labels: Flow, whole_ids: bool = False) -> Flow:
     """
     labels = _with_whole_ids(labels) if whole_ids else labels
     batch = labels.batch
+    kinds = batch.columns["kind"].tolist()
+    unknown = np.fromiter((kind not in KINDS for kind in kinds), np.bool_, batch.length)
     stated = batch.columns["kind"] != KINDS[RETRACTION]
     missing = batch.is_null("label") & stated
     between = stated & ~missing & ~np.isin(batch.columns["label"], (0.0, 1.0))
@@ -43,7 +45,11 @@ def meaningful(labels: Flow, whole_ids: bool = False) -> Flow:
         Rejection(row, "range", "known_at_ms", f"known_at_ms is {known_at_ms[row]}; allowed: 0 to {LATEST_MS}")
         for row in np.flatnonzero(outside & ~missing & ~between).tolist()
     ]
-    return labels.keep(~(missing | between | outside), rejections)
+    rejections += [
+        Rejection(row, "not-allowed", "kind", f"kind is {kinds[row]!r:.60}; allowed: {', '.join(KINDS)}")
+        for row in np.flatnonzero(unknown & ~missing & ~between & ~outside).tolist()
+    ]
+    return labels.keep(~(missing | between | outside | unknown), rejections)
 
 
 def _with_whole_ids(labels: Flow) -> Flow:

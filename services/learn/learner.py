@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +39,23 @@ class Learnt:
     taught: NDArray[np.bool_]
 
 
+class FailedExample(Stop):
+    """The declared pipeline fails on an example; the models may have taken a part of it in.
+
+    Attributes
+    ----------
+    offset : int
+        Of the example at its source.
+    problem : str
+        What failed.
+    """
+
+    def __init__(self, message: str, offset: int, problem: str) -> None:
+        super().__init__(message)
+        self.offset = offset
+        self.problem = problem
+
+
 class Learner:
     """Takes examples in order, and is the same after N of them however they were cut into batches and lives.
 
@@ -67,7 +84,7 @@ class Learner:
             self.metrics[CHAMPION] = Prequential()
         self._models = Models(declared)
 
-    def learn(self, batch: Batch, label: str, source: str, offsets: Rows) -> Learnt:
+    def learn(self, batch: Batch, label: str, source: str, offsets: Rows, passed_over: Collection[int] = ()) -> Learnt:
         """Predict each example, then learn it.
 
         Parameters
@@ -80,12 +97,14 @@ class Learner:
             Where the examples come from, e.g. ``examples[0]``.
         offsets : int64 ndarray of shape (n,)
             Of the examples at that source, rising.
+        passed_over : collection of int
+            Offsets of examples that teach nothing, because the pipeline fails on them.
 
         Raises
         ------
         Refused
             If a feature, the label or the segment is not in the batch or not a number; nothing has been learnt then.
-        Stop
+        FailedExample
             If the pipeline fails on an example. What has been learnt of the batch is not to be kept.
         """
         columns = floats(batch, self.declared.features)
@@ -94,6 +113,8 @@ class Learner:
             raise Refused(f"labels must be 0, 1 or null, and {label!r} holds others")
         fresh = offsets >= self.offsets.get(source, 0)
         taught = fresh & ~np.isnan(labels)
+        if passed_over:
+            taught &= ~np.isin(offsets, list(passed_over))
         places = np.flatnonzero(taught)
         taken = {name: values[places] for name, values in columns.items()}
         truths: list[bool] = (labels[places] == 1).tolist()
@@ -110,10 +131,12 @@ class Learner:
                 answer(answered.get(True, 0.0) if answered else math.nan)
                 model.learn_one(row, truth)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise Stop(
-                f"the online model fails on the example at {source} offset {offsets[place]} "
-                f"({type(error).__name__}: {error}); the declared pipeline must bear what the features hold. Scorers "
-                "go on with the last snapshot"
+            problem = f"{type(error).__name__}: {error}"
+            raise FailedExample(
+                f"the online model fails on the example at {source} offset {offsets[place]} ({problem}); the declared "
+                "pipeline must accept the values that its features hold",
+                int(offsets[place]),
+                problem,
             ) from error
         given, positives = np.array(answers, dtype=np.float64), labels[places] == 1
         # What is no probability is no answer: a single infinity would stay in the running sums for ever.

@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from services.adapters.river_pipelines import OnlineModel
 from services.adapters.topics import BIG_RECORD_BYTES
+from services.core.batch import Batch, Rejection, Rows
 from services.errors import Refused, Stop
-from services.learn.learner import Learner
+from services.learn.learner import FailedExample, Learner
 from services.ports import ViewRows
 from services.topology import EXAMPLES, LEARN, SNAPSHOTS
 from services.transport.flow import Flow, tell_unreadable
@@ -44,6 +45,8 @@ class LearnStage:
         Examples' records to sound rows.
     key : bytes
         Signs snapshots.
+    dead_letters : callable
+        Makes the dead letters of what was rejected.
 
     Attributes
     ----------
@@ -60,30 +63,42 @@ class LearnStage:
         declared: OnlineModel,
         validate: Callable[[Records], Flow],
         key: bytes,
+        dead_letters: Callable[[Iterable[Flow], int], list[Output]] = lambda _flows, _now_ms: [],
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._declared = declared
         self._validate = validate
         self._key = key
+        self._dead_letters = dead_letters
         self._clock_s = clock_s
+        self._log: LogReader | None = None
+        self._failed: dict[int, str] = {}
         self.learner: Learner | None = None
 
     def open(
         self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """See `Work.open`."""
+        self._log, self._failed = log, {}
+        known = committed[EXAMPLES]
+        replayed, go_on = self._caught_up(log, partition, known, on_progress)
+        assert self.learner is not None
+        return Recovered({EXAMPLES: go_on}, self.learner.examples, replayed, replayed > 0)
+
+    def _caught_up(
+        self, log: LogReader, partition: int, end: int | None, on_progress: Progress = lambda _words: None
+    ) -> tuple[int, int]:
+        """Restore the newest snapshot and learn again up to an offset (None: nothing); return how many, and where."""
         learner = self.learner = self._restored(log)
         beginning = log.beginning(EXAMPLES, partition)
         start = max(beginning, learner.offsets.get(_source(partition), beginning))
-        known = committed[EXAMPLES]
-        go_on = start if known is None else known
-        replayed = 0
+        go_on, replayed = start if end is None else end, 0
         for records in log.read(EXAMPLES, partition, start, go_on):
             for chunk in records.chunks(_CHUNK_RECORDS):
                 self._learn(self._validate(chunk))
                 replayed += len(chunk)
             on_progress(f"{LEARN}: {replayed} examples learnt again")
-        return Recovered({EXAMPLES: go_on}, learner.examples, replayed, replayed > 0)
+        return replayed, go_on
 
     def _restored(self, log: LogReader) -> Learner:
         """Return the learner as of the newest snapshot that fits; anybody might have published what does not."""
@@ -110,17 +125,44 @@ class LearnStage:
         """See `Work.process`."""
         started_s = self._clock_s()
         (records,) = batches
-        flow = self._validate(records)
-        self._learn(flow)
-        return Processed((), [], seconds={"learn": self._clock_s() - started_s})
+        flow = self._learn(self._validate(records))
+        outputs = self._dead_letters([flow], now_ms)
+        return Processed((), outputs, seconds={"learn": self._clock_s() - started_s})
 
-    def _learn(self, flow: Flow) -> None:
-        assert self.learner is not None
-        tell_unreadable(LEARN, flow)
+    def _learn(self, flow: Flow) -> Flow:
+        """Learn examples; return them with those rejected on which the pipeline fails.
+
+        A pipeline that fails has taken a part of the example in. So the learner is restored as it was before these
+        examples, and learns them again without the one that failed: the models are as if it had never come, and a
+        replay, which begins in the same state, passes over the same one.
+        """
         for partition in np.unique(flow.partitions).tolist():
             mine = np.flatnonzero(flow.partitions == partition)
-            offsets = flow.records.offsets[flow.rows[mine]]
-            self.learner.learn(flow.batch.take(mine), "label", _source(partition), offsets)
+            batch, offsets = flow.batch.take(mine), flow.records.offsets[flow.rows[mine]]
+            while not self._learnt(batch, _source(partition), offsets):
+                if self._log is not None:
+                    self._caught_up(self._log, partition, int(offsets[0]))
+        places = flow.records.offsets[flow.rows].tolist() if self._failed else []
+        rejections = [
+            Rejection(row, "model-failed", "", f"the online model fails on it: {self._failed[offset]}")
+            for row, offset in enumerate(places)
+            if offset in self._failed
+        ]
+        sound = np.ones(flow.batch.length, dtype=np.bool_)
+        sound[[each.row for each in rejections]] = False
+        flow = flow.keep(sound, rejections)
+        tell_unreadable(LEARN, flow)
+        return flow
+
+    def _learnt(self, batch: Batch, source: str, offsets: Rows) -> bool:
+        """Learn a batch without what is known to fail; False if one more example does."""
+        assert self.learner is not None
+        try:
+            self.learner.learn(batch, "label", source, offsets, self._failed)
+        except FailedExample as error:
+            self._failed[error.offset] = error.problem
+            return False
+        return True
 
     def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
         """See `Work.written`; all state is in Kafka."""
@@ -141,6 +183,9 @@ class LearnStage:
                 f"{self.learner.examples:,} examples, and {SNAPSHOTS} holds {MOST_BYTES:,}: declare fewer or smaller "
                 "trees (`max_size`, `max_depth`) or fewer segments. Scorers go on with the last snapshot"
             )
+        # What failed before is not learnt again from here on.
+        newest = self.learner.offsets.get(_source(partition), 0)
+        self._failed = {offset: problem for offset, problem in self._failed.items() if offset >= newest}
         figures = self.learner.figures()
         logger.info("%s: %s examples learnt, prequential %s", self._declared.name, self.learner.examples, figures)
         return [Output(SNAPSHOTS, [self._declared.name.encode()], [snapshot], 0)]

@@ -18,7 +18,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -26,12 +26,12 @@ from services.core.batch import Batch
 from services.core.drift.detector import Floats
 from services.core.drift.partition_counts import Counting, Events, PartitionCounts
 from services.core.drift.slot_counts import ABSENT
-from services.core.drift.slot_summary import SLOT_MS, Summary, Tally
+from services.core.drift.slot_summary import LAST_SLOT, SLOT_MS, Summary, Tally
 from services.monitor.freshness import Freshness
 from services.monitor.references import References
 from services.ports import ViewRows
 from services.topology import DEAD_LETTERS, MEASURE, MEASURE_CHANGELOG, MEASURES, SCORED
-from services.transport.flow import Flow
+from services.transport.flow import Flow, tell_unreadable
 from services.transport.log import AssignedReader
 from services.transport.records import Output, Records
 from services.transport.work import Processed, Progress, Recovered, StateSize
@@ -59,6 +59,8 @@ class MeasureStage:
         Names of the stages whose dead letters count.
     freshness : Freshness or None
         None where there is no online view.
+    dead_letters : callable
+        Makes the dead letters of what was rejected.
     """
 
     name = MEASURE
@@ -72,6 +74,7 @@ class MeasureStage:
         event_time: str,
         path: Collection[str],
         freshness: Freshness | None = None,
+        dead_letters: Callable[[Iterable[Flow], int], list[Output]] = lambda _flows, _now_ms: [],
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._validate = validate
@@ -79,6 +82,7 @@ class MeasureStage:
         self._event_time = event_time
         self._path = frozenset(path)
         self._freshness = freshness
+        self._dead_letters = dead_letters
         self._clock_s = clock_s
         self._log: AssignedReader | None = None
         self._counts: dict[int, PartitionCounts] = {}
@@ -119,6 +123,8 @@ class MeasureStage:
         """See `Work.process`."""
         started_s = self._clock_s()
         flows = tuple(self._validate[records.topic](records) for records in batches)
+        for flow in flows:
+            tell_unreadable(MEASURE, flow)
         told: list[Summary] = []
         for records, flow in zip(batches, flows, strict=True):
             if records.topic == SCORED:
@@ -129,7 +135,10 @@ class MeasureStage:
                 told += self._letters(flow)
         told += self._idle(told)
         told += self._fresh(now_ms)
-        return Processed((), _outputs(told), seconds={"measure": self._clock_s() - started_s})
+        # A dead letter that cannot be used gets none of its own: it would come back here.
+        rejected = [flow for flow in flows if flow.records.topic != DEAD_LETTERS]
+        outputs = [*_outputs(told), *self._dead_letters(rejected, now_ms)]
+        return Processed((), outputs, seconds={"measure": self._clock_s() - started_s})
 
     def idle(self, now_ms: int) -> list[Output]:
         """Return what is to be told although nothing came: that time passes, and how fresh the online view is.
@@ -157,7 +166,8 @@ class MeasureStage:
     def _slot_at(self, clock_ms: int) -> int:
         """Return the slot of a moment of the clock: that which events have reached, where they are behind it."""
         newest = max((counts.newest for counts in self._counts.values()), default=-1)
-        return clock_ms // SLOT_MS if newest < 0 else min(clock_ms // SLOT_MS, max(newest, self._silent_to))
+        latest = LAST_SLOT if newest < 0 else max(newest, self._silent_to)
+        return max(0, min(clock_ms // SLOT_MS, latest))
 
     def _idle(self, told: Sequence[Summary]) -> list[Summary]:
         """Return what idle partitions tell when others have closed slots.
@@ -195,7 +205,7 @@ class MeasureStage:
     def _events(self, batch: Batch, offsets: np.ndarray) -> Events:
         scores = batch.as_floats("champion_score")
         scored = ~np.isnan(scores)
-        versions = np.where(scored, np.where(scored, batch.as_floats("champion_version"), 0.0), 0.0)
+        versions = np.where(scored & ~batch.is_null("champion_version"), batch.columns["champion_version"], 0)
 
         def matrix(features: tuple[str, ...]) -> Floats:
             # A feature that the service does not serve any more is null from now on.
@@ -208,7 +218,7 @@ class MeasureStage:
             batch.columns["received_at_ms"],
             batch.columns["scored_at_ms"],
             offsets,
-            np.nan_to_num(versions).astype(np.int64),
+            versions,
             scores,
             np.where(np.isnan(batch.as_floats("online_version")), ABSENT, batch.as_floats("online_score")),
             matrix,

@@ -25,6 +25,7 @@ from services.core.drift.alert import Alert
 from services.core.drift.concept_watch import ConceptWatch, Labelled
 from services.core.drift.slot_summary import SLOT_MS, Summary
 from services.core.drift.watch import Watch
+from services.monitor.quality_state import UNREADABLE
 from services.monitor.references import References
 from services.ports import ViewRows
 from services.topology import ALERTS, EXAMPLES, MEASURES, MONITOR, MONITOR_CHANGELOG
@@ -164,7 +165,7 @@ class MonitorStage:
                 try:
                     summary = Summary.decode(value or b"")
                     self.watch.check(summary)
-                except (ValueError, KeyError, TypeError) as error:
+                except UNREADABLE as error:
                     detail = f"it is no summary that this version of Millstream reads: {type(error).__name__}: {error}"
                     rejections.append(Rejection(row, "undecodable", "", detail))
                 else:
@@ -178,7 +179,7 @@ class MonitorStage:
         batch = flow.batch
         first = np.flatnonzero(~batch.is_null("label") & batch.is_null("previous_known_at_ms"))
         offsets, batch = flow.records.offsets[flow.rows][first], batch.take(first)
-        versions = np.nan_to_num(batch.as_floats("champion_version")).astype(np.int64)
+        versions = np.where(batch.is_null("champion_version"), 0, batch.columns["champion_version"])
         return Labelled(
             offsets,
             batch.columns[self._event_time],

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
 
 from services.core.avro.encode import RecordWriter
+from services.core.batch import Batch, Rejection
+from services.core.drift.slot_counts import whole_number
+from services.core.ledger.label_sets import LATEST_MS
 from services.core.ledger.tally import Told, decode_told
+from services.core.metrics import DAY_MS
 from services.core.quality.contenders import Measured
 from services.core.quality.report import Reported
 from services.core.quality.snapshot import decode_predicted
 from services.core.quality.topic import as_batch, with_gaps
+from services.core.requirements import EARLIEST_MS
 from services.monitor.quality_state import UNREADABLE, Declared, QualityState
 from services.ports import ViewRows
 from services.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
@@ -28,6 +36,7 @@ from services.transport.work import Processed, Progress, Recovered, StateSize
 logger = logging.getLogger(__name__)
 
 _CHUNK_RECORDS = 5_000
+_DAYS: Final = (EARLIEST_MS // DAY_MS, LATEST_MS // DAY_MS)
 
 Tell = Callable[[Sequence[Reported], Mapping[int, Told], int], None]
 
@@ -46,6 +55,8 @@ class QualityStage:
         Of the quality topic.
     tell : callable
         Given what was published, what the join's partitions told of themselves, and as of when; for metrics.
+    dead_letters : callable
+        Makes the dead letters of what was rejected.
 
     Attributes
     ----------
@@ -64,6 +75,7 @@ class QualityStage:
         validate: Callable[[Records], Flow],
         figures: RecordWriter,
         tell: Tell = lambda reported, told, as_of_ms: None,
+        dead_letters: Callable[[Iterable[Flow], int], list[Output]] = lambda _flows, _now_ms: [],
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.declared = declared
@@ -71,6 +83,7 @@ class QualityStage:
         self._validate = validate
         self._figures = figures
         self._tell = tell
+        self._dead_letters = dead_letters
         self._clock_s = clock_s
         self._reported: list[Reported] = []
         self.state: QualityState | None = None
@@ -121,38 +134,44 @@ class QualityStage:
     def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
         """See `Work.process`; figures are published with the state, at checkpoints."""
         started_s = self._clock_s()
-        for records in batches:
-            self._take(records)
-        return Processed((), [], seconds={"quality": self._clock_s() - started_s})
+        flows = [self._take(records) for records in batches]
+        outputs = self._dead_letters(flows, now_ms)
+        return Processed((), outputs, seconds={"quality": self._clock_s() - started_s})
 
-    def _take(self, records: Records) -> None:
-        if records.topic == EXAMPLES:
-            self._take_examples(records)
-        else:
-            for key, value in zip(records.keys, records.values, strict=True):
-                # A day that is forgotten there is forgotten here in its own time.
-                if key is not None and value is not None:
-                    self._take_told(key, value)
+    def _take(self, records: Records) -> Flow:
+        """Take records into the state; return what was rejected, which a replay rejects alike."""
+        flow = self._take_examples(records) if records.topic == EXAMPLES else self._take_told(records)
+        tell_unreadable(QUALITY, flow)
+        return flow
 
-    def _take_examples(self, records: Records) -> None:
+    def _take_examples(self, records: Records) -> Flow:
         assert self.state is not None
         flow = self._validate(records)
-        tell_unreadable(QUALITY, flow)
         if flow.batch.length:
             examples = self._measured.examples(flow.batch)
             self.state.board.update(examples)
             self.state.newest_label_ms = max(self.state.newest_label_ms, int(examples.known_at_ms.max()))
+        return flow
 
-    def _take_told(self, key: bytes, value: bytes) -> None:
+    def _take_told(self, records: Records) -> Flow:
         assert self.state is not None
-        try:
-            partition, _, day = key.partition(b"|")
-            if day:
-                self.state.board.tell(int(partition), int(day), decode_predicted(value, int(day)))
-            else:
-                self.state.told[int(partition)] = decode_told(value)
-        except UNREADABLE as error:
-            logger.error("a record of %s with key %r cannot be read: %s", JOIN_CHANGELOG, key, error)
+        rejections = []
+        for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
+            # A day that is forgotten there is forgotten here in its own time.
+            if key is None or value is None:
+                continue
+            try:
+                source, _, day = key.partition(b"|")
+                partition = whole_number(int(source), 0, 1 << 31)
+                if day:
+                    at = whole_number(int(day), *_DAYS)
+                    self.state.board.tell(partition, at, decode_predicted(value, at))
+                else:
+                    self.state.told[partition] = decode_told(value)
+            except UNREADABLE as error:
+                detail = f"it is no count of predictions that this version reads: {type(error).__name__}: {error}"
+                rejections.append(Rejection(row, "undecodable", "", detail))
+        return Flow(records, np.zeros(0, dtype=np.int64), Batch(0, {}), tuple(rejections))
 
     def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
         """See `Work.written`; all state is in Kafka."""

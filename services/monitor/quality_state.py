@@ -145,5 +145,7 @@ class QualityState:
         self.board.mark_clean()
 
 
-UNREADABLE: Final = (ValueError, KeyError, TypeError, IndexError, zlib.error)
+UNREADABLE: Final = (
+    ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, zlib.error
+)  # fmt: skip
 """What reading records raises that are not what was written."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from services.adapters.dead_letters import digest_of
 from services.core.avro.encode import RecordWriter
 from services.core.batch import Batch, Rejection
+from services.core.requirements import UNUSABLE
 from services.errors import Stop
 from services.topology import DEAD_LETTERS
+from services.transport.flow import Flow
 from services.transport.records import Output, Records
 
 HEAD_BYTES = 1024
@@ -67,6 +69,32 @@ def dead_letter_output(
     return Output(DEAD_LETTERS, [each.encode() for each in ids], writer.encode(Batch(count, columns, nulls)))
 
 
+class DeadLetters:
+    """The dead letters of one stage.
+
+    Parameters
+    ----------
+    stage : str
+    writer : RecordWriter
+        Of the dead-letter topic.
+    most_bytes : int
+        As `dead_letter_output`.
+    """
+
+    def __init__(self, stage: str, writer: RecordWriter, most_bytes: int) -> None:
+        self._stage = stage
+        self._writer = writer
+        self._most_bytes = most_bytes
+
+    def __call__(self, flows: Iterable[Flow], now_ms: int) -> list[Output]:
+        """Return the dead letters of what these flows rejected; [] if nothing."""
+        return [
+            dead_letter_output(flow.records, flow.rejections, self._stage, now_ms, self._writer, self._most_bytes)
+            for flow in flows
+            if flow.rejections
+        ]
+
+
 def _fitting(key: bytes | None, value: bytes | None, room_bytes: int) -> tuple[bytes | None, bytes | None, bytes]:
     """Return key and value as a letter may hold them, and the digest of the whole if they were cut, else no bytes."""
     if len(key or b"") + len(value or b"") <= room_bytes:
@@ -89,11 +117,14 @@ def _objects(values: Sequence[object]) -> np.ndarray:
 LATE = "late"
 """Reason of events older than their key's windows reach back."""
 
+_NOT_COUNTED = frozenset({LATE, UNUSABLE})
+
 
 class DeadLetterLimit:
     """Stop a stage that would dead-letter nearly everything: most likely a bad deploy, not bad data.
 
-    Late events do not count.
+    Late events do not count, nor do records of the engine's own topics that no stage can use: those were written by an
+    earlier deploy, and stopping would not make them usable.
 
     Parameters
     ----------
@@ -119,8 +150,7 @@ class DeadLetterLimit:
         """
         self._seen += records
         for rejection in rejections:
-            if rejection.reason == LATE:
-                # Sound events that come too late, such as a backfill, speak of neither contract nor deploy.
+            if rejection.reason in _NOT_COUNTED:
                 continue
             self._rejected[rejection.reason] = self._rejected.get(rejection.reason, 0) + 1
         if self._seen < self._window:

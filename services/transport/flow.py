@@ -66,7 +66,7 @@ def tell_unreadable(stage: str, flow: Flow) -> None:
         return
     first, records = flow.rejections[0], flow.records
     logger.error(
-        "%s: %s of %s records of %s cannot be read and are passed over, the first is %s[%s]@%s: %s",
+        "%s: %s of %s records of %s cannot be used and are passed over, the first is %s[%s]@%s: %s",
         stage,
         len(flow.rejections),
         len(records),

@@ -105,13 +105,13 @@ def decode_tally(row: bytes | None, size: int) -> NDArray[np.int64]:
 
 
 def day_key(day: int) -> bytes:
-    """Return where the predictions of a day (since 1970-01-01 UTC, >= 0) are counted."""
-    return DAY + max(day, 0).to_bytes(_TIME_BYTES, "big")
+    """Return where the predictions of a day (since 1970-01-01 UTC) are counted."""
+    return DAY + day.to_bytes(_TIME_BYTES, "big", signed=True)
 
 
 def day_of(key: bytes) -> int:
     """Return the day that is counted there."""
-    return int.from_bytes(key[len(DAY) :], "big")
+    return int.from_bytes(key[len(DAY) :], "big", signed=True)
 
 
 def encode_clock(*times_ms: int) -> bytes:

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.batch import Rows
+from services.core.drift.slot_counts import whole_number
 from services.core.ledger.fold import Folded, Held
 from services.core.ledger.horizon import Due
+from services.core.ledger.label_sets import LATEST_MS
 from services.core.ledger.resolution import Resolved
 
 STATES: Final = ("pending", "labelled", "retracted", "waiting", "conflicts")
@@ -66,8 +68,9 @@ def decode_told(value: bytes) -> Told:
     read = json.loads(value)
     tally = np.zeros(SIZE, dtype=np.int64)
     for place, count in read["tally"]:
-        tally[place] = count
-    return Told(tally, int(read["scored_to_ms"]), int(read["labels_to_ms"]))
+        tally[whole_number(place, 0, SIZE - 1)] = whole_number(count, -(1 << 53))
+    to_ms = [whole_number(read[name], -1, LATEST_MS) for name in ("scored_to_ms", "labels_to_ms")]
+    return Told(tally, *to_ms)
 
 
 def of_batch(folded: Folded, predictions: int, labels: int) -> NDArray[np.int64]:

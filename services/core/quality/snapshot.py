@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.core.drift.slot_counts import whole_number
 from services.core.metrics import DAY_MS
 from services.core.quality.board import Board, Key, Seen, Series
 from services.core.quality.cohort import Cohort
@@ -92,13 +93,22 @@ def decode_predicted(value: bytes, day: int) -> dict[Seen, Predicted]:
     Raises
     ------
     ValueError, TypeError
-        If it is none.
+        If it is none, with text that is no UTF-8 or numbers that are no counts.
     """
     told = json.loads(value)
     return {
-        Seen(str(model), int(version), str(arm), day, str(group)): Predicted(int(called), int(uncalled))
+        Seen(_text(model), whole_number(version), _text(arm), day, _text(group)): Predicted(
+            whole_number(called), whole_number(uncalled)
+        )
         for model, version, arm, group, called, uncalled in told
     }
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    value.encode()  # JSON can hold halves of surrogate pairs, which can be written nowhere
+    return value
 
 
 def _rows(
