@@ -18,6 +18,7 @@ from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Field, Schema
 from services.core.batch import Batch
+from services.core.requirements import UNUSABLE
 from services.core.text import as_text
 from services.settings import load_settings
 from services.topology import (
@@ -156,7 +157,9 @@ def refused(broker: MemoryBroker, assembly: Assembly) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_decodable_record_stops_a_stage(name, assembly):
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=5 if name == LEARN else 15, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         stage = dict(stages(assembly))[name]
@@ -180,3 +183,19 @@ def test_no_decodable_record_stops_a_stage(name, assembly):
         assert refused(broker, assembly) == once
 
     check()
+
+
+@pytest.mark.parametrize("name", [LEARN, QUALITY, MEASURE, MONITOR, JOIN])
+@pytest.mark.parametrize("score", [37.5, -0.25, float("nan")])
+def test_a_score_outside_the_contract_is_a_dead_letter_of_each_stage_behind_it(name, score, assembly):
+    stage = dict(stages(assembly))[name]
+    topic, (schema, key) = next(iter(stage.inputs.items()))
+    made = [{field.name: usual(field, at) for field in schema.fields} for at in (1, 2, 3)]
+    made[1]["champion_score"] = made[1]["score"] = score
+    broker = MemoryBroker(1, now_ms=NOW_MS)
+    keys = as_text(np.array([row[key] for row in made], dtype=object))
+    broker.append(Output(topic, keys, encoded(schema, made), 0, [NOW_MS] * 3))
+    work = stage.build()
+    run(broker, work)
+    assert refused(broker, assembly) == {f"{topic}-0-1": UNUSABLE}
+    assert broker.committed[name, topic, 0] == 3

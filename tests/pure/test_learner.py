@@ -13,11 +13,21 @@ from river import compose, drift, ensemble, forest, linear_model, naive_bayes, o
 
 from services.adapters.river_model import OnlineScorer, floats, linear, rows
 from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel, declare
+from services.core.avro.decode import RecordReader
+from services.core.avro.encode import RecordWriter
+from services.core.avro.schema import Field, Schema
 from services.core.batch import Batch
 from services.core.prequential import Prequential
 from services.errors import Misconfigured, Refused, Stop
 from services.learn.learner import Learner
 from services.learn.stage import LearnStage
+from services.topology import EXAMPLES, LEARN, SNAPSHOTS
+from services.transport.dead_letters import DeadLetterLimit
+from services.transport.loop import LoopLimits, StageLoop
+from services.transport.memory_log import MemoryBroker, MemoryLog
+from services.transport.observer import Unobserved
+from services.transport.records import Output
+from services.validate.step import Validate
 
 KEY = b"sixteen bytes or more"
 FEATURES = ("a", "b", "c", CHAMPION_SCORE)
@@ -222,6 +232,58 @@ def test_a_pipeline_that_fails_stops_the_learner_and_names_the_example() -> None
     batch.columns["a"][4] = 1e10
     with pytest.raises(Stop, match=r"examples\[0\] offset 104 .*too large"):
         learner.learn(batch, "label", "examples[0]", np.arange(100, 109))
+
+
+class HalfWay(linear_model.LogisticRegression):
+    """Learns an example and fails on it then: what it has taken in must not stay."""
+
+    def learn_one(self, x: dict[str, float], y: bool, w: float = 1.0) -> None:
+        super().learn_one(x, y, w)
+        if x.get("a", 0.0) > 1e9:
+            raise ValueError("too large")
+
+
+@pytest.mark.parametrize("batch_records", [1, 4, 100])
+def test_an_example_that_the_pipeline_fails_on_is_a_dead_letter_and_leaves_no_trace(batch_records: int) -> None:
+    declared = declare("fraud", HalfWay(), FEATURES)
+    fields = tuple(Field(name, "double", nullable=True, default=None) for name in (*FEATURES, "label"))
+    schema = Schema("test.examples", fields)
+    batch = examples(30, 1, nulls=0.0)
+    batch.columns["c"] = batch.columns["c"].astype(np.float64)
+    failing = [3, 4, 17]
+    batch.columns["a"][failing] = 1e10
+    sound = np.setdiff1d(np.arange(30), failing)
+    expected = Learner(declared)
+    expected.learn(batch.take(sound), "label", "examples[0]", sound)
+    broker = MemoryBroker(1)
+    broker.append(Output(EXAMPLES, [b"e"] * 30, RecordWriter(schema).encode(batch.select([f.name for f in fields])), 0))
+    letters: list[str] = []
+
+    def dead_letters(flows: Any, now_ms: int) -> list[Output]:
+        found = [(int(flow.records.offsets[each.row]), each) for flow in flows for each in flow.rejections]
+        letters.extend(f"{at} {each.reason} {each.detail}" for at, each in found)
+        return []
+
+    def run() -> LearnStage:
+        stage = LearnStage(declared, Validate(RecordReader(schema, lambda _: None), 1 << 20), KEY, dead_letters)
+        limits = LoopLimits(batch_records, 1)
+        loop = StageLoop(stage, MemoryLog(broker, LEARN), limits, DeadLetterLimit(1.0, 1), None, Unobserved())
+        loop.start()
+        while batches := loop.poll(0.0):
+            loop.handle(batches)
+        return stage
+
+    live = run()
+    assert live.learner is not None
+    said = "model-failed the online model fails on it: ValueError: too large"
+    assert letters == [f"{at} {said}" for at in failing]
+    assert weights(live.learner) == weights(expected)
+    assert (live.learner.examples, live.learner.offsets) == (27, {"examples[0]": 30})
+    broker.topics.pop(SNAPSHOTS)  # a recovery without a snapshot learns all of them again, and passes over the same
+    again = run()
+    assert again.learner is not None
+    assert weights(again.learner) == weights(expected)
+    assert len(letters) == len(failing)
 
 
 def test_a_snapshot_that_outgrows_its_topic_stops_the_learner_and_says_what_to_do(
