@@ -202,7 +202,7 @@ def test_what_cannot_be_read_is_an_error_in_the_log_and_counts_as_turned_away(ca
     stage.open(MemoryLog(broker, stage.name), 0, dict.fromkeys(stage.inputs), lambda words: None)
     processed = stage.process([broker.records(MEASURES, 0, 0, 2)], 7)
     assert [(each.row, each.reason) for flow in processed.flows for each in flow.rejections] == [(1, "undecodable")]
-    assert "1 of 2 records of measures cannot be read and are passed over, the first is measures[0]@1" in caplog.text
+    assert "1 of 2 records of measures cannot be used and are passed over, the first is measures[0]@1" in caplog.text
 
 
 _WHOLE = Summary(
