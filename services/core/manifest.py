@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, get_args
@@ -106,11 +107,14 @@ class Manifest:
         return sha256(json.dumps(read, ensure_ascii=False))
 
     def to_json(self) -> str:
-        """Return JSON text that `from_json` reads back to an equal value (NaN becomes null on the way)."""
+        """Return JSON text that `from_json` reads back to an equal value.
+
+        On the way NaN becomes null and infinities, which JSON has no numbers for, the texts that `float` reads.
+        """
         reference = None if self.reference is None else self.reference.to_json()
         rest = asdict(replace(self, reference=None))
         body = {"format": FORMAT, "fingerprint": self.fingerprint, **rest, "reference": reference}
-        return json.dumps(_nan_to_null(body), ensure_ascii=False, indent=1, allow_nan=False)
+        return json.dumps(_as_json(body), ensure_ascii=False, indent=1, allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -123,7 +127,7 @@ class Manifest:
         """
         try:
             raw = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"manifest is not JSON: {error}") from error
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             found = raw.get("format") if isinstance(raw, dict) else None
@@ -134,7 +138,7 @@ class Manifest:
             raise ManifestError(f"manifest lacks {', '.join(missing)}")
         try:
             return Manifest(**{**{name: raw.get(name) for name in wanted}, **_typed(raw)})
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, zlib.error) as error:
             raise ManifestError(f"manifest is malformed: {error}") from error
 
 
@@ -226,9 +230,9 @@ def _typed(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _nan_to_null(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
+def _as_json(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
     if isinstance(value, Mapping):
-        return {key: _nan_to_null(each) for key, each in value.items()}
-    return [_nan_to_null(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {key: _as_json(each) for key, each in value.items()}
+    return [_as_json(each) for each in value] if isinstance(value, (list, tuple)) else value

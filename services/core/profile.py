@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ class FeatureProfile:
     shares : tuple of float, length b
         Share of each bin among the values that are not null, summing to 1; all 0 if every value is null.
     mean, std : float
-        Of the values that are not null (population standard deviation); None when there is none.
+        Of the finite values (population standard deviation); None when there is none, or beyond a double.
     null_share : float
         Share of nulls (NaN), in [0, 1].
     seasonal : tuple of 168 tuples of int, each of length b + 1
@@ -86,7 +87,9 @@ def profile(values: NDArray[np.float64], bins: int = BINS, times_ms: NDArray[np.
     edges = tuple(cuts[cuts < present.max()].tolist())
     blank = FeatureProfile(edges, (), None, None, null_share)
     finite = present[np.isfinite(present)]
-    mean, std = (float(finite.mean()), float(finite.std())) if len(finite) else (None, None)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = (float(finite.mean()), float(finite.std())) if len(finite) else (math.nan, math.nan)
+    mean, std = (each if math.isfinite(each) else None for each in moments)
     shares = tuple(blank.bin_shares(values).tolist())
     return FeatureProfile(edges, shares, mean, std, null_share, _seasonal(edges, values, times_ms))
 
