@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.adapters.batch_history import open_batch_history
 from services.cli.assembly import Assembly
 from services.cli.late_labels import Labels, LateLabels, pieces
 from services.core.avro.decode import RecordReader
@@ -44,12 +45,14 @@ class History:
 
     Events pass as encoded bytes, so that a replay does all that the stages do in earnest: decode, validate, window,
     score, encode. The records' timestamps are the events' own times. Labels become known while it goes on: with them,
-    label-derived features are what they would have been live with every label there on time.
+    label-derived features are what they would have been live with every label there on time. Batch views are read from
+    their offline sources, as of the time of each event.
     """
 
     def __init__(self, assembly: Assembly, champion: Champion | None = None) -> None:
         resolve = assembly.resolver()
-        stages = [assembly.stage(plan, resolve) for plan in assembly.topology.stages]
+        carried = open_batch_history(assembly.settings, assembly.declaration, assembly.contract.event_time)
+        stages = [assembly.stage(plan, resolve, carried if plan.last else None) for plan in assembly.topology.stages]
         score = stages[-1].score
         if champion is not None and isinstance(score, Score):
             score.swap(champion)
