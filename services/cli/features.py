@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.cli.screen import print_rows, progress
+from services.cli.seed_command import seed
 from services.errors import Misconfigured, Retry
 from services.settings import Settings, load_settings
 
@@ -23,8 +24,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    features = typer.Typer(help="Features: apply, show, get, rebuild, log.", no_args_is_help=True)
-    for command in (apply, show, get, rebuild, log):
+    features = typer.Typer(help="Features: apply, show, get, rebuild, seed, log.", no_args_is_help=True)
+    for command in (apply, show, get, rebuild, seed, log):
         features.command()(command)
     app.add_typer(features, name="features")
 

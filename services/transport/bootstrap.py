@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from services.core.partitioner import partition_of
 from services.core.windows.rows import key_text
-from services.errors import Misconfigured
 from services.transport.log import StageLog
 from services.transport.records import Output
 from services.transport.recovery import MARKER_KEY, marker_of, parts_of
@@ -19,7 +18,8 @@ def seed(log: StageLog, stage: Stage, partitions: int, ends: Mapping[int, Mappin
     """Write a replayed stage's stores to its changelog, spread over its partitions as the keys are.
 
     Markers go last: until a partition has one, its rows are not looked at, so a crash half-way leaves nothing behind
-    that counts.
+    that counts. What an earlier seeding wrote is deleted first. The stage must not have consumed anything: what it has
+    stored would be deleted as well.
 
     Parameters
     ----------
@@ -32,19 +32,13 @@ def seed(log: StageLog, stage: Stage, partitions: int, ends: Mapping[int, Mappin
     -------
     int
         Number of rows written.
-
-    Raises
-    ------
-    Misconfigured
-        The stage has state already.
     """
     plan = stage.plan
     for partition in range(partitions):
-        if any(len(records) for records in log.read(plan.changelog, partition, 0, None)):
-            raise Misconfigured(
-                f"stage {plan.name} has state already; seeding is for a fresh cluster. "
-                "Start over with `millstream down --wipe`, or let the stages go on from where they are"
-            )
+        if stored := _stored_keys(log, plan.changelog, partition):
+            ordered = sorted(stored, key=lambda key: key != MARKER_KEY)  # rows without their marker count for nothing
+            log.send([Output(plan.changelog, ordered, [None] * len(ordered), partition)])
+            log.commit({})
     parts = parts_of(stage, 0)
     rows = [(key, value) for part in parts for key, value in part.rows() if value is not None]
     places = partition_of([key_text(key[1:]) for key, _ in rows], partitions).tolist()
@@ -59,6 +53,17 @@ def seed(log: StageLog, stage: Stage, partitions: int, ends: Mapping[int, Mappin
         log.send([Output(plan.changelog, [MARKER_KEY], [marker.encode()], partition)])
         log.commit({})
     return len(rows)
+
+
+def _stored_keys(log: StageLog, changelog: str, partition: int) -> list[bytes]:
+    stored: dict[bytes, None] = {}
+    for records in log.read(changelog, partition, 0, None):
+        for key, value in zip(records.keys, records.values, strict=True):
+            if key is not None and value is not None:
+                stored[key] = None
+            elif key is not None:
+                stored.pop(key, None)
+    return list(stored)
 
 
 def _rows(changelog: str, partition: int, rows: Sequence[tuple[bytes, bytes]]) -> Output:

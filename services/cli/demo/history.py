@@ -1,4 +1,4 @@
-"""The demo's past: simulate the book's stream, replay April to July, learn a champion, seed the live windows."""
+"""The demo's past: simulate the book's stream, replay April to July, learn a champion."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from services.adapters.endpoints import Endpoints
-from services.adapters.topics import partition_counts
 from services.adapters.write_table import write_table
 from services.cli.assembly import Assembly
 from services.cli.late_labels import Labels
@@ -20,8 +18,6 @@ from services.cli.replay import progress_bar
 from services.cli.replaying import History
 from services.core.batch import Batch
 from services.core.simulation.simulate import DAY_S, LABEL_DELAY_MS, Simulation, simulate
-from services.transport.bootstrap import seed
-from services.transport.kafka_log import KafkaLog
 
 LIVE_FROM_MS = 1_533_081_600_000  # 2018-08-01T00:00:00Z
 TRAIN_FROM_MS = 1_525_132_800_000  # 2018-05-01T00:00:00Z: the first month only fills the 30-day windows
@@ -86,34 +82,6 @@ def _nullable(batch: Batch, column: str) -> pl.Series:
     return values if column not in batch.nulls else values.set(pl.Series(batch.nulls[column]), None)
 
 
-def seed_state(assembly: Assembly, endpoints: Endpoints, history: History) -> int:
-    """Write the replayed windows to the changelogs of a fresh cluster; return the number of rows.
-
-    Labels that are still to become known go along, as nobody will tell them again.
-    """
-    written = 0
-    history.tell_all()
-    for stage in history.replay.stages:
-        plan = stage.plan
-        log = KafkaLog(
-            endpoints.kafka,
-            group=f"{assembly.topology.project}.{plan.name}.seed",
-            transactional_id=f"{assembly.topology.project}.{plan.name}.seed",
-            exactly_once=True,
-            transaction_timeout_ms=60_000,
-        )
-        try:
-            partitions = partition_counts(endpoints.kafka, [plan.input])[plan.input]
-            ends = {
-                partition: {topic: log.beginning(topic, partition) for topic in plan.inputs}
-                for partition in range(partitions)
-            }
-            written += seed(log, stage, partitions, ends)
-        finally:
-            log.close()
-    return written
-
-
 class Bookmark:
     """Where the last run stopped, in a small file."""
 
@@ -139,4 +107,4 @@ class Bookmark:
         self._path.write_text(json.dumps({"next_row": next_row}))
 
 
-__all__ = ["DAY_S", "LABEL_DELAY_MS", "Bookmark", "Past", "replay_past", "seed_state", "simulated"]
+__all__ = ["DAY_S", "LABEL_DELAY_MS", "Bookmark", "Past", "replay_past", "simulated"]

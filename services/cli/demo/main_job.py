@@ -18,7 +18,7 @@ from services.cli.assembly import Assembly
 from services.cli.demo.alarms import Alarms
 from services.cli.demo.feed import Feed
 from services.cli.demo.following import Counter, Follower
-from services.cli.demo.history import LIVE_FROM_MS, Bookmark, Past, replay_past, seed_state, simulated
+from services.cli.demo.history import LIVE_FROM_MS, Bookmark, Past, replay_past, simulated
 from services.cli.demo.injection import Injection, injection
 from services.cli.demo.learning import Learning
 from services.cli.demo.screen import Moment, Screen
@@ -26,6 +26,7 @@ from services.cli.demo.summary import compare, list_alerts, summarise
 from services.cli.demo.watching import Watcher
 from services.cli.demo.worker_processes import WorkerProcess, start_workers
 from services.cli.screen import steps
+from services.cli.seeding import seed_state
 from services.cli.setup import initialise
 from services.core.avro.decode import RecordReader
 from services.settings import Settings
