@@ -27,6 +27,7 @@ EARLIEST_MS: Final = -62_135_596_800_000
 _PROBABILITY: Final[Mapping[str, Any]] = {"minimum": 0, "maximum": 1, "finite": True}
 _VERSION: Final[Mapping[str, Any]] = {"minimum": 0, "maximum": 1 << 62}
 _LABEL: Final[Mapping[str, Any]] = {"allowed": (0.0, 1.0)}
+_CHANGE: Final = r"\[[0-9]{1,15},(?:0|1|null)\]"
 _REQUIRED: Final[Mapping[str, Mapping[str, Any]]] = {
     "score": _PROBABILITY,
     "champion_score": _PROBABILITY,
@@ -38,6 +39,7 @@ _REQUIRED: Final[Mapping[str, Mapping[str, Any]]] = {
     "previous_label": _LABEL,
     "label_known_at_ms": {"minimum": 0, "maximum": LATEST_MS},
     "revision": {"minimum": 1, "maximum": 1 << 62},
+    "belief_history": {"pattern": rf"\[(?:{_CHANGE}(?:,{_CHANGE})*)?\]"},  # `services.core.ledger.belief_history`
 }
 
 

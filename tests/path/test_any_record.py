@@ -42,7 +42,7 @@ from services.transport.work import Work
 NOW_MS = 1_541_030_400_000
 LONGS = [0, 1, -1, 2**31, -(2**31), 2**53 + 1, 2**63 - 1, -(2**63), NOW_MS, 253_402_300_799_999, 253_402_300_800_000]
 DOUBLES = [0.0, -0.0, 1.0, 0.5, 37.5, -0.25, 1.0000001, float("nan"), float("inf"), -float("inf"), 1e308, 5e-324]
-TEXTS = ["", "a", "x" * 300, "\0", "ü€", "retraction", "7", "-1"]
+TEXTS = ["", "a", "[[1,0]]", "[[1e99,1]]", "x" * 300, "\0", "ü€", "retraction", "7", "-1"]
 EXTREME: dict[str, list[Any]] = {
     "int": [0, 1, -1, 2**31 - 1, -(2**31)],
     "long": LONGS,
@@ -55,7 +55,7 @@ EXTREME: dict[str, list[Any]] = {
 USUAL: dict[str, Any] = {
     "score": 0.25, "champion_score": 0.25, "champion_version": 1, "online_score": 0.5, "online_version": 3,
     "threshold": 0.5, "label": 1.0, "previous_label": None, "previous_known_at_ms": None, "revision": 7,
-    "arm": "champion", "decision": "allow",
+    "arm": "champion", "decision": "allow", "belief_history": "[[1541030400000,1],[1541030500000,null]]",
 }  # fmt: skip
 DTYPES = {"int": np.int64, "long": np.int64, "float": np.float64, "double": np.float64, "boolean": np.bool_}
 
