@@ -136,6 +136,7 @@ fraud = FeatureService(
         "threshold": "0.5",
         "decision_above": "block",
         "decision_below": "allow",
+        "label": "is_fraud",
     },
     owner=OWNER,
 )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.core import urls
@@ -41,7 +41,7 @@ _SCHEMES = {"redis_url": ("redis", "rediss", "unix"), "schema_registry_url": ("h
 class Settings(BaseSettings):
     """Millstream's settings; every field is ``MILLSTREAM_`` plus its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
 
     state_dir: Path = Field(default=Path(".millstream"), description="embedded servers, offline log, models, caches")
     feature_repo: Path = Field(default=Path("feature_repo"), description="the Feast repo")
@@ -88,9 +88,14 @@ class Settings(BaseSettings):
         default="7, 30, 90", description="ages at which labels are counted, besides the label horizon; comma-separated"
     )
     quality_investigated: str = Field(
-        default="", description="column of what card precision counts; default: the event contract's key"
+        default="", description="column of what precision@k counts; default: the event contract's key"
     )
-    quality_cards: int = Field(default=100, ge=1, description="how many of those can be investigated a day")
+    quality_top_k: int = Field(
+        default=100,
+        ge=1,
+        validation_alias=AliasChoices(f"{PREFIX}QUALITY_TOP_K", f"{PREFIX}QUALITY_CARDS"),
+        description="how many of those can be investigated a day; formerly MILLSTREAM_QUALITY_CARDS",
+    )
     quality_group: str = Field(
         default="", description="column with few values whose groups are compared (fairness); default: none"
     )
@@ -168,6 +173,6 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
             message = problem["msg"].removeprefix("Value error, ")
-            name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
+            name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper().removeprefix(PREFIX)
             lines.append(message if name == _KAFKA.rstrip("_") else f"{name}: {message}")
         raise Misconfigured("settings are wrong:\n  " + "\n  ".join(lines)) from error

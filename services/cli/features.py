@@ -105,7 +105,10 @@ def described(declaration: Declaration) -> list[dict[str, str]]:
 
 
 def get(
-    keys: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="e.g. customer_id=7 terminal_id=3")],
+    keys: Annotated[
+        list[str],
+        typer.Argument(metavar="KEY=VALUE...", help="Join keys and their values, of one entity or of one of each."),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Read online features of an entity, or of one of each, as any Feast client does."""

@@ -62,4 +62,4 @@ def declared(settings: Settings, how: Measured) -> Declared:
         raise Misconfigured(f"MILLSTREAM_QUALITY_MATURITIES_DAYS: {error}; give days, e.g. 7, 30, 90") from error
     horizon = settings.label_horizon_days
     maturities = (*sorted(age for age in ages if 0 < age < horizon), horizon)
-    return Declared(maturities, how.investigated, how.group, settings.quality_cards, how.online_share)
+    return Declared(maturities, how.investigated, how.group, settings.quality_top_k, how.online_share)

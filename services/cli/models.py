@@ -35,10 +35,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(models, name="models")
 
 
-def metric_title(name: str, group: str) -> str:
-    """Return a metric's name as people write it."""
+def metric_title(name: str, group: str, groups_a_day: float | None = None) -> str:
+    """Return a metric's name as people write it; precision@k says of how many, where k are never reached."""
     if name.startswith("card_precision_at_"):
-        return f"precision@{name.rpartition('_')[2]} per day by {group}"
+        k = name.rpartition("_")[2]
+        fewer = groups_a_day is not None and groups_a_day < int(k)
+        of = f", of {groups_a_day:.3g} a day: at most {groups_a_day / int(k):.2g}" if fewer and groups_a_day else ""
+        return f"precision@{k} per day by {group}{of}"
     return {"auc": "AUC", "log_loss": "log-loss", "brier": "Brier score"}.get(name, name.replace("_", " "))
 
 

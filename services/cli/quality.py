@@ -23,7 +23,7 @@ _HEADLINES = (
 _SHORT = {
     "average_precision": "AP",
     "auc": "AUC",
-    "card_precision": "cards",
+    "card_precision": "precision@k",
     "log_loss": "log-loss",
     "brier": "Brier",
     "calibration_error": "ECE",

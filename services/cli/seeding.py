@@ -12,6 +12,7 @@ from services.adapters.topic_registry import claim
 from services.adapters.topics import require_topics
 from services.cli.assembly import Assembly
 from services.cli.replaying import History
+from services.core.text import few
 from services.errors import Misconfigured
 from services.transport.bootstrap import seed
 from services.transport.kafka_log import KafkaLog
@@ -45,21 +46,28 @@ def require_unconsumed(assembly: Assembly, endpoints: Endpoints) -> None:
 
 def _require_applied(assembly: Assembly) -> None:
     """Refuse where the registry holds other windows than the feature repo: stages and readers would not agree."""
-    from services.adapters.feast_declarations import stream_view
-    from services.adapters.feature_repo import open_store, quiet_feast
+    from services.adapters.feature_repo import objects_of, open_store, quiet_feast
 
     with quiet_feast():
+        from feast.stream_feature_view import StreamFeatureView
+
         store: Any = open_store(assembly.settings)
-        entities = {each.name: each for each in store.list_entities()}
-        applied = {each.name: stream_view(each, entities) for each in store.list_stream_feature_views()}
-    declared = {view.name: view for view in assembly.declaration.views}
-    differing = sorted(name for name in applied.keys() & declared.keys() if applied[name] != declared[name])
-    differing += sorted(applied.keys() ^ declared.keys()) if applied else []
-    if differing:
+        applied = {each.name: _windows(each) for each in store.list_stream_feature_views()}
+        objects = objects_of(assembly.settings)
+        declared = {each.name: _windows(each) for each in objects if isinstance(each, StreamFeatureView)}
+    if applied and applied != declared:
+        differing = sorted(name for name in applied | declared if applied.get(name) != declared.get(name))
         raise Misconfigured(
-            f"the feature repo declares {', '.join(differing)} otherwise than it was applied, so the windows would be "
-            "those of another declaration: run `millstream features apply`, or put the declaration back"
+            f"the feature repo declares {few(differing)} otherwise than it was applied, so the windows would be those "
+            "of another declaration: run `millstream features apply`, or put the declaration back"
         )
+
+
+def _windows(view: Any) -> list[str]:
+    """Return what a Feast view aggregates, and how late events may be, as texts that compare."""
+    lateness = view.stream_source.kafka_options.watermark_delay_threshold
+    of = [f"{each.column} {each.function} {each.time_window} {each.name}" for each in view.aggregations]
+    return [*sorted(of), f"{view.entities} {view.timestamp_field} {lateness}"]
 
 
 def seed_state(assembly: Assembly, endpoints: Endpoints, history: History) -> int:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from services.retrain.split import Window
     from services.retrain.train import Trained, TrainSpec
 
-DEFAULT_LABEL = "is_fraud"
+DEFAULT_LABEL = "label"
+"""Column of labels where neither an option nor the service's tag ``label`` names one."""
 _UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}
 
 
@@ -234,7 +235,8 @@ def _report(trained: Trained, group: str, console: Console) -> None:
     rows, positives = trained.manifest.training.rows, trained.manifest.training.positives
     sizes = ", ".join(f"{part} {rows[part]:,} ({positives[part]:,} positive)" for part in rows)
     console.print(f"  {trained.manifest.params['trees']} trees; events: {sizes}", soft_wrap=True)
-    measured = ", ".join(f"{metric_title(name, group)} [bold]{value:.4f}[/]" for name, value in trained.metrics.items())
+    titles = {name: metric_title(name, group, trained.groups_a_day) for name in trained.metrics}
+    measured = ", ".join(f"{titles[name]} [bold]{value:.4f}[/]" for name, value in trained.metrics.items())
     console.print(f"  on the holdout part: {measured}", soft_wrap=True)
     reference = trained.manifest.reference
     if reference is not None and reference.thresholds:

@@ -41,7 +41,7 @@ class TrainSpec:
     service : Service
         Its features are the model's vector.
     event_time, group, label : str
-        Columns: event time (int64 milliseconds), what is investigated per day (a customer), and the label
+        Columns: event time (int64 milliseconds), what is investigated per day, and the label
         (boolean or 0/1; null: not labelled, not used).
     label_known_at : str or None
         Column with the time each label became known, milliseconds; None: the event's plus the window's label delay.
@@ -86,12 +86,15 @@ class Trained:
         On the holdout part; also in the manifest.
     curves : mapping of str to tuple of float
         ``validation_average_precision`` after each tree.
+    groups_a_day : float
+        Distinct values of the group column on a day of the holdout part, on average.
     """
 
     manifest: Manifest
     body: str
     metrics: Mapping[str, float]
     curves: Mapping[str, tuple[float, ...]]
+    groups_a_day: float = 0.0
 
 
 def train(
@@ -161,7 +164,9 @@ def train(
         body_sha256=sha256(fitted.body),
         reference=_reference(history, model, spec, threshold, gains(fitted.body)),
     )
-    return Trained(manifest, fitted.body, metrics, {"validation_average_precision": fitted.curve})
+    held_out = pl.DataFrame({"day": times_ms // DAY_MS, "group": features[spec.group]}).filter(pl.Series(parts.holdout))
+    a_day = held_out.n_unique() / held_out["day"].n_unique()
+    return Trained(manifest, fitted.body, metrics, {"validation_average_precision": fitted.curve}, a_day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +212,7 @@ def _usable(features: pl.DataFrame, spec: TrainSpec, names: list[str]) -> pl.Dat
             f"feature service {spec.service.name!r}, with labels joined by event id"
         )
     schema = features.schema
-    wrong = [name for name in names if not (schema[name].is_numeric() or schema[name] == pl.Boolean)]
+    wrong = [name for name in names if not (schema[name].is_numeric() or schema[name] in (pl.Boolean, pl.Null))]
     if wrong:
         raise Misconfigured(
             f"a model reads numbers, but {', '.join(f'{name} is {schema[name]}' for name in wrong)}: take it out of "

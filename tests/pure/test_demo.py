@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 from services.adapters.contracts import load_contract
 from services.cli.demo.alarms import Alarms
 from services.cli.demo.feed import first_untold
-from services.cli.demo.injection import Injection
+from services.cli.demo.injection import Injection, announcement
 from services.cli.demo.learning import Learning
 from services.cli.demo.screen import Moment, Screen
 from services.cli.demo.summary import compare, list_alerts
@@ -161,6 +161,16 @@ def test_the_changes_that_the_demo_makes_are_where_it_says_and_nowhere_else() ->
     assert not fraud[~within].any()
     assert 0.08 < fraud[within].mean() < 0.12
     assert planned.into(stream).equals(changed), "a run that goes on must not change what was published"
+
+
+def test_only_what_is_still_to_come_is_announced() -> None:
+    planned = Injection((11 * DAY_MS, 12 * DAY_MS), (4 * DAY_MS, 5 * DAY_MS))
+    both, missing, none = (announcement(planned, day * DAY_MS) for day in (0, 6, 40))
+    assert "is a fraud of a new kind" in both
+    assert "do not come" in both
+    assert "fraud of a new kind" not in missing
+    assert "12 Jan 00:00 to 13 Jan 00:00" in missing
+    assert none == "Both injected changes are in the past of this run; --fresh starts before them."
 
 
 def test_it_is_all_shown(learning: Learning, alarms: Alarms, tmp_path: Path) -> None:

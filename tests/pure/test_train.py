@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.adapters.importance_plot import gains
+from services.cli.models import metric_title
 from services.core.manifest import Manifest, define, sha256
 from services.core.metrics import evaluate
 from services.errors import Misconfigured
@@ -225,3 +226,46 @@ def test_a_label_without_a_known_time_is_known_after_the_delay() -> None:
     spec = replace(SPEC, label_known_at="known_at_ms")
     wanted = train(data, SPEC, 0).manifest.training
     assert train(data.with_columns(known).with_columns(some), spec, 0).manifest.training == wanted
+
+
+INFINITE = float("inf")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.lit(None, pl.Float64),
+        pl.lit(None),
+        pl.lit(3.0),
+        pl.when(pl.col("event_id") % 7 == 0).then(INFINITE).otherwise("load__mean_1h"),
+        pl.when(pl.col("event_id") % 7 == 0).then(-INFINITE).otherwise("load__mean_1h"),
+        pl.lit(INFINITE),
+        pl.col("load__mean_1h") * 1e307,
+    ],
+    ids=["null", "untyped null", "constant", "some infinite", "some minus infinite", "infinite", "beyond a double"],
+)
+def test_a_feature_of_any_values_can_be_trained_on_and_its_manifest_read(column):
+    trained = train(history(2500).with_columns(column.alias("load__mean_1h")), SPEC, 1)
+    text = trained.manifest.to_json()
+    assert Manifest.from_json(text).reference == trained.manifest.reference
+    assert Manifest.from_json(text).profile == trained.manifest.profile
+    Champion.load(ModelVersion("meter-faults", 1, text, trained.body, sha256(trained.body)), DECLARATION.service)
+
+
+def test_a_holdout_part_of_one_class_leaves_out_what_is_not_defined_there():
+    early = pl.when(pl.col("event_time_ms") > 34 * DAY_MS).then(0).otherwise("faulty").alias("faulty")
+    assert set(train(history().with_columns(early), SPEC, 1).metrics) == {"log_loss", "brier", "card_precision_at_5"}
+
+
+@pytest.mark.parametrize(("rows", "says"), [(0, "no event has a label"), (1, "no label is known by")])
+def test_too_few_rows_are_refused_in_a_sentence(rows, says):
+    with pytest.raises(Misconfigured, match=says):
+        train(history().head(rows), SPEC, 1)
+
+
+def test_precision_among_more_than_there_are_says_of_how_many():
+    assert metric_title("card_precision_at_100", "carrier", 16.0) == (
+        "precision@100 per day by carrier, of 16 a day: at most 0.16"
+    )
+    assert metric_title("card_precision_at_100", "customer_id", 4000.0) == "precision@100 per day by customer_id"
+    assert train(history(), SPEC, 1).groups_a_day == pytest.approx(29, abs=2)

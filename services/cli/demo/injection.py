@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -54,3 +55,25 @@ def injection(live_from_ms: int) -> Injection:
         missing_ms=(live_from_ms + 11 * _DAY_MS, live_from_ms + 11 * _DAY_MS + 6 * HOUR_MS),
         fraud_ms=(live_from_ms + 4 * _DAY_MS, live_from_ms + 5 * _DAY_MS),
     )
+
+
+def announcement(planned: Injection, from_ms: int) -> str:
+    """Return what of it is still to come in a run that begins at an event time, in milliseconds, as a sentence."""
+    (missing_from, missing_to), (fraud_from, fraud_to) = (
+        [datetime.fromtimestamp(each / 1000, UTC).strftime("%d %b %H:%M") for each in span]
+        for span in (planned.missing_ms, planned.fraud_ms)
+    )
+    coming = []
+    if from_ms < planned.fraud_ms[1]:
+        coming.append(
+            f"from {fraud_from} to {fraud_to} one payment in {1 / planned.fraud_share:.0f} is a fraud of a new kind, "
+            "as labels tell a week later"
+        )
+    if from_ms < planned.missing_ms[1]:
+        coming.append(
+            f"from {missing_from} to {missing_to} {planned.missing_share:.0%} of all payments below "
+            f"{planned.missing_below:g} EUR do not come"
+        )
+    if not coming:
+        return "Both injected changes are in the past of this run; --fresh starts before them."
+    return f"To be noticed: {'; '.join(coming)}. --calm leaves both out."

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.live import Live
@@ -19,7 +18,7 @@ from services.cli.demo.alarms import Alarms
 from services.cli.demo.feed import Feed
 from services.cli.demo.following import Counter, Follower
 from services.cli.demo.history import LIVE_FROM_MS, Bookmark, Past, replay_past, simulated
-from services.cli.demo.injection import Injection, injection
+from services.cli.demo.injection import announcement, injection
 from services.cli.demo.learning import Learning
 from services.cli.demo.screen import Moment, Screen
 from services.cli.demo.summary import compare, list_alerts, summarise
@@ -69,13 +68,15 @@ def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: in
         _learn(settings, console, assembly, endpoints, past)
         bookmark.write(past.live_row)
         kept = {"next_row": past.live_row}
+    planned = injection(LIVE_FROM_MS)
     if not calm:
-        planned = injection(LIVE_FROM_MS)
         past = replace(past, stream=planned.into(past.stream))
-        _announce(console, planned)
     if kept["next_row"] >= past.stream.height:
         console.print("[yellow]The last run reached the end of the stream; start over with --fresh.[/]")
         return
+    if not calm:
+        announced = announcement(planned, int(past.stream["event_time_ms"][kept["next_row"]]))
+        console.print(announced, highlight=False, soft_wrap=True)
     with ExitStack() as stack:
         with _timed(console, "workers"):
             workers = start_workers(settings, assembly, stack)
@@ -190,20 +191,6 @@ def _let_finish(feed: Feed, settled: Callable[[], bool]) -> None:
     waited_until_s = time.monotonic() + 10
     while not settled() and time.monotonic() < waited_until_s:
         time.sleep(0.1)
-
-
-def _announce(console: Console, planned: Injection) -> None:
-    (missing_from, missing_to), (fraud_from, fraud_to) = (
-        [datetime.fromtimestamp(each / 1000, UTC).strftime("%d %b %H:%M") for each in span]
-        for span in (planned.missing_ms, planned.fraud_ms)
-    )
-    console.print(
-        f"To be noticed: from {fraud_from} to {fraud_to} one payment in {1 / planned.fraud_share:.0f} is a fraud of a "
-        f"new kind, as labels tell a week later; from {missing_from} to {missing_to} {planned.missing_share:.0%} of "
-        f"all payments below {planned.missing_below:g} EUR do not come. --calm leaves both out.",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 @contextmanager
