@@ -113,8 +113,13 @@ def wipe(settings: Settings) -> list[Path]:
     return doomed
 
 
-def resolve(settings: Settings) -> Endpoints:
+def resolve(settings: Settings, redis: bool = True) -> Endpoints:
     """Return both endpoints without starting anything.
+
+    Parameters
+    ----------
+    redis : bool
+        Whether Redis is needed. If it is not, its URL is empty where an embedded one does not run.
 
     Raises
     ------
@@ -132,7 +137,7 @@ def resolve(settings: Settings) -> Endpoints:
         (name, variable)
         for name, used, variable in (
             ("kafka", use_kafka, "MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS"),
-            ("valkey", use_valkey, "MILLSTREAM_REDIS_URL"),
+            ("valkey", use_valkey and redis, "MILLSTREAM_REDIS_URL"),
         )
         if used and _server(directory, name, ports).process.pid() is None
     ]
@@ -143,7 +148,9 @@ def resolve(settings: Settings) -> Endpoints:
         failure = Retry if all(name in ports for name, _variable in down) else Misconfigured
         raise failure(f"no {names} is running in {directory}: {advice}")
     kafka = EmbeddedKafka(directory / "kafka", *_pair(ports)).client_settings if use_kafka else {}
-    url = settings.redis_url.get_secret_value() if settings.redis_url else _valkey(directory, ports).url
+    valkey = _valkey(directory, ports)
+    embedded = valkey.url if redis or valkey.process.pid() is not None else ""
+    url = settings.redis_url.get_secret_value() if settings.redis_url else embedded
     topics = topic_names(settings)
     cluster = Cluster({**settings.kafka, **kafka}, topics.project, topics.names)
     return Endpoints(cluster, url, kafka_embedded=use_kafka, redis_embedded=use_valkey)

@@ -205,6 +205,10 @@ class MillstreamRedisOnlineStore(feast_redis.RedisOnlineStore):
 
     # ---- deleting
 
+    def update(self, config: Any, tables_to_delete: Sequence[Any], *args: Any, **kwargs: Any) -> None:
+        """Delete the rows of views that are no longer there; one that is not online has none, and needs no server."""
+        super().update(config, [table for table in tables_to_delete if table.online], *args, **kwargs)
+
     def delete_entity_values(self, config: Any, join_keys: list[str]) -> None:
         """Delete all rows of this project with these join keys, and nobody else's."""
         client = self._get_client(config.online_store)

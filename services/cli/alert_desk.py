@@ -26,7 +26,7 @@ def open_topic() -> AlertTopic:
     from services.topology import ALERT_ACTIONS, ALERTS
 
     settings = load_settings()
-    kafka = resolve(settings).kafka
+    kafka = resolve(settings, redis=False).kafka
     if not {ALERTS, ALERT_ACTIONS} <= partition_counts(kafka, [ALERTS, ALERT_ACTIONS]).keys():
         raise Misconfigured("there are no topics for alerts yet; create the topology's with `millstream init`")
     contracts = load_all(settings)

@@ -34,7 +34,7 @@ def consume(
     from services.cli.newest import newest
 
     settings = load_settings()
-    kafka = resolve(settings).kafka
+    kafka = resolve(settings, redis=False).kafka
     known = [contract.schema for contract in load_all(settings).values()]
     resolver = schema_resolver(settings, kafka, known)
     console = Console()

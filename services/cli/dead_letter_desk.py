@@ -31,7 +31,7 @@ class Desk:
 
     def __init__(self, settings: Settings, unreadable: Callable[[str], None]) -> None:
         self._settings = settings
-        self._kafka = resolve(settings).kafka
+        self._kafka = resolve(settings, redis=False).kafka
         self._contracts = load_all(settings)
         self._unreadable = unreadable
         self.resolve = SchemaResolver(

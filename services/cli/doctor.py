@@ -83,12 +83,12 @@ def checks(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Finding]
         yield "Kafka's jars", lambda: check_jars(settings)
     yield "Kafka", lambda: check_kafka(settings, kafka)
     if redis.embedded:
-        yield "Valkey's binary", check_valkey_binary
-    yield "Redis", lambda: check_redis(settings, redis)
+        yield "Valkey's binary", lambda: if_needed(settings, check_valkey_binary())
+    yield "Redis", lambda: if_needed(settings, check_redis(settings, redis))
     yield "schema registry", lambda: probe_registry(settings)
     yield "contracts", lambda: check_contracts(settings)
     yield "feature repo", lambda: check_feature_repo(settings)
-    if not any(server.embedded and server.pid is None for server in (kafka, redis)):
+    if not kafka.embedded or kafka.pid is not None:
         yield "champion", lambda: check_champion(settings)
 
 
@@ -172,6 +172,20 @@ def check_valkey_binary() -> list[Finding]:
         return [Finding("Valkey's binary", "fail", str(error), "use a Redis of your own: set MILLSTREAM_REDIS_URL")]
 
 
+def if_needed(settings: Settings, findings: list[Finding]) -> list[Finding]:
+    """Return what was found about Redis; nothing is wrong with one that no view needs."""
+    if all(finding.level == "ok" for finding in findings):
+        return findings
+    from services.adapters.compiled_repo import compiled_repo
+
+    try:
+        if compiled_repo(settings).declaration.needs_online_store:
+            return findings
+    except (MillstreamError, ImportError):
+        return findings  # told by the check of the feature repo
+    return [dataclasses.replace(findings[0], level="ok", found="not needed: no view is online", advice="")]
+
+
 def check_redis(settings: Settings, status: ServerStatus) -> list[Finding]:
     """Reach Redis, wherever it is."""
     if status.embedded and status.pid is None:
@@ -217,7 +231,7 @@ def check_champion(settings: Settings) -> list[Finding]:
     from services.cli.champion import champion_fit
 
     try:
-        fit = champion_fit(endpoints.resolve(settings).kafka, load_declaration(settings))
+        fit = champion_fit(endpoints.resolve(settings, redis=False).kafka, load_declaration(settings))
     except (MillstreamError, ImportError) as error:
         return [Finding("Champion", "warn", "was not looked at", str(error))]
     if fit.refused is None:

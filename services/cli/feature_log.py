@@ -28,7 +28,7 @@ def keep(assembly: Assembly, until_end: bool, every_s: float, on_progress: Calla
     Misconfigured, Retry, Stop
         Saying what is missing, cannot be reached or went wrong; nothing is lost, the next run goes on from there.
     """
-    kafka = resolve(assembly.settings).kafka
+    kafka = resolve(assembly.settings, redis=False).kafka
     require_topics(kafka, assembly.topology.topics)
     resolver = schema_resolver(assembly.settings, kafka, assembly.schemas)
     writer = OfflineWriter(

@@ -72,9 +72,10 @@ def _say_what_answers(console: Console, settings: Settings, declaration: Declara
     from services.adapters import endpoints
     from services.cli.champion import champion_fit
 
-    if any(server.embedded and server.pid is None for server in endpoints.status(settings)):
+    kafka, _ = endpoints.status(settings)
+    if kafka.embedded and kafka.pid is None:
         return
-    fit = champion_fit(endpoints.resolve(settings).kafka, declaration)
+    fit = champion_fit(endpoints.resolve(settings, redis=False).kafka, declaration)
     if fit.refused is not None:
         console.print(f"{fit.refused}; until then {fit.found}", style="yellow", markup=False, soft_wrap=True)
     else:
@@ -122,7 +123,7 @@ def get(
         names = {
             f"{view.name}:{each.feature}": column
             for view in declaration.views
-            if view.join_key in row
+            if view.online and view.join_key in row
             for column, each in zip(view.columns, view.aggregates, strict=True)
         }
         names |= {
@@ -133,7 +134,7 @@ def get(
         }
         if not names:
             wanted = ", ".join(sorted(_join_keys(declaration)))
-            raise Misconfigured(f"no view has just the keys {', '.join(row)}; join keys are: {wanted}")
+            raise Misconfigured(f"no online view has just the keys {', '.join(row)}; join keys are: {wanted}")
         with quiet_feast():
             answer = _read(open_store(settings), list(names), row)
     values = {column: answer[column][0] for column in names.values()}

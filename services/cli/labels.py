@@ -72,7 +72,7 @@ def read_labels(settings: Settings) -> dict[str, Any]:
     from services.core.ledger.tally import SIZE, Told, counters, coverage, decode_told, delay_quantile_s
     from services.topology import JOIN_CHANGELOG
 
-    kafka = resolve(settings).kafka
+    kafka = resolve(settings, redis=False).kafka
     partitions_of(kafka, JOIN_CHANGELOG)
     told: dict[bytes, Told] = {}
     for messages in read_committed(kafka, JOIN_CHANGELOG, 0, 0, None):

@@ -146,7 +146,7 @@ def _change(settings: Settings, name: str | None, version: int | None) -> None:
     from services.adapters.endpoints import resolve
     from services.adapters.registry import open_registry
 
-    kafka = resolve(settings).kafka
+    kafka = resolve(settings, redis=False).kafka
     declaration = compiled_repo(settings).declaration
     name = name or declaration.service.name
     registry = open_registry(settings)

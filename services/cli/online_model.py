@@ -39,7 +39,7 @@ def online(as_json: bool = typer.Option(False, "--json", help="For scripts.")) -
             return None
         return header, len(models), message.timestamp()[1]
 
-    found = newest(resolve(assembly.settings).kafka, SNAPSHOTS, declared.name.encode(), read)
+    found = newest(resolve(assembly.settings, redis=False).kafka, SNAPSHOTS, declared.name.encode(), read)
     role = assembly.policy.online_role
     metrics = {}
     if found is not None:

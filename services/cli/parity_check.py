@@ -54,7 +54,7 @@ def check_parity(assembly: Assembly, sample: int, say: Callable[[str], None]) ->
     Retry, Stop
         A server cannot be reached.
     """
-    endpoints = resolve(assembly.settings)
+    endpoints = resolve(assembly.settings, assembly.declaration.needs_online_store)
     say("opening Feast")
     with quiet_feast():
         store = open_store(assembly.settings)

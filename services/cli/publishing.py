@@ -31,7 +31,7 @@ def kafka_with(settings: Settings, topics: list[str]) -> dict[str, str]:
     """
     from services.adapters.endpoints import resolve
 
-    kafka = resolve(settings).kafka
+    kafka = resolve(settings, redis=False).kafka
     there = partition_counts(kafka, topics)
     missing = [topic for topic in topics if topic not in there]
     if missing:

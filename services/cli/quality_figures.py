@@ -74,7 +74,7 @@ def read_figures(settings: Settings) -> list[Shown]:
     Misconfigured, Retry, Stop
         There is no such topic, or it cannot be read.
     """
-    kafka = resolve(settings).kafka
+    kafka = resolve(settings, redis=False).kafka
     schema = load_contract(settings, QUALITY).schema
     resolver = schema_resolver(settings, kafka, [schema])
     newest: dict[bytes, bytes] = {}

@@ -35,6 +35,8 @@ def rebuild_view(assembly: Assembly, on_progress: Callable[[str, int, int], None
         Saying what is missing or cannot be reached.
     """
     settings = assembly.settings
+    if not any(view.online for view in assembly.declaration.views):
+        return 0
     endpoints = resolve(settings)
     partitions = require_topics(endpoints.kafka, assembly.topology.topics)
     origins = claim(endpoints.kafka, assembly.topology, settings.replication)

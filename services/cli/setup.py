@@ -33,7 +33,7 @@ def initialise(settings: Settings, say: Callable[[str], None], alter: bool = Fal
     """
     forget(settings)
     assembly = assemble_runnable(settings)
-    endpoints = resolve(settings)
+    endpoints = resolve(settings, assembly.declaration.needs_online_store)
     refuse_earlier_names(endpoints.kafka, assembly.topology)
     claim(
         endpoints.kafka, assembly.topology, settings.replication

@@ -31,7 +31,7 @@ def adopt_command(names: Names = None) -> None:
 
     settings = load_settings()
     assembly = assemble(settings)
-    done = adopt(resolve(settings).kafka, assembly.topology, names or (), settings.replication)
+    done = adopt(resolve(settings, redis=False).kafka, assembly.topology, names or (), settings.replication)
     console = Console()
     for each in done:
         how = (

@@ -90,7 +90,7 @@ def train(
     from services.retrain.split import Window
 
     settings, console = load_settings(), Console()
-    kafka = resolve(settings).kafka if promote else None  # rather fail now than after the work
+    kafka = resolve(settings, redis=False).kafka if promote else None  # rather fail now than after the work
     assembly = assemble(settings)
     service, contract = assembly.declaration.service, assembly.contract
     column, label = label, label or service.tags.get("label", DEFAULT_LABEL)

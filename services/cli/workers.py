@@ -21,6 +21,7 @@ from services.cli.monitoring import freshness, measure_stage, monitor_stage
 from services.cli.serving import serve_models
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
+from services.monitor.freshness import Freshness
 from services.monitor.quality_metrics import QualityMetrics
 from services.ports import LedgerStore
 from services.score.step import Carried, Score
@@ -47,10 +48,11 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     Misconfigured, Retry
         Saying what is missing, before anything is consumed.
     """
-    endpoints = resolve(settings)
+    resolve(settings, redis=False)  # rather fail now than after the repo was compiled
     # Before anything imports Feast, which would turn the metrics library to its multi-process mode.
     telemetry = telemetry_adapter.Telemetry()
     assembly = assemble(settings)
+    endpoints = resolve(settings, assembly.declaration.needs_online_store)
     wanted = list(names) or usual_stages(assembly)
     plans = [assembly.topology.stage(name) for name in wanted if name not in LOOP]
     # Before it is checked, so that one that grows meanwhile is refused there or noticed when it is read.
@@ -106,9 +108,8 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     if QUALITY in wanted:
         loops.append(loop(assembly.quality_stage(resolver, QualityMetrics(telemetry), writer, letter_bytes)))
     if MEASURE in wanted:
-        times = FeatureTimes(endpoints.redis_url, assembly.declaration.project, assembly.declaration.views)
-        stack.callback(times.close)
-        measure = measure_stage(assembly, resolver, freshness(assembly, times), writer, letter_bytes)
+        fresh = _freshness(assembly, endpoints, stack)
+        measure = measure_stage(assembly, resolver, fresh, writer, letter_bytes)
         loops.append(loop(measure, when_idle=measure.idle))
     if MONITOR in wanted:
         loops.append(loop(monitor_stage(assembly, resolver, layout[SCORED], writer, letter_bytes)))
@@ -142,6 +143,14 @@ def _view(
     )
     stack.callback(writer.close)
     return writer
+
+
+def _freshness(assembly: Assembly, endpoints: Endpoints, stack: contextlib.ExitStack) -> Freshness | None:
+    if not any(view.online for view in assembly.declaration.views):
+        return None
+    times = FeatureTimes(endpoints.redis_url, assembly.declaration.project, assembly.declaration.views)
+    stack.callback(times.close)
+    return freshness(assembly, times)
 
 
 def _carried(assembly: Assembly, endpoints: Endpoints, stack: contextlib.ExitStack) -> Carried | None:

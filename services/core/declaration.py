@@ -126,3 +126,8 @@ class Declaration:
     on_demand: tuple[OnDemandView, ...]
     batch: tuple[BatchView, ...]
     service: Service
+
+    @property
+    def needs_online_store(self) -> bool:
+        """Whether a view is kept in the online store, or read from there."""
+        return bool(self.batch) or any(view.online for view in self.views)

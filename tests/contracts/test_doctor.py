@@ -11,6 +11,8 @@ from typing import NamedTuple
 import pytest
 import redis
 import typer
+from pydantic import SecretStr
+from repos import VIEW, repo
 from typer.testing import CliRunner
 
 from services.adapters import endpoints
@@ -226,3 +228,22 @@ def test_up_and_down_in_words(app: typer.Typer, tmp_path: Path, monkeypatch: pyt
     assert "stopped the embedded Valkey" in down.stdout
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["lock", "models"]
     assert "Nothing was running" in CliRunner().invoke(app, ["down"]).stdout
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_redis_is_missed_where_a_view_is_online_only(tmp_path: Path, online: bool) -> None:
+    settings = repo(tmp_path, view=VIEW.replace("ttl=", f"online={online}, ttl="))
+    _, server = endpoints.status(settings)
+    (found,) = doctor.if_needed(settings, doctor.check_redis(settings, server))
+    assert (found.level, "not needed" in found.found) == (("warn", False) if online else ("ok", True))
+    away = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
+    _, server = endpoints.status(away)
+    findings = doctor.if_needed(away, doctor.check_redis(away, server))
+    assert any(each.level == "fail" for each in findings) == online
+
+
+def test_redis_is_missed_where_the_repo_cannot_be_compiled(tmp_path: Path) -> None:
+    settings = Settings(feature_repo=tmp_path, state_dir=tmp_path)
+    _, server = endpoints.status(settings)
+    (found,) = doctor.if_needed(settings, doctor.check_redis(settings, server))
+    assert found.level == "warn"

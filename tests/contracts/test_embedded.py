@@ -14,6 +14,7 @@ import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
 
 from services.adapters import endpoints, kafka_jars
 from services.adapters.logs import secrets_of
@@ -290,6 +291,17 @@ def test_what_is_not_running_is_named_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "endpoints.json").write_text('{"kafka": [20001, 20002], "valkey": [20003]}')
     with pytest.raises(Retry, match=r"no Kafka and Valkey is running.*`millstream up`"):
         endpoints.resolve(Settings(state_dir=tmp_path))
+
+
+def test_redis_is_asked_for_where_it_is_needed_only(tmp_path: Path) -> None:
+    settings = Settings(kafka={endpoints.BOOTSTRAP: "broker.example:9093"}, state_dir=tmp_path)
+    with pytest.raises(Misconfigured, match="no Valkey is running"):
+        endpoints.resolve(settings)
+    assert endpoints.resolve(settings, redis=False).redis_url == ""
+    with pytest.raises(Misconfigured, match="no Kafka is running"):
+        endpoints.resolve(Settings(state_dir=tmp_path), redis=False)
+    external = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"), kafka=settings.kafka, state_dir=tmp_path)
+    assert endpoints.resolve(external, redis=False).redis_url == "redis://127.0.0.1:1/0"
 
 
 def test_a_damaged_endpoints_file_says_what_to_do(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class _Run:
 
     def __init__(self, plan: PoisonPlan, settings: Settings, repo: PoisonRepo, say: Callable[[str], None]) -> None:
         self.plan, self.settings, self.repo, self.say = plan, settings, repo, say
-        self.kafka = {**endpoints.resolve(settings).kafka, "log_level": "3"}
+        self.kafka = {**endpoints.resolve(settings, redis=False).kafka, "log_level": "3"}
         self.writers: Writers = writers_of(repo.contract, repo.foreign)
         self.report = PoisonReport(plan)
         self.expected: dict[Place, Expected] = {}

@@ -43,7 +43,7 @@ def performance(
     from services.topology import MEASURES
 
     settings, console = load_settings(), Console()
-    kafka = resolve(settings).kafka
+    kafka = resolve(settings, redis=False).kafka
     name = assemble(settings).declaration.service.name
     champion = latest(kafka, name)
     reference = None if champion is None else Manifest.from_json(champion.manifest).reference

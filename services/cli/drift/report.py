@@ -37,7 +37,7 @@ def report(
     if not out.parent.is_dir():  # said before scored events are read, which takes a while
         raise Misconfigured(f"{out} cannot be written: there is no directory {out.parent}")
     settings, console = load_settings(), Console(stderr=True)
-    kafka = resolve(settings).kafka
+    kafka = resolve(settings, redis=False).kafka
     assembly = assemble(settings)
     name = assembly.declaration.service.name
     champion = latest(kafka, name)
