@@ -61,7 +61,7 @@ def seed(
     console = Console()
     settings = load_settings()
     assembly = assemble(settings)
-    endpoints = resolve(settings)
+    endpoints = resolve(settings, assembly.declaration.needs_online_store)
     require_unconsumed(assembly, endpoints)
     declared = declared_by(separator, quote, encoding, decimal_comma, time_unit, time_zone, truncate_times)
     late = late_labels(assembly, source, label, label_delay, labels, declared)
