@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from services.core.declaration import Aggregate, Function, View
+from services.core.windows.store import Upstream
 
 OK, DUPLICATE, LATE = 0, 1, 2
 _UNIT = 2**128  # values are rounded to multiples of 1 / _UNIT
@@ -36,12 +37,26 @@ def aggregate(function: Function, values: Sequence[float]) -> float:
     return {"min": min(values), "max": max(values), "first": values[0], "last": values[-1]}[function]
 
 
+CONFIRMING_EVENTS = 64
+
+
+@dataclass
+class Entry:
+    key: object
+    t: int
+    id: int
+    values: tuple[float, ...]
+    source: tuple[int, object]
+    kept: bool = True
+
+
 @dataclass
 class Oracle:
-    """The same fold as the store, with all accepted events in one list of (key, time, id, values)."""
+    """The same fold as the store, with all accepted events in one list."""
 
     views: tuple[View, ...]
-    accepted: list[tuple[object, int, int, tuple[float, ...]]] = field(default_factory=list)
+    upstream: Upstream | None = None
+    accepted: list[Entry] = field(default_factory=list)
     stamps: dict[object, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,29 +65,60 @@ class Oracle:
         self.longest_ms = max(a.window_ms for a in aggregates)
         self.lateness_ms = max(view.lateness_ms for view in self.views)
 
-    def update(self, key: object, t: int, event_id: int, values: Sequence[float]) -> tuple[int, list[float], int]:
-        stream = max((entry[1] for entry in self.accepted), default=-math.inf)
-        newest = self.newest(key)
-        if t < stream - self.lateness_ms - self.longest_ms:
+    def update(
+        self, key: object, t: int, event_id: int, values: Sequence[float], source: tuple[int, object] = (0, None)
+    ) -> tuple[int, list[float], int]:
+        newest, watermark, judged = self.newest(key), self.watermark(), self.upstream is None
+        if judged and t < watermark:
             return LATE, [], 0
-        for other, at, known, _ in self.accepted:
-            kept = at > self.newest(other) - self.longest_ms - self.lateness_ms
-            if known == event_id and kept and at >= stream - self.lateness_ms - 2 * self.longest_ms:
-                return DUPLICATE, [], 0
-        if t < newest - self.lateness_ms:
+        if any(e.id == event_id and e.kept and e.t >= watermark - self.longest_ms for e in self.accepted):
+            return DUPLICATE, [], 0
+        if judged and t < newest - self.lateness_ms:
             return LATE, [], 0
-        self.accepted.append((key, t, event_id, tuple(values)))
+        self.accepted.append(Entry(key, t, event_id, tuple(values), source))
         self.stamps[key] = max(t * 1000, self.stamps[key] + 1) if key in self.stamps else t * 1000
-        return OK, self.features(key, t), self.stamps[key]
+        if t >= newest:
+            until = self.oldest(key) - self.longest_ms
+            for entry in self.accepted:
+                entry.kept = entry.kept and (entry.key != key or entry.t > until)
+        return OK, self.features(key, t, kept_only=not judged and t < watermark), self.stamps[key]
 
     def newest(self, key: object) -> float:
-        return max((entry[1] for entry in self.accepted if entry[0] == key), default=-math.inf)
+        return max((entry.t for entry in self.accepted if entry.key == key), default=-math.inf)
 
-    def features(self, key: object, t: int) -> list[float]:
-        return [self._feature(a, key, t) for view in self.views for a in view.aggregates]
+    def watermark(self) -> float:
+        """Return the time that no event accepted from now on lies before."""
+        if self.upstream is None:
+            return second([(e.key, e.t) for e in self.accepted]) - self.lateness_ms - self.longest_ms
+        up, sources = self.upstream, [(e.source, e.t) for e in self.accepted]
+        reached = second(sources)
+        if reached == -math.inf:
+            return max((t for _, t in sources), default=-math.inf) - up.lag_ms - up.horizon_ms
+        behind = [second([(s, t) for s, t in sources if s[0] == p]) for p in range(up.partitions)]
+        return max(min([reached, *behind]) if behind else -math.inf, reached - up.lag_ms) - up.horizon_ms
 
-    def _feature(self, a: Aggregate, key: object, t: int) -> float:
+    def oldest(self, key: object) -> float:
+        times = sorted((e.t for e in self.accepted if e.key == key), reverse=True)
+        confirmed = times[CONFIRMING_EVENTS - 1] if len(times) >= CONFIRMING_EVENTS else -math.inf
+        if self.upstream is None:
+            return min(times[0], max(second([(e.key, e.t) for e in self.accepted]), confirmed)) - self.lateness_ms
+        lowest = confirmed - self.upstream.lag_ms - self.upstream.horizon_ms
+        return min(times[0], max(self.watermark(), lowest))
+
+    def features(self, key: object, t: int, kept_only: bool = False) -> list[float]:
+        entries = [e for e in self.accepted if e.key == key and (e.kept or not kept_only)]
+        return [self._feature(a, entries, t) for view in self.views for a in view.aggregates]
+
+    def _feature(self, a: Aggregate, entries: list[Entry], t: int) -> float:
         column = self.columns.index(a.column)
-        inside = [entry[1:] for entry in self.accepted if entry[0] == key and t - a.window_ms < entry[1] <= t]
-        values = [entry[2][column] for entry in sorted(inside, key=lambda entry: entry[0])]
+        inside = sorted((e for e in entries if t - a.window_ms < e.t <= t), key=lambda e: e.t)
+        values = [e.values[column] for e in inside]
         return aggregate(a.function, [value for value in values if not math.isnan(value)])
+
+
+def second(events: list[tuple[object, int]]) -> float:
+    """Return the newest time that two keys have reached."""
+    newest: dict[object, int] = {}
+    for key, t in events:
+        newest[key] = max(t, newest.get(key, t))
+    return sorted(newest.values())[-2] if len(newest) > 1 else -math.inf

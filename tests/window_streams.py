@@ -86,6 +86,7 @@ def feed(store: WindowStore, events: Sequence[Event], cuts: Sequence[int] = ()) 
             np.sum([each.beyond for each in results], axis=0),
         ),
         np.concatenate([part.feature_time_us for part in parts]),
+        np.concatenate([part.oldest_ms for part in parts]),
     )
 
 

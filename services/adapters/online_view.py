@@ -11,6 +11,7 @@ from redis.retry import Retry as RetryPolicy
 
 from services.adapters.feast_codec import ViewCodec
 from services.adapters.redis_cas import SCRIPT
+from services.core.batch import Array
 from services.errors import Retry
 from services.ports import ViewRows
 
@@ -92,6 +93,23 @@ class RedisOnlineView:
             except redis.exceptions.ResponseError as error:
                 answers.append(error)  # the other answers must be read all the same
         return answers
+
+    def delete(self, view: str, keys: Array) -> None:
+        """Delete a view's rows of these entities, of whatever event time, so that older rows can be written.
+
+        Raises
+        ------
+        Retry
+            The store cannot be reached.
+        """
+        codec = self._codecs[view]
+        try:
+            with cast("Any", self._client).pipeline(transaction=False) as pipe:
+                for key in codec.keys(keys):
+                    pipe.hdel(key, codec.time_field, *codec.fields)
+                pipe.execute()
+        except redis.exceptions.RedisError as error:
+            raise Retry(f"the online store did not delete rows: {type(error).__name__}: {error}") from error
 
     def epoch(self) -> str | None:
         """See `OnlineView.epoch`."""

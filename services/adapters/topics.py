@@ -19,8 +19,11 @@ from services.topology import Topic
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 30.0
+_AFTER = "message.timestamp.after.max.ms"
 _BROKERS_DEFAULT_BYTES = 1_048_588
 _FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+TIMESTAMP_AFTER_MS = 3_600_000
+"""How far ahead of the broker's clock a producer's record timestamp may be; Kafka's own default since 4.0."""
 BIG_RECORD_BYTES = 16_777_216
 """Largest record of topics made here, as producers and consumers are set; brokers' own default is 1 MiB."""
 
@@ -45,6 +48,9 @@ def _config(topic: Topic, retention_ms: int) -> dict[str, str]:
             config["min.compaction.lag.ms"] = str(topic.whole_ms)
     else:
         config = {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
+        if topic.writer == "producers":
+            # A record's timestamp is compared with its event time: it must not be of a clock that is ahead itself.
+            config[_AFTER] = str(TIMESTAMP_AFTER_MS)
     # Every hop adds to a record, and a dead letter holds a whole one: all topics must take more than producers send.
     return {**config, "max.message.bytes": str(BIG_RECORD_BYTES)}
 
@@ -87,15 +93,29 @@ def create_topics(
         )
         for topic in missing
     ]
-    for name, future in admin.create_topics(new, operation_timeout=_TIMEOUT_S).items():
+    _create(admin, new)
+    return TopicsCreated(tuple(topic.name for topic in missing), tuple(counts))
+
+
+def _create(admin: AdminClient, topics: Sequence[NewTopic]) -> None:
+    refused: list[NewTopic] = []
+    asked = {topic.topic: topic for topic in topics}
+    for name, future in admin.create_topics(list(topics), operation_timeout=_TIMEOUT_S).items():
         try:
             future.result(_TIMEOUT_S)
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
             if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
+            if error.code() == KafkaError.INVALID_CONFIG and (asked[name].config or {}).pop(_AFTER, ""):
+                refused.append(asked[name])
+                continue
             raise Misconfigured(f"topic {name} could not be created: {error.str()}") from failure
-    return TopicsCreated(tuple(topic.name for topic in missing), tuple(counts))
+    if refused:
+        logger.warning(
+            "the broker knows no %s (Kafka before 3.6): it cannot refuse a producer's clock that is ahead", _AFTER
+        )
+        _create(admin, refused)
 
 
 def partition_counts(kafka: Mapping[str, str], names: Sequence[str]) -> dict[str, int]:

@@ -30,6 +30,7 @@ from services.core.quality.contenders import Measured
 from services.core.requirements import required
 from services.errors import Misconfigured
 from services.featurize.step import Featurize
+from services.featurize.upstream import upstream_of
 from services.join.contract import examples_schema
 from services.join.examples import Rekeyed
 from services.join.stage import JoinStage
@@ -105,27 +106,23 @@ class Assembly:
         carried: Carried | None = None,
         writer: Writer = lambda _topic, schema: RecordWriter(schema),
         largest_letter_bytes: int = BIG_RECORD_BYTES,
+        partitions: int = 0,
     ) -> Stage:
-        """Build a stage; its stores come with partitions."""
+        """Build a stage; its stores come with partitions, of which the topics have so many (0: not known)."""
         settings, contract = self.settings, self.contract
         # What a stage before has let through and added features to is not held against the limit again.
         most_bytes = settings.max_record_bytes if plan.first else BIG_RECORD_BYTES
-        validate = Validate(RecordReader(plan.input_schema, resolve), most_bytes, contract if plan.first else None)
-        featurize = Featurize(
-            plan.views,
-            contract.event_id,
-            contract.event_time,
-            plan.feature_time_column,
-            settings.late_policy,
-            plan.labels,
-        )
+        reader = RecordReader(plan.input_schema, resolve)
+        validate = Validate(reader, most_bytes, contract if plan.first else None, partitions=partitions)
+        columns = contract.event_id, contract.event_time, plan.feature_time_column
+        upstream = upstream_of(self.topology, plan, partitions)
+        featurize = Featurize(plan.views, *columns, settings.late_policy, plan.labels, upstream, contract.key)
         labels = self._validate_labels(plan.labels, resolve) if plan.labels is not None else None
-        score = self._score(carried) if plan.last else None
         return Stage(
             plan,
             validate,
             featurize,
-            score,
+            self._score(carried) if plan.last else None,
             writer(plan.output, plan.output_schema),
             writer(PREDICTIONS, self.contracts[PREDICTIONS].schema) if plan.last else None,
             writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
@@ -153,6 +150,7 @@ class Assembly:
         open_store: Callable[[int], LedgerStore],
         writer: Writer = lambda _topic, schema: RecordWriter(schema),
         largest_letter_bytes: int = BIG_RECORD_BYTES,
+        partitions: int = 0,
     ) -> JoinStage:
         """Build the stage where labels meet predictions.
 
@@ -163,8 +161,7 @@ class Assembly:
         """
         settings, scored = self.settings, self.topology.stages[-1].output_schema
         policy = label_policy(settings)
-        labels = self.contracts[LABELS]
-        reader = RecordReader(scored, resolve)
+        labels, reader = self.contracts[LABELS], RecordReader(scored, resolve)
         examples = writer(EXAMPLES, self.examples_schema)
         rekeyed = [
             Rekeyed(stage.labels.input, stage.labels.key_column, writer(stage.labels.input, stage.labels.schema))
@@ -176,7 +173,9 @@ class Assembly:
         return JoinStage(
             {
                 SCORED: Validate(reader, BIG_RECORD_BYTES, required=required(scored, event_time)),
-                LABELS: Validate(RecordReader(labels.schema, resolve), settings.max_record_bytes, labels),
+                LABELS: Validate(
+                    RecordReader(labels.schema, resolve), settings.max_record_bytes, labels, partitions=partitions
+                ),
             },
             open_store,
             lambda store: Join(store, policy, reader, examples, event_id, event_time, rekeyed, counts),

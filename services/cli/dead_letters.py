@@ -56,10 +56,21 @@ def since_ms(text: str | None, now_ms: int) -> int | None:
     units = {"m": "minutes", "h": "hours", "d": "days"}
     if text[:-1].isdecimal() and text[-1] in units:
         return now_ms - timedelta(**{units[text[-1]]: int(text[:-1])}) // timedelta(milliseconds=1)
+    return moment_ms("--since", text, "30m, 12h, 7d or an ISO 8601 time")
+
+
+def moment_ms(option: str, text: str, allowed: str = "an ISO 8601 time, such as 2026-12-01T00:00:00Z") -> int:
+    """Return an ISO 8601 time as milliseconds since the epoch; without a zone it is UTC.
+
+    Raises
+    ------
+    BadParameter
+        It is no time.
+    """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"--since {text}: say 30m, 12h, 7d or an ISO 8601 time") from error
+        raise typer.BadParameter(f"{option} {text}: say {allowed}") from error
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 

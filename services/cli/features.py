@@ -24,8 +24,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    features = typer.Typer(help="Features: apply, show, get, rebuild, seed, log.", no_args_is_help=True)
-    for command in (apply, show, get, rebuild, seed, log):
+    features = typer.Typer(help="Features: apply, show, get, rebuild, seed, forget, log.", no_args_is_help=True)
+    for command in (apply, show, get, rebuild, seed, forget, log):
         features.command()(command)
     app.add_typer(features, name="features")
 
@@ -202,6 +202,29 @@ def rebuild() -> None:
 
         written = rebuild_view(assembly, told)
     console.print(f"{written} rows written; all others were there, or newer ones")
+
+
+def forget(
+    after: Annotated[str, typer.Option(help="Event time, e.g. 2026-12-01T00:00:00Z: later events are taken out.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be taken out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take events after a time out of the windows, as of a clock that was ahead; all stages must be stopped.
+
+    Their keys' other events stay. Then start the stages, and send back what was late because of them:
+    millstream dead-letters redrive --reason late
+    """
+    from services.cli.assembly import assemble
+    from services.cli.dead_letters import moment_ms
+    from services.cli.forgetting import described, forget_after
+
+    console = Console()
+    with console.status("recovering the windows"):
+        done = forget_after(assemble(load_settings()), moment_ms("--after", after), dry_run)
+    if as_json:
+        typer.echo(json.dumps([{"stage": each.stage, "events": each.events, "keys": each.keys} for each in done]))
+        return
+    print_rows(console, described(done), "would be taken out" if dry_run else "taken out")
 
 
 def log(

@@ -53,7 +53,9 @@ def rebuild_view(assembly: Assembly, on_progress: Callable[[str, int, int], None
                     committed = {topic: offsets[partition] for topic, offsets in found.items()}
                     # A group that never committed has no state, although events may wait for it.
                     if committed[plan.input] is not None:
-                        applied += rebuild_partition(assembly, plan, resolver, reader, partition, committed, view)
+                        applied += rebuild_partition(
+                            assembly, plan, resolver, reader, partition, committed, view, partitions
+                        )
                     done += 1
                     on_progress(f"{plan.name}[{partition}]", done, partitions * len(stages))
             finally:
@@ -71,9 +73,10 @@ def rebuild_partition(
     partition: int,
     committed: Mapping[str, int | None],
     view: OnlineView,
+    partitions: int = 0,
 ) -> int:
     """Recover one partition of one stage and write its rows; return how many were newer than what was stored."""
-    stage = assembly.stage(plan, resolver)
+    stage = assembly.stage(plan, resolver, partitions=partitions)
     recover(stage, reader, partition, committed, lambda _words: None)
     return sum(
         view.write([rows.take(slice(first, first + _ROWS_PER_WRITE))])

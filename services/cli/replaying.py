@@ -52,7 +52,10 @@ class History:
     def __init__(self, assembly: Assembly, champion: Champion | None = None) -> None:
         resolve = assembly.resolver()
         carried = open_batch_history(assembly.settings, assembly.declaration, assembly.contract.event_time)
-        stages = [assembly.stage(plan, resolve, carried if plan.last else None) for plan in assembly.topology.stages]
+        stages = [
+            assembly.stage(plan, resolve, carried if plan.last else None, partitions=1)
+            for plan in assembly.topology.stages
+        ]
         score = stages[-1].score
         if champion is not None and isinstance(score, Score):
             score.swap(champion)

@@ -57,7 +57,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     plans = [assembly.topology.stage(name) for name in wanted if name not in LOOP]
     # Before it is checked, so that one that grows meanwhile is refused there or noticed when it is read.
     layout = partition_counts(endpoints.kafka, [topic.name for topic in assembly.topology.topics])
-    require_topics(endpoints.kafka, assembly.topology.topics)
+    partitions = require_topics(endpoints.kafka, assembly.topology.topics)
     origins = claim(endpoints.kafka, assembly.topology, settings.replication)
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
@@ -95,14 +95,14 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     loops = []
     for plan in plans:
         carried = _carried(assembly, endpoints, stack) if plan.last else None
-        stage = assembly.stage(plan, resolver, carried, writer, letter_bytes)
+        stage = assembly.stage(plan, resolver, carried, writer, letter_bytes, partitions)
         stage.warm_up(assembly.samples(plan))
         if isinstance(stage.score, Score):
             loops.append(loop(stage, serve_models(assembly, endpoints, stage.score, telemetry, stack)))
         else:
             loops.append(loop(stage))
     if JOIN in wanted:
-        loops.append(loop(assembly.join_stage(resolver, _ledgers(settings, origins), writer, letter_bytes)))
+        loops.append(loop(assembly.join_stage(resolver, _ledgers(settings, origins), writer, letter_bytes, partitions)))
     if LEARN in wanted:
         loops.append(loop(assembly.learn_stage(resolver, writer, letter_bytes)))
     if QUALITY in wanted:

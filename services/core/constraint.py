@@ -123,7 +123,7 @@ class Constraint:
             if not broken.any():
                 continue
             for row in np.flatnonzero(broken & sound).tolist():
-                found = "a value" if self.private else _shown(batch.columns[self.field][row])
+                found = "a value" if self.private else shown(batch.columns[self.field][row])
                 yield Rejection(row, reason, self.field, f"{self.field} is {found}; allowed: {allowed}")
             sound &= ~broken
 
@@ -154,7 +154,8 @@ class Constraint:
             yield early, "from-the-future", f"at most {self.not_after_ms} ms after the record's own timestamp"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as a rejection shows it, cut to 60 characters."""
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

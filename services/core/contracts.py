@@ -3,25 +3,28 @@
 Constraints are extra attributes of the Avro JSON, which every other Avro library ignores: ``minimum``, ``maximum``,
 ``exclusive_minimum``, ``exclusive_maximum``, ``allowed``, ``pattern``, ``max_length``, ``not_older_than_ms``,
 ``not_after_ms`` and, for reals, ``allow_non_finite``; ``doc``, ``unit`` and ``pii`` describe. The record names its
-``owner`` and, under ``millstream``, the ``key``, ``event_id`` and ``event_time`` fields.
+``owner`` and, under ``millstream``, the ``key``, ``event_id`` and ``event_time`` fields. An event time without
+``not_after_ms`` may lie a day after its record's timestamp: one that is years ahead must not pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.core.avro.logical_type import ill_used, meant, type_name
-from services.core.avro.schema import MISSING, Schema, SchemaError
+from services.core.avro.schema import MISSING, Field, Schema, SchemaError
 from services.core.batch import Batch, Mask, Rejection
 from services.core.constraint import Constraint
 from services.core.text import as_text
 
 _ROLES: Final = ("key", "event_id", "event_time")
+NOT_AFTER_MS: Final = 86_400_000
+"""How far an event time may lie after its record's timestamp where the contract says nothing, milliseconds."""
 _TEXTUAL: Final = frozenset({"int", "long", "string"})
 
 
@@ -88,7 +91,7 @@ class Contract:
             str(schema.attributes.get("doc", "")),
             **roles,
             generation=generation,
-            constraints=tuple(Constraint.of(schema.name, item) for item in schema.fields),
+            constraints=tuple(_constraint(schema, item, roles["event_time"]) for item in schema.fields),
         )
 
     def validate(
@@ -166,6 +169,13 @@ def unfit(own: Contract, engine: Contract) -> list[str]:
         if getattr(own, role) != getattr(engine, role):
             faults.append(f"its {role} must be {getattr(engine, role) or 'none'!r}, found {getattr(own, role)!r}")
     return faults
+
+
+def _constraint(schema: Schema, item: Field, event_time: object) -> Constraint:
+    found = Constraint.of(schema.name, item)
+    if item.name == event_time and found.not_after_ms is None:
+        return replace(found, not_after_ms=NOT_AFTER_MS)
+    return found
 
 
 def _check_role(schema: Schema, role: str, name: object) -> None:

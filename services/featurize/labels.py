@@ -30,10 +30,13 @@ class Asking:
         Entity keys.
     times_ms : int64 ndarray of shape (n,)
         Event times; in order of arrival.
+    oldest_ms : int64 ndarray of shape (n,)
+        The time that no later event of the same key lies before; see `Updated`.
     """
 
     keys: Array
     times_ms: Rows
+    oldest_ms: Rows
 
 
 class LabelFeatures:
@@ -63,7 +66,7 @@ class LabelFeatures:
         self._event_id = event_id
         self._lateness_ms = events.lateness_ms
         self._empty = self.new_store()
-        self._reach_ms = events.horizon_ms + self._empty.longest_ms
+        self._longest_ms = self._empty.longest_ms
         self.features = FeatureColumns(plan.views)
         self.stores: dict[int, LabelStore] = {}
         self.nothing = RecordReader(plan.schema, lambda _id: None).decode([], 0).batch
@@ -114,7 +117,9 @@ class LabelFeatures:
             events.newest(keys)[1] + 1,
         )
         ahead = merged(asking.times_ms, known_at_ms)
-        status, results = store.follow(statements, asking.keys, asking.times_ms, ahead, self._reach(events))
+        status, results = store.follow(
+            statements, asking.keys, asking.times_ms, asking.oldest_ms, ahead, self._reach(events)
+        )
         return status, results, store.keys_of(store.touched())
 
     def expire(self, partition: int, events: WindowStore) -> None:
@@ -122,8 +127,8 @@ class LabelFeatures:
         self.store(partition).expire(self._reach(events))
 
     def _reach(self, events: WindowStore) -> int:
-        """Return the time which no event that is not late looks back to."""
-        return events.stream_time_ms - self._reach_ms
+        """Return the time which no event accepted from now on looks back to."""
+        return events.watermark_ms - self._longest_ms
 
     def online(self, partition: int, events: WindowStore, keys: Array) -> Iterable[ViewRows]:
         """Return the rows of these keys, one `ViewRows` per view that is online.

@@ -14,7 +14,7 @@ from services.core.identity import id_hashes
 from services.core.ledger.label_sets import LATEST_MS
 from services.core.requirements import EARLIEST_MS
 from services.core.windows.state import Results
-from services.core.windows.store import DUPLICATE, LATE, OK, WindowStore, representable
+from services.core.windows.store import DUPLICATE, LATE, OK, Sources, Upstream, WindowStore, representable
 from services.featurize.columns import FeatureColumns, view_rows
 from services.featurize.labels import Asking, LabelFeatures, counted
 from services.ports import ViewRows
@@ -39,6 +39,10 @@ class Featurize:
         ``dead_letter`` rejects late events, ``count`` only counts them.
     labels : LabelPlan, optional
         The entity's views over labels.
+    upstream : Upstream, optional
+        Of a later stage: where its events come from.
+    source_key : str
+        Column that keys the event topic; a later stage needs it.
     """
 
     def __init__(
@@ -49,8 +53,12 @@ class Featurize:
         feature_time_column: str,
         late_policy: str,
         labels: LabelPlan | None = None,
+        upstream: Upstream | None = None,
+        source_key: str = "",
     ) -> None:
         self._views = tuple(views)
+        self._upstream = upstream
+        self._source_key = source_key
         self._join_key = views[0].join_key
         self._event_id = event_id
         self._time_column = time_column
@@ -63,7 +71,7 @@ class Featurize:
 
     def new_store(self) -> WindowStore:
         """Return an empty store for one partition."""
-        return WindowStore(self._views)
+        return WindowStore(self._views, self._upstream)
 
     def drop(self, partition: int) -> None:
         """Forget a partition; it may not be here."""
@@ -119,19 +127,21 @@ class Featurize:
         for partition in np.unique(np.concatenate([partitions, said_partitions])).tolist():
             store = self.stores[partition]
             rows = np.flatnonzero((partitions == partition) & keyed)
-            updated = store.update(keys[rows], times_ms[rows], ids[rows], store.layout.words(batch, rows))
+            words = store.layout.words(batch, rows)
+            updated = store.update(keys[rows], times_ms[rows], ids[rows], words, *self._sources(batch, rows))
             status[rows] = updated.status
             results.put(rows, updated.results)
             feature_time_us[rows] = updated.feature_time_us
             slots = store.touched()
             offered += self.online(store, slots)
             if self.labels is not None and about_labels is not None:
-                asking = rows[updated.status == OK]
+                answered = updated.status == OK
+                asking = rows[answered]
                 about = np.flatnonzero(said_partitions == partition)
                 told[about], answers, changed = self.labels.fold(
                     partition,
                     store,
-                    Asking(keys[asking], times_ms[asking]),
+                    Asking(keys[asking], times_ms[asking], updated.oldest_ms[answered]),
                     said.take(about) if said is not None else self.labels.nothing,
                 )
                 about_labels.put(asking, answers)
@@ -147,6 +157,12 @@ class Featurize:
         """Return the newest rows of these slots, one `ViewRows` per view that is online."""
         if len(slots) and any(view.online for view in self._views):
             yield from view_rows(self._views, *store.online(slots))
+
+    def _sources(self, batch: Batch, rows: Rows) -> tuple[Sources, ...]:
+        if self._upstream is None:
+            return ()
+        partitions = batch.columns["source_partition"][rows].astype(np.int64, copy=False)
+        return (Sources(partitions, id_hashes(batch.columns[self._source_key][rows])),)
 
     def _storable(self, flow: Flow) -> Flow:
         """Turn away rows the windows cannot hold: no id, no time, a number beyond exact sums, or no entity.
@@ -205,7 +221,7 @@ class Featurize:
                     "late",
                     self._time_column,
                     f"event time {times_ms[row]} ms is too old: its {self._join_key} has one newer by more than the "
-                    "allowed lateness, or the partition one newer by that and the longest window",
+                    "allowed lateness, or two keys of the partition have newer ones by that and the longest window",
                 )
                 for row in np.flatnonzero(late).tolist()
             ]

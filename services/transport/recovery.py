@@ -57,24 +57,33 @@ class Marker:
     labels : Valid or None
         None where no view is declared over labels.
     stream_time_ms : int
-        Newest event time of the partition.
+        Newest event time of the partition that two keys have reached; for people.
+    clocks : list of list of int
+        `WindowStore.clocks`; [] in markers of earlier versions.
     """
 
     events: Valid
     labels: Valid | None
     stream_time_ms: int
+    clocks: Sequence[Sequence[int]] = ()
 
     def encode(self) -> bytes:
         """Return the marker as JSON."""
-        told = {"stream_time_ms": self.stream_time_ms, **_told(self.events)}
-        return json.dumps(told if self.labels is None else {**told, "labels": _told(self.labels)}).encode()
+        told: dict[str, object] = {"stream_time_ms": self.stream_time_ms, **_told(self.events)}
+        if self.labels is not None:
+            told["labels"] = _told(self.labels)
+        if self.clocks:
+            told["clocks"] = self.clocks
+        return json.dumps(told).encode()
 
     @classmethod
     def decode(cls, value: bytes) -> Marker:
         """Return the marker that `encode` wrote."""
         raw = json.loads(value)
         labels = raw.get("labels")
-        return cls(_valid(raw), None if labels is None else _valid(labels), raw["stream_time_ms"])
+        return cls(
+            _valid(raw), None if labels is None else _valid(labels), raw["stream_time_ms"], raw.get("clocks", [])
+        )
 
 
 def _told(valid: Valid) -> dict[str, int | str]:
@@ -109,10 +118,15 @@ def parts_of(stage: Stage, partition: int) -> list[Part]:
     return parts
 
 
-def marker_of(parts: Sequence[Part], next_offsets: Mapping[str, int], stream_time_ms: int) -> Marker:
+def marker_of(
+    parts: Sequence[Part],
+    next_offsets: Mapping[str, int],
+    stream_time_ms: int,
+    clocks: Sequence[Sequence[int]] = (),
+) -> Marker:
     """Return the marker that makes the rows of these stores valid for these offsets by topic."""
     valid = [Valid(next_offsets[part.topic], part.fingerprint) for part in parts]
-    return Marker(valid[0], valid[1] if len(valid) > 1 else None, stream_time_ms)
+    return Marker(valid[0], valid[1] if len(valid) > 1 else None, stream_time_ms, clocks)
 
 
 def checkpoint(stage: Stage, partition: int, next_offsets: Mapping[str, int], stale: Sequence[bytes] = ()) -> Output:
@@ -129,7 +143,8 @@ def checkpoint(stage: Stage, partition: int, next_offsets: Mapping[str, int], st
     rows: list[tuple[bytes, bytes | None]] = [(key, None) for key in stale]
     for part in parts:
         rows += part.rows()
-    marker = marker_of(parts, next_offsets, stage.featurize.stores[partition].stream_time_ms)
+    store = stage.featurize.stores[partition]
+    marker = marker_of(parts, next_offsets, store.stream_time_ms, store.clocks())
     keys = [key for key, _ in rows]
     values: list[bytes | None] = [value for _, value in rows]
     return Output(stage.plan.changelog, [*keys, MARKER_KEY], [*values, marker.encode()], partition)
@@ -192,7 +207,7 @@ def recover(
             if part.prefix == LABELS_PREFIX and featurize.labels is not None:
                 featurize.labels.stores[partition].load_rows(readable)
             elif marker is not None:
-                events.load_rows(readable, marker.stream_time_ms)
+                events.load_rows(readable, marker.clocks)
             if valid.fingerprint != part.fingerprint:
                 part.store.mark_dirty()
             spans[part.topic] = max(beginning, valid.next_offset), go_on

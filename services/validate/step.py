@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from services.core.avro.decode import RecordReader
-from services.core.constraint import Constraint
+from services.core.batch import Rejection
+from services.core.constraint import Constraint, shown
 from services.core.contracts import Contract
+from services.core.partitioner import partition_of
 from services.core.requirements import refuse
 from services.transport.flow import Flow
 from services.transport.records import Records
@@ -28,6 +30,8 @@ class Validate:
         Constraints to hold; None on a topic Millstream wrote itself, whose events were validated one hop before.
     required : sequence of Constraint
         What the stage needs of records of such a topic; see `services.core.requirements`.
+    partitions : int
+        Of the topic: a record that does not lie in its key's is rejected. 0 where it is not known.
     """
 
     def __init__(
@@ -36,11 +40,13 @@ class Validate:
         max_bytes: int,
         contract: Contract | None = None,
         required: Sequence[Constraint] = (),
+        partitions: int = 0,
     ) -> None:
         self._reader = reader
         self._max_bytes = max_bytes
         self._contract = contract
         self._required = tuple(required)
+        self._partitions = partitions
 
     def __call__(self, records: Records) -> Flow:
         """Return the rows that are sound, with where each came from."""
@@ -52,9 +58,39 @@ class Validate:
         received_ms = np.asarray(records.timestamps_ms[flow.rows], dtype=np.int64)
         sound, rejections = self._contract.validate(flow.batch, received_ms, [records.keys[row] for row in rows])
         flow = flow.keep(sound, rejections)
+        if self._partitions and self._contract.key:
+            flow = _in_place(flow, self._contract, self._partitions)
         provenance = {
             "received_at_ms": records.timestamps_ms[flow.rows],
             "source_partition": flow.partitions,
             "source_offset": records.offsets[flow.rows],
         }
         return replace(flow, batch=flow.batch.with_columns(provenance))
+
+
+def _in_place(flow: Flow, contract: Contract, count: int) -> Flow:
+    """Reject rows that lie in another partition than their key's: a key's windows would be divided among partitions."""
+    keys = flow.records.keys
+    if len(flow.rows) != len(keys):
+        keys = [keys[row] for row in flow.rows.tolist()]
+    found, texts = (
+        flow.partitions,
+        [key for key in keys if key is not None],
+    )  # none is null: it was compared with a text
+    expected = partition_of(texts, count)
+    wrong = (expected != found) & (found >= 0)
+    if not wrong.any():
+        return flow
+    private = any(each.private for each in contract.constraints if each.field == contract.key)
+    rejections = [
+        Rejection(
+            row,
+            "wrong-partition",
+            contract.key,
+            f"the record lies in partition {found[row]}, but {'its key' if private else f'key {shown(texts[row])}'} "
+            f"belongs to partition {expected[row]} of {count} (murmur2, as the Java client); set the producer's "
+            "partitioner=murmur2_random, then redrive",
+        )
+        for row in np.flatnonzero(wrong).tolist()
+    ]
+    return flow.keep(~wrong, rejections)

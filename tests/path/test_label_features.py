@@ -449,7 +449,7 @@ def test_a_retraction_takes_back_the_event_s_own_columns_as_well() -> None:
             "revision": np.array([1, 1]),
         },
     )
-    asking = Asking(np.array([7]), np.array([12]))
+    asking = Asking(np.array([7]), np.array([12]), np.array([12]))
     assert windows.fold(0, events_store, asking, said)[1].reals.tolist() == [[11.0, 1.0]]
     taken_back = Batch(2, {**said.columns, "revision": np.array([2, 2])}, {"label": np.array([True, False])})
     assert windows.fold(0, events_store, asking, taken_back)[1].reals.tolist() == [[6.0, 0.0]]

@@ -130,7 +130,8 @@ def fold(
         np.zeros(len(said), dtype=np.int64),
     )
     times_ms = np.array([a.t for a in asked], dtype=np.int64)
-    status, results = store.follow(statements, keys_of([a.key for a in asked], key_type), times_ms, ahead, reach_ms)
+    keys = keys_of([a.key for a in asked], key_type)
+    status, results = store.follow(statements, keys, times_ms, times_ms - LATENESS_MS, ahead, reach_ms)
     return status.tolist(), results.reals.tolist()
 
 

@@ -59,7 +59,7 @@ def test_every_function_equals_brute_force(key_type: KeyType, lateness_ms: int) 
 @pytest.mark.parametrize(("newest", "status"), [(44, DUPLICATE), (45, LATE)])
 def test_a_repeat_of_what_has_left_the_retention_is_late(newest: int, status: int) -> None:
     store = WindowStore(two_views(lateness_ms=20))  # the longest window is 25
-    feed(store, [Event(1, 0, 1, (1.0, 1.0)), Event(1, newest, 2, (1.0, 1.0))])
+    feed(store, [Event(1, 0, 1, (1.0, 1.0)), Event(2, newest, 3, (1.0, 1.0)), Event(1, newest, 2, (1.0, 1.0))])
     assert feed(store, [Event(1, 0, 1, (1.0, 1.0))]).status.tolist() == [status]
 
 
@@ -103,7 +103,7 @@ def test_of_equal_times_the_last_to_arrive_is_last() -> None:
     behind = store.update(np.full(1, 7), np.full(1, 50), np.array([-9]), np.array([[4.0]]))  # after its equals, late
     assert behind.features.tolist() == [[4.0, 1.0]]
     restored = WindowStore((view("v", [("last", "x", 10), ("first", "x", 10)], 100, "int64"),))
-    restored.load_rows([(k, v) for k, v in store.dirty_rows() if v is not None], store.stream_time_ms)
+    restored.load_rows([(k, v) for k, v in store.dirty_rows() if v is not None])
     behind = restored.update(np.full(1, 7), np.full(1, 50), np.array([8]), np.array([[5.0]]))
     assert behind.features.tolist() == [[5.0, 1.0]]
 

@@ -22,6 +22,7 @@ from window_streams import (
 )
 
 from services.core.declaration import Function, KeyType
+from services.core.windows.clock import CONFIRMING_EVENTS
 from services.core.windows.store import DUPLICATE, LATE, WindowStore
 
 
@@ -77,7 +78,7 @@ def test_a_restart_does_not_show(key_type: KeyType, part_bytes: int, monkeypatch
             rows = list(changelog.items())
             rng.shuffle(rows)
             restored = WindowStore(views)
-            restored.load_rows(rows, store.stream_time_ms)
+            restored.load_rows(rows)
             assert restored.stream_time_ms == store.stream_time_ms
             assert restored.entries == store.entries
             store = restored
@@ -99,14 +100,14 @@ def test_expiry_does_not_show(events: list[Event], every: int) -> None:
 
 def test_idle_keys_go_with_their_rows_and_ids() -> None:
     store = WindowStore(two_views(lateness_ms=20))
-    feed(store, [Event(1, 0, 1, (1.0, 1.0)), Event(2, 60, 2, (1.0, 1.0))])
+    feed(store, [Event(1, 0, 1, (1.0, 1.0)), Event(2, 60, 2, (1.0, 1.0)), Event(3, 71, 4, (1.0, 1.0))])
     assert store.expire() == 0
     written = [key for key, _ in store.dirty_rows()]
     store.mark_clean()
     feed(store, [Event(2, 71, 3, (1.0, 1.0))])  # 71 - 20 - 2 * 25 = 1 > 0
     assert store.expire() == 1
     assert (b"1/0", None) in store.dirty_rows()
-    assert written == [b"1/0", b"2/0"]
+    assert written == [b"1/0", b"2/0", b"3/0"]
     assert feed(store, [Event(1, 71, 1, (1.0, 1.0))]).status.tolist() == [OK]
     assert [value is None for key, value in store.dirty_rows() if key == b"1/0"] == [True, False]
 
@@ -115,7 +116,7 @@ def test_idle_keys_go_with_their_rows_and_ids() -> None:
 @pytest.mark.parametrize(("newest", "again"), [(70, DUPLICATE), (71, OK)])
 def test_an_id_is_known_as_far_back_as_windows_reach(newest: int, again: int, expire: bool) -> None:
     store = WindowStore(two_views(lateness_ms=20))  # 71 - 20 - 2 * 25 = 1 > 0
-    feed(store, [Event(1, 0, 1, (1.0, 1.0)), Event(2, newest, 2, (1.0, 1.0))])
+    feed(store, [Event(1, 0, 1, (1.0, 1.0)), *(Event(k, newest, k, (1.0, 1.0)) for k in (2, 4))])
     if expire:
         store.expire()
     assert feed(store, [Event(1, newest, 1, (1.0, 1.0))]).status.tolist() == [again]
@@ -133,7 +134,8 @@ def test_a_heavy_key_is_cut_into_parts_and_grows_through_every_segment_size() ->
     assert [key for key, _ in rows] == [b"a/b/0", b"a/b/1", b"a/b/2"]
     assert all(len(value or b"") <= 256_100 for _, value in rows)
     store.mark_clean()
-    store.update(keys[:1], np.array([10**6 + n - 100]), np.array([-1]), np.array([[1.0]]))
+    for k in range(CONFIRMING_EVENTS):
+        store.update(keys[:1], np.array([10**6 + n - 100]), np.array([-1 - k]), np.array([[1.0]]))
     assert [(key, value is None) for key, value in store.dirty_rows()] == [
         (b"a/b/0", False),
         (b"a/b/1", True),
@@ -149,9 +151,9 @@ def test_damaged_rows_are_refused() -> None:
     body = value[-64:]
     for damaged in (value[:-1], value[:5], b"\x09" + value[1:], value[:-64] + body[32:] + body[:32]):
         with pytest.raises(ValueError, match="state of key '1'"):
-            WindowStore(two_views()).load_rows([(key, damaged)], 6)
+            WindowStore(two_views()).load_rows([(key, damaged)])
     with pytest.raises(ValueError, match="state of key '1'"):
-        WindowStore(two_views()).load_rows([(b"1/1", value)], 6)
+        WindowStore(two_views()).load_rows([(b"1/1", value)])
 
 
 def test_fingerprint_follows_what_is_stored() -> None:
@@ -174,7 +176,7 @@ def test_a_window_added_inside_the_retention_is_served_from_stored_rows() -> Non
     new = (view("v", [("mean", "x", 300), ("sum", "y", 300), ("max", "x", 70), ("mean", "x", 100)], 5, "int64"),)
     before, after, always = WindowStore(old), WindowStore(new), WindowStore(new)
     feed(before, events[:20])
-    after.load_rows([(k, v) for k, v in before.dirty_rows() if v is not None], before.stream_time_ms)
+    after.load_rows([(k, v) for k, v in before.dirty_rows() if v is not None])
     feed(always, events[:20])
     assert bits(feed(after, events[20:])) == bits(feed(always, events[20:]))
 

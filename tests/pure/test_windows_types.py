@@ -129,7 +129,7 @@ def test_every_function_and_type_equals_python(column_type: ColumnType) -> None:
             unheld += int(got.results.beyond.sum())
             changelog = [(key, row) for key, row in store.dirty_rows() if row is not None]
             store = WindowStore((view,))
-            store.load_rows(changelog, int(times_ms[:high].max(initial=0)))
+            store.load_rows(changelog)
         nulls_of_type = 0
         for i, (results, row) in enumerate(rows):
             t = events[i][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,9 +15,13 @@ _TIME_LIMIT_MS: Final = 1 << 52
 
 @dataclass
 class _Partition:
-    newest_ms: int = -(1 << 60)
     newest_of: dict[object, int] = field(default_factory=dict)
     times_of: dict[object, int] = field(default_factory=dict)
+
+    @property
+    def stream_time_ms(self) -> int:
+        """Newest event time that two keys have reached."""
+        return [*heapq.nlargest(2, self.newest_of.values()), -(1 << 60), -(1 << 60)][1]
 
 
 class Ledger:
@@ -43,7 +48,7 @@ class Ledger:
         as if it were the first.
         """
         state = self._partitions.setdefault(partition, _Partition())
-        floor_ms = state.newest_ms - self._horizon_ms
+        floor_ms = state.stream_time_ms - self._horizon_ms
         if time_ms < floor_ms or abs(time_ms) > _TIME_LIMIT_MS:
             return frozenset({self._late})
         too_old = time_ms < state.newest_of.get(key, -(1 << 60)) - self._lateness_ms
@@ -52,7 +57,6 @@ class Ledger:
             return frozenset({DUPLICATE})
         if too_old:
             return frozenset({self._late} if known_ms is None else {self._late, DUPLICATE})
-        state.newest_ms = max(state.newest_ms, time_ms)
         state.newest_of[key] = max(state.newest_of.get(key, time_ms), time_ms)
         state.times_of[event_id] = time_ms
         return frozenset({ANSWERED} if known_ms is None else {ANSWERED, DUPLICATE})

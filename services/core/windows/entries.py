@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from services.core.batch import Array, Rows
 from services.core.declaration import View
+from services.core.windows.clock import new_clocks
 from services.core.windows.exact_sum import WORDS
 from services.core.windows.id_table import new_table, roomy
 from services.core.windows.kernel import size_for
@@ -27,6 +28,7 @@ from services.core.windows.state import (
     PARTS,
     SIZE,
     TAILS,
+    TOP,
     TOUCHED,
     TOUCHES,
     Results,
@@ -88,6 +90,7 @@ class KeyedEntries:
             ids=new_table(64),
             counters=np.array([NO_TIME_MS, 0, 0, 0], dtype=np.int64),
             touched=np.zeros(0, dtype=np.int64),
+            clocks=new_clocks(0),
         )
 
     @property
@@ -177,20 +180,18 @@ class KeyedEntries:
             return np.zeros(0, dtype=np.int64)
         slots, _ = self._keys.resolve(self._keys.parse([key.text for key in stored]))
         lengths = np.array([key.lengths for key in stored], dtype=np.int64)
-        self._make_room(int(lengths.sum()))
-        self._grow_slab(sum(1 << size_for(length) for length in lengths.tolist()))
-        bad = restore(
-            self._state,
-            self._plan,
-            slots,
-            lengths,
-            np.array([key.feature_time_us for key in stored], dtype=np.int64),
-            np.array([key.parts for key in stored], dtype=np.int64),
-            _bodies(stored).reshape(-1, 2 + self._values),
-        )
+        stamps_us = np.array([key.feature_time_us for key in stored], dtype=np.int64)
+        parts = np.array([key.parts for key in stored], dtype=np.int64)
+        bad = self._fill(slots, lengths, stamps_us, parts, _bodies(stored).reshape(-1, 2 + self._values))
         if bad >= 0:
             raise ValueError(f"state of key {stored[bad].text!r} is damaged: its entries are out of order")
         return slots
+
+    def _fill(self, slots: Rows, lengths: Rows, stamps_us: Rows, parts: Rows, entries: NDArray[np.int64]) -> int:
+        """Fill empty slots with entries lying end to end; return which is the first that is out of order, or -1."""
+        self._make_room(int(lengths.sum()))
+        self._grow_slab(int(self._state.counters[TOP]) + sum(1 << size_for(length) for length in lengths.tolist()))
+        return restore(self._state, self._plan, slots, lengths, stamps_us, parts, entries)
 
     def _drop(self, slots: Rows) -> None:
         """Forget whole keys, and have their rows deleted."""

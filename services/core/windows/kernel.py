@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.jit import fused, inline, kernel
+from services.core.windows.clock import advance_by, confirmed_ms, own_clock_lag, reached_ms
 from services.core.windows.exact_sum import NEGATED, WORDS, accumulate
 from services.core.windows.functions import answer
 from services.core.windows.id_table import erase, find, put
@@ -25,12 +26,12 @@ from services.core.windows.state import (
     NO_TIME_MS,
     SCRATCH,
     SIZE,
-    STREAM_TIME_MS,
     TAILS,
     TIME_LIMIT_MS,
     TOP,
     TOUCHED,
     TOUCHES,
+    WATERMARK_MS,
     Results,
     State,
 )
@@ -47,19 +48,23 @@ def fold(
     times_ms: NDArray[np.int64],
     ids: NDArray[np.int64],
     bits: NDArray[np.int64],
+    upstream: NDArray[np.int64],
+    sources: NDArray[np.int64],
     status: NDArray[np.int8],
     results: Results,
     feature_time_us: NDArray[np.int64],
+    oldest_ms: NDArray[np.int64],
     start: int,
 ) -> int:
     """Fold rows from ``start`` on; return how far it came before the slab was full (the number of rows if it was not).
 
     A row that finds the slab full has changed nothing.
     """
+    clocks, counters, ahead = state.clocks, state.counters, own_clock_lag(plan)
     for i in range(start, len(slots)):
         t, slot = times_ms[i], slots[i]
-        floor = state.counters[STREAM_TIME_MS] - plan.lateness_ms - plan.longest_ms
-        if t < floor or t < -TIME_LIMIT_MS or t > TIME_LIMIT_MS:
+        floor = counters[WATERMARK_MS]
+        if (t < floor and not plan.later) or t < -TIME_LIMIT_MS or t > TIME_LIMIT_MS:
             status[i] = LATE
             continue
         place = find(state.ids, ids[i])
@@ -70,17 +75,21 @@ def fold(
         newest = NO_TIME_MS
         if length > 0:
             newest = state.slab[state.wide[slot, BASE] + state.narrow[slot, HEAD] + length - 1, 0]
-        if t < newest - plan.lateness_ms:
+        if t < newest - plan.lateness_ms and not plan.later:
             status[i] = LATE
             continue
         if not make_room(state, plan, slot):
             return i
         at = insert(state, slot, t, ids[i], bits, i)
         state.counters[IDS] += put(state.ids, ids[i], t)
-        state.counters[STREAM_TIME_MS] = max(state.counters[STREAM_TIME_MS], t)
+        advance_by(clocks, counters, plan, slot, t, upstream[i] if plan.later else -1, sources[i] if plan.later else 0)
+        last, reached = max(t, newest), reached_ms(clocks, counters, plan)
+        if last - ahead > reached:
+            reached = max(reached, confirmed_ms(state, slot) - ahead)
+        oldest_ms[i] = min(last, reached) - (0 if plan.later else plan.lateness_ms)
         if t >= newest:
             _advance(state, plan, slot, t, at)
-            _evict(state, slot, t - plan.longest_ms - plan.lateness_ms)
+            _evict(state, slot, oldest_ms[i] - plan.longest_ms)
             row, end = slot, int(state.narrow[slot, HEAD] + state.narrow[slot, LENGTH])
         else:
             admit(state, plan, slot, newest, t, at)

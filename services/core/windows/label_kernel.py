@@ -34,8 +34,8 @@ from services.core.windows.state import (
     State,
 )
 
-END, AT_MS, NEWEST_ASKED_MS = range(2, 5)
-WIDE = 5
+END, AT_MS = range(2, 4)
+WIDE = 4
 ASKED, REVISED = range(2)
 
 
@@ -52,6 +52,7 @@ def follow(
     status: NDArray[np.int8],
     asked_slots: NDArray[np.int64],
     asked_ms: NDArray[np.int64],
+    oldest_ms: NDArray[np.int64],
     ahead: NDArray[np.int64],
     results: Results,
     done: NDArray[np.int64],
@@ -71,8 +72,7 @@ def follow(
             slot = asked_slots[i]
             if slot > 0 and state.narrow[slot, LENGTH] > 0:
                 _stand(state, plan, slot, asked_ms[i])
-                newest = state.wide[slot, NEWEST_ASKED_MS] = max(state.wide[slot, NEWEST_ASKED_MS], asked_ms[i])
-                _evict(state, slot, min(newest - plan.lateness_ms, asked_ms[i]) - plan.longest_ms)
+                _evict(state, slot, min(oldest_ms[i], asked_ms[i]) - plan.longest_ms)
             answer(state, plan, slot, state.wide[slot, BASE], int(state.wide[slot, END]), results, i)
             done[ASKED] = i + 1
     return True
@@ -123,7 +123,6 @@ def _revise(
         if fresh:
             state.wide[slot, END] = state.narrow[slot, HEAD]
             state.wide[slot, AT_MS] = NO_TIME_MS
-            state.wide[slot, NEWEST_ASKED_MS] = NO_TIME_MS
             state.wide[slot, FEATURE_TIME_US] = NO_TIME_MS
     at = insert(state, slot, t, event_id, bits, k)
     if t <= state.wide[slot, AT_MS]:

@@ -24,9 +24,9 @@ from services.core.batch import Array, Rows
 from services.core.declaration import View
 from services.core.windows.entries import KeyedEntries
 from services.core.windows.exact_sum import representable
-from services.core.windows.label_kernel import AT_MS, END, NEWEST_ASKED_MS, WIDE, ask_slots, follow
+from services.core.windows.label_kernel import AT_MS, END, WIDE, ask_slots, follow
 from services.core.windows.plan import compile_plan
-from services.core.windows.state import BASE, FEATURE_TIME_US, HEAD, LENGTH, NO_TIME_MS, Results
+from services.core.windows.state import BASE, FEATURE_TIME_US, HEAD, LENGTH, Results
 from services.core.windows.values import Layout, Words
 
 __all__ = ["LabelStore", "Statements", "merged", "representable"]
@@ -97,15 +97,16 @@ class LabelStore(KeyedEntries):
         super().__init__(views, plan, layout, behind=1, wide=WIDE)
 
     def follow(
-        self, statements: Statements, keys: Array, times_ms: Rows, ahead: Rows, reach_ms: int
+        self, statements: Statements, keys: Array, times_ms: Rows, oldest_ms: Rows, ahead: Rows, reach_ms: int
     ) -> tuple[NDArray[np.int8], Results]:
         """Fold statements and answer events in turn.
 
         Parameters
         ----------
         keys, times_ms : ndarrays of shape (m,)
-            Entity key and event time of each event that asks; none older than its key's newest by more than the
-            lateness.
+            Entity key and event time of each event that asks.
+        oldest_ms : int64 ndarray of shape (m,)
+            The time that no later event of the same key lies before; see `Updated`.
         ahead : int64 ndarray of shape (m,)
             How many of the statements come before each event; ascending.
         reach_ms : int
@@ -127,7 +128,8 @@ class LabelStore(KeyedEntries):
         values, width = self.layout.of_reals(statements.values), self.layout.width
         shapes = [each.shape for each in (statements.keys, statements.known_at_ms, statements.ids, values)]
         # kernels do not check bounds
-        if shapes != [(n,), (n,), (n,), (n, width)] or (keys.shape, ahead.shape) != ((m,), (m,)):
+        asking = keys.shape, ahead.shape, oldest_ms.shape
+        if shapes != [(n,), (n,), (n,), (n, width)] or asking != ((m,), (m,), (m,)):
             raise ValueError(f"expected {n} statements of {width} words and {m} questions, got {shapes}")
         if not self.layout.summable(values):
             raise ValueError("values of 2**90 and more in size cannot be summed exactly; reject them before")
@@ -140,10 +142,10 @@ class LabelStore(KeyedEntries):
         asked, done = self._keys.find(keys), np.zeros(2, dtype=np.int64)
         arrays = [np.ascontiguousarray(each) for each in (statements.known_at_ms, statements.ids, statements.least_us)]
         known_at_ms, ids, least_us = arrays
-        times_ms, ahead = np.ascontiguousarray(times_ms), np.ascontiguousarray(ahead)
+        times_ms, oldest_ms, ahead = (np.ascontiguousarray(each) for each in (times_ms, oldest_ms, ahead))
         while not follow(
             self._state, self._plan, slots, known_at_ms, ids, bits, least_us, reach_ms, status,
-            asked, times_ms, ahead, results, done,
+            asked, times_ms, oldest_ms, ahead, results, done,
         ):  # fmt: skip
             self._grow_slab(len(self._state.slab) + 1)
         self._release_unused(fresh)
@@ -178,7 +180,6 @@ class LabelStore(KeyedEntries):
         lengths = state.narrow[slots, LENGTH]
         state.wide[slots, END] = lengths
         state.wide[slots, AT_MS] = state.slab[state.wide[slots, BASE] + lengths - 1, 0]
-        state.wide[slots, NEWEST_ASKED_MS] = NO_TIME_MS
 
 
 def merged(times_ms: Rows, known_at_ms: Rows) -> Rows:

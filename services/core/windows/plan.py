@@ -51,6 +51,12 @@ class Plan(NamedTuple):
         Largest of the views.
     longest_ms : int
         Longest window.
+    later : bool
+        Whether another stage has accepted the events already; then none is late here.
+    horizon_ms : int
+        No event is accepted that is older than the stream time of its first partition by more than this.
+    lag_ms : int
+        How far behind the newest an upstream partition is waited for.
     """
 
     windows_ms: NDArray[np.int64]
@@ -62,6 +68,9 @@ class Plan(NamedTuple):
     exact: tuple[int, ...]
     lateness_ms: int
     longest_ms: int
+    later: bool = False
+    horizon_ms: int = 0
+    lag_ms: int = 0
 
 
 def exact_wholes(views: tuple[View, ...]) -> bool:
@@ -104,6 +113,7 @@ def compile_plan(views: tuple[View, ...]) -> Plan:
         for place, a in zip(places, aggregates, strict=True)
     ]
     of_window = np.array([cell[0] for cell in cells], dtype=np.int64)
+    lateness_ms = max(view.lateness_ms for view in views)
     return Plan(
         np.array(windows_ms, dtype=np.int64),
         np.array([(*cell, null_bits[cell[1]]) for cell in cells], dtype=np.int64).reshape(-1, 3),
@@ -112,8 +122,9 @@ def compile_plan(views: tuple[View, ...]) -> Plan:
         len(columns),
         (1,) if any(a.column_type in _WHOLE_COLUMNS for a in aggregates) else (),
         (1,) if exact_wholes(views) else (),
-        max(view.lateness_ms for view in views),
+        lateness_ms,
         windows_ms[-1],
+        horizon_ms=lateness_ms + windows_ms[-1],
     )
 
 

@@ -21,7 +21,10 @@ BASE, FEATURE_TIME_US = range(2)
 HEAD, LENGTH, SIZE, FLAGS, PARTS, TAILS = range(6)
 TOUCHED, DIRTY = 1, 2
 SCRATCH = cast("int", np.int64(0))  # typed: numba compiles anew for each literal
-STREAM_TIME_MS, TOP, IDS, TOUCHES = range(4)
+WATERMARK_MS, TOP, IDS, TOUCHES = range(4)
+ALL = cast("int", np.int64(0))
+LEADER_MS, LEADER, STREAM_MS = range(3)
+CLOCK = 3
 
 
 class State(NamedTuple):
@@ -43,9 +46,12 @@ class State(NamedTuple):
     ids : int64 ndarray of shape (capacity, 2)
         `id_table` of event id to event time.
     counters : int64 ndarray of shape (4,)
-        ``STREAM_TIME_MS, TOP`` (rows of the slab ever used), ``IDS`` (in the table), ``TOUCHES``.
+        ``WATERMARK_MS`` (see `clock`), ``TOP`` (rows of the slab ever used), ``IDS`` (in the table), ``TOUCHES``.
     touched : int64 ndarray
         Slots changed by the last batch.
+    clocks : int64 ndarray of shape (1 + upstream partitions, 3)
+        ``LEADER_MS, LEADER, STREAM_MS`` (see `clock`), of all events in row ``ALL`` and of those of upstream partition
+        p in row p + 1.
     """
 
     wide: NDArray[np.int64]
@@ -57,6 +63,7 @@ class State(NamedTuple):
     ids: NDArray[np.int64]
     counters: NDArray[np.int64]
     touched: NDArray[np.int64]
+    clocks: NDArray[np.int64]
 
 
 class Results(NamedTuple):

@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.core.jit import kernel
+from services.core.windows.clock import advance, set_watermark
 from services.core.windows.exact_sum import WORDS
 from services.core.windows.functions import answer
 from services.core.windows.id_table import find, put
 from services.core.windows.kernel import ENTER, allocate, book, forget, size_for, surrender
 from services.core.windows.plan import Plan
 from services.core.windows.state import (
+    ALL,
     BASE,
     FEATURE_TIME_US,
     FLAGS,
@@ -20,9 +22,9 @@ from services.core.windows.state import (
     LENGTH,
     PARTS,
     SIZE,
-    STREAM_TIME_MS,
     TAILS,
     TOUCHES,
+    WATERMARK_MS,
     Results,
     State,
 )
@@ -87,13 +89,23 @@ def restore(
 
 
 @kernel
+def restore_clocks(state: State, plan: Plan, slots: NDArray[np.int64]) -> None:
+    """Set the clocks by what is restored: those of a first stage follow from its keys' newest entries."""
+    for i in range(len(slots) if not plan.later else 0):
+        slot = slots[i]
+        last = state.wide[slot, BASE] + state.narrow[slot, HEAD] + state.narrow[slot, LENGTH] - 1
+        advance(state.clocks, ALL, slot, state.slab[last, 0])
+    set_watermark(state.clocks, state.counters, plan)
+
+
+@kernel
 def idle(state: State, plan: Plan, slots: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return those of the slots in use which no later event can tell from absent ones.
 
     An event that is not late is newer than ``oldest``, its windows reach back to ``reach``, and an id counts as seen
     only from there on; its feature time is its own, unless the key's last one ran ahead of it.
     """
-    oldest = state.counters[STREAM_TIME_MS] - plan.lateness_ms - plan.longest_ms
+    oldest = state.counters[WATERMARK_MS]
     reach = oldest - plan.longest_ms
     found = np.empty(len(slots), dtype=np.int64)
     count = 0
