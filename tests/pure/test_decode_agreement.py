@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import fastavro
+import fastavro.read
+import fastavro.schema
 import pytest
+from avro_evolved import evolved, values
 from avro_strategies import ENUM, record, records, rows_of, same, specs, write
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from services.cli.chaos.poison_oracle import STRICTER, UNREADABLE, Fault, read_fields
@@ -224,3 +228,76 @@ def test_no_published_schema_does_worse_than_be_refused(written: Any) -> None:
             continue
         assert schema.fingerprint >= 0
         assert Schema.parse(schema.to_json()) == schema
+
+
+REFUSED = (fastavro.read.SchemaResolutionError, *UNREADABLE)
+
+
+def held(value: Any, kind: Any) -> bool:
+    """Whether a reader's type can hold a number that was written."""
+    kinds = kind if isinstance(kind, list) else [kind]
+    if type(value) is not int or not {"float", "double"} & {each for each in kinds if isinstance(each, str)}:
+        return True
+    try:
+        real = struct.unpack("<f", struct.pack("<f", value))[0] if "float" in kinds else float(value)
+    except OverflowError:
+        return False
+    return int(real) == value
+
+
+@settings(deadline=None, max_examples=250, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(evolved(), st.data())
+def test_records_of_any_evolved_writer_read_as_with_fastavro_or_are_refused_by_name(
+    schemas: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject
+) -> None:
+    wrote, reads = schemas
+    writer = Schema.parse(wrote)
+    assert writer.canonical == fastavro.schema.to_parsing_canonical_form(wrote)
+    assert Schema.parse(writer.to_json()) == writer
+    records_ = data.draw(st.lists(values(wrote), min_size=1, max_size=4))
+    bodies = [write(wrote, value) for value in records_]
+    messages: list[bytes | None] = [writer.single_object_prefix + body for body in bodies]
+    found = outcomes(RecordReader(Schema.parse(reads), {writer.id: writer}.get).decode(messages, 10**6), len(messages))
+    for body, got in zip(bodies, found, strict=True):
+        raw = fastavro.schemaless_reader(io.BytesIO(body), fastavro.parse_schema(wrote), None)
+        assert isinstance(raw, dict)
+        lost = [each["name"] for each in reads["fields"] if not held(raw.get(each["name"]), each["type"])]
+        try:
+            value = fastavro.schemaless_reader(io.BytesIO(body), fastavro.parse_schema(wrote), fastavro.parse_schema(reads))
+        except REFUSED:
+            assert isinstance(got, Fault), (raw, got)
+            assert got.field in {*reads_names(reads), *writer.names}
+            continue
+        if lost:
+            assert isinstance(got, Fault), (raw, got)
+            assert (got.reason, got.field in lost) == ("incompatible-schema", True), got
+        else:
+            assert isinstance(value, dict)
+            assert not isinstance(got, Fault), (raw, got, got.detail)
+            assert alike(got, value), (raw, got, value)
+
+
+def reads_names(spec: dict[str, Any]) -> list[str]:
+    return [each["name"] for each in spec["fields"]]
+
+
+@settings(deadline=None, max_examples=120, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(evolved(), st.data())
+def test_damaged_records_of_an_evolved_writer_never_raise_and_are_read_only_where_fastavro_reads_them(
+    schemas: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject
+) -> None:
+    wrote, reads = schemas
+    writer = Schema.parse(wrote)
+    bodies = [
+        data.draw(damaged(b"\xc3\x01" + bytes(8) + write(wrote, v)))
+        for v in data.draw(st.lists(values(wrote), max_size=4))
+    ]
+    messages = [None if each is None else writer.single_object_prefix + each[10:] for each in bodies]
+    found = outcomes(RecordReader(Schema.parse(reads), {writer.id: writer}.get).decode(messages, LIMIT), len(messages))
+    for message, got in zip(messages, found, strict=True):
+        if isinstance(got, Fault):
+            continue
+        assert message is not None
+        value = fastavro.schemaless_reader(io.BytesIO(message[10:]), fastavro.parse_schema(wrote), fastavro.parse_schema(reads))
+        assert isinstance(value, dict)
+        assert alike(got, value)

@@ -128,13 +128,15 @@ def compile_program(writer: Schema, reader: Schema, layout: Layout) -> Program:
     for source in writer.fields:
         target = pairs.get(source.name)
         null_branch = (0 if source.null_first else 1) if source.nullable else kernel.NO_UNION
-        alternatives = branches(source, writer.definitions)
         if target is None:
             _add(program, source, null_branch, (0, -1), table)
-        elif alternatives is not None and source.shape != "null":
+            continue
+        alternatives = branches(source, writer.definitions)
+        simple = source.kind != "other" and reads_as(source, target) is not None
+        if alternatives is not None and not simple and source.shape != "null":
             unions.append((len(program.steps), alternatives, target))
             step = [kernel.READ_SKIP, kernel.WIDE_UNION, kernel.TO_NOTHING, *place[target.name], 0, len(alternatives)]
-            _append(program, step, target.name, described(source.shape), type_name(target))
+            _append(program, step, target.name, "", type_name(target))
         elif source.kind == "other":
             _add_null(program, target, place[target.name])
         else:

@@ -14,6 +14,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from services.core.avro.logical_type import Scale, scale, type_name
@@ -74,7 +75,10 @@ def reads_as(source: Field, target: Field) -> Scale | None:
 
 
 def branches(source: Field, names: Mapping[str, Any]) -> list[Field | None] | None:
-    """Return each branch of a wide union as a field of its own, None for null; None if the field is no union."""
+    """Return each branch of a union as a field of its own, None for null; None if the field is no union."""
+    if source.nullable:
+        value = replace(source, nullable=False)
+        return [None, value] if source.null_first else [value, None]
     if source.shape == "null":
         return [None]
     if not isinstance(source.shape, list):
@@ -105,9 +109,9 @@ def mismatches(writer: Schema, reader: Schema) -> Iterator[tuple[str, str, str]]
 def _mismatches(source: Field, alternatives: list[Field | None], target: Field) -> Iterator[tuple[str, str, str]]:
     values = [each for each in alternatives if each is not None]
     unread = [each for each in values if reads_as(each, target) is None]
-    null = source.nullable or None in alternatives
+    null = None in alternatives
     what = described(source.shape) if source.kind == "other" else type_name(source)
-    if (values and len(unread) == len(values)) or (not values and not target.nullable):
+    if len(unread) == len(values) and not (null and target.nullable):
         same_type = source.kind != "other" and target.kind in READS[source.kind] and not source.enum_name
         rule = "logical-type" if same_type else "type"
         yield rule, target.name, f"{what} cannot be read as {type_name(target)}"
