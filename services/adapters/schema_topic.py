@@ -10,8 +10,10 @@ from confluent_kafka import Producer
 
 from services.adapters.cluster import named
 from services.adapters.kafka_client import client_logger, read_committed
+from services.core.avro.logical_type import type_name
+from services.core.avro.resolution import indistinguishable
 from services.core.avro.schema import Schema, SchemaError, SchemaId
-from services.errors import Retry
+from services.errors import Misconfigured, Retry
 from services.settings import Settings
 from services.topology import SCHEMAS
 
@@ -28,7 +30,22 @@ def publish_schemas(kafka: Mapping[str, str], schemas: Iterable[Schema]) -> None
     ------
     Retry
         Kafka did not acknowledge in time.
+    Misconfigured
+        A schema published before has the fingerprint of one of these and other logical types: Avro's fingerprints do
+        not cover them, so that records of the two could not be told apart.
     """
+    schemas = list(schemas)
+    before = read_schemas(kafka)
+    for schema in schemas:
+        known = before.get(schema.fingerprint)
+        if not isinstance(known, Schema):
+            continue
+        for name in indistinguishable(known, schema):
+            raise Misconfigured(
+                f"field {name!r} of {schema.name} was {type_name(known[name])} and is now {type_name(schema[name])}, "
+                "and Avro's fingerprint of both schemas is the same, so that records written before would be read in "
+                "the new meaning. Give the field another name, or go back to the logical type it had"
+            )
     producer = Producer({**kafka, "enable.idempotence": True, "logger": client_logger})
     for schema in schemas:
         key = f"{schema.fingerprint:016x}".encode()

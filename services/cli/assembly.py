@@ -79,9 +79,14 @@ class Assembly:
     @property
     def schemas(self) -> list[Schema]:
         """Every schema known without asking anybody."""
-        derived = [stage.output_schema for stage in self.topology.stages]
-        labels = [stage.labels.schema for stage in self.topology.stages if stage.labels is not None]
-        return [*(contract.schema for contract in self.contracts.values()), *derived, self.examples_schema, *labels]
+        return [*(contract.schema for contract in self.contracts.values()), *self.derived.values()]
+
+    @property
+    def derived(self) -> dict[str, Schema]:
+        """The schema of each topic whose records are more than its contract says, by topic."""
+        stages = self.topology.stages
+        found = {stage.output: stage.output_schema for stage in stages} | {EXAMPLES: self.examples_schema}
+        return found | {stage.labels.input: stage.labels.schema for stage in stages if stage.labels is not None}
 
     @property
     def examples_schema(self) -> Schema:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
-from services.errors import Misconfigured
-from services.settings import load_settings
+from services.errors import MillstreamError, Misconfigured
+from services.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from services.adapters.contract_history import Version
@@ -72,29 +72,65 @@ def list_contracts(as_json: Json = False) -> None:
 
 @contracts.command("show")
 def show(topic: Annotated[str, typer.Argument(help="Topic name.")], as_json: Json = False) -> None:
-    """Show one contract: fields, units, constraints. With --json, its Avro schema."""
-    from services.adapters.contracts import load_all
+    """Show what a topic's records hold: fields, units, constraints. With --json, their Avro schema.
 
-    found = load_all(load_settings())
-    if topic not in found:
-        raise Misconfigured(f"there is no contract for topic {topic!r}; there are: {', '.join(found)}")
-    contract = found[topic]
+    Of a topic that the engine derives, such as scored, examples and those between stages, this is the whole schema,
+    features included.
+    """
+    contract = contract_of(load_settings(), topic)
     if as_json:
         typer.echo(contract.schema.to_json())
         return
+    from services.core.avro.logical_type import type_name
+
     console = Console()
-    console.print(f"[bold]{topic}[/]  {contract.schema.name}, owner {contract.owner}\n{contract.doc}", highlight=False)
-    table = Table("field", "holds", "meaning")
+    owner = f", owner {contract.owner}" if contract.owner else ", derived from the contracts and the feature repo"
+    console.print(f"[bold]{topic}[/]  {contract.schema.name}{owner}\n{contract.doc}".rstrip(), highlight=False)
+    table = Table(Column("field", overflow="fold"), "holds", "meaning")
     for item, constraint in zip(contract.schema.fields, contract.constraints, strict=True):
         private = item.attributes.get("pii", "none")
         holds = [
-            (item.logical_type or item.kind) + (" or null" if item.nullable else ""),
+            type_name(item) + (" or null" if item.nullable else ""),
             *([str(item.attributes["unit"])] if "unit" in item.attributes else []),
             *(f"{name.replace('_', ' ')} {text}" for name, text in constraint.texts.items() if name != "finite"),
             *([f"personal data ({private})"] if private != "none" else []),
         ]
         table.add_row(item.name, ", ".join(holds), str(item.attributes.get("doc", "")))
     console.print(table)
+
+
+def contract_of(settings: Settings, topic: str) -> Contract:
+    """Return what a topic's records are: its contract, or the whole schema that the engine derives.
+
+    Raises
+    ------
+    Misconfigured
+        Naming the topics there are; or as `services.cli.assembly.assemble`, where the schema is derived.
+    """
+    from services.adapters.contracts import load_all
+    from services.core.contracts import Contract
+    from services.topology import EXAMPLES, SCORED
+
+    found = load_all(settings)
+    if topic in found and topic not in {SCORED, EXAMPLES}:
+        return found[topic]
+    from services.cli.assembly import assemble
+
+    try:
+        assembly = assemble(settings)
+    except MillstreamError as error:
+        if topic in found:
+            raise Misconfigured(f"the records of {topic!r} follow from the feature repo: {error}") from error
+        raise Misconfigured(f"there is no contract for topic {topic!r}; there are: {', '.join(found)}") from error
+    derived = assembly.derived
+    if topic in derived:
+        return Contract.of(derived[topic])
+    if topic in {each.name for each in assembly.topology.topics}:
+        raise Misconfigured(
+            f"{topic!r} holds the engine's own state; its records are no Avro and change without notice"
+        )
+    names = ", ".join(sorted({*found, *derived}))
+    raise Misconfigured(f"there is no contract for topic {topic!r}; there are: {names}")
 
 
 @contracts.command("check")

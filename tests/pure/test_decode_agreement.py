@@ -263,7 +263,9 @@ def test_records_of_any_evolved_writer_read_as_with_fastavro_or_are_refused_by_n
         assert isinstance(raw, dict)
         lost = [each["name"] for each in reads["fields"] if not held(raw.get(each["name"]), each["type"])]
         try:
-            value = fastavro.schemaless_reader(io.BytesIO(body), fastavro.parse_schema(wrote), fastavro.parse_schema(reads))
+            value = fastavro.schemaless_reader(
+                io.BytesIO(body), fastavro.parse_schema(wrote), fastavro.parse_schema(reads)
+            )
         except REFUSED:
             assert isinstance(got, Fault), (raw, got)
             assert got.field in {*reads_names(reads), *writer.names}
@@ -298,6 +300,8 @@ def test_damaged_records_of_an_evolved_writer_never_raise_and_are_read_only_wher
         if isinstance(got, Fault):
             continue
         assert message is not None
-        value = fastavro.schemaless_reader(io.BytesIO(message[10:]), fastavro.parse_schema(wrote), fastavro.parse_schema(reads))
+        value = fastavro.schemaless_reader(
+            io.BytesIO(message[10:]), fastavro.parse_schema(wrote), fastavro.parse_schema(reads)
+        )
         assert isinstance(value, dict)
         assert alike(got, value)

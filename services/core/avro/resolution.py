@@ -130,3 +130,15 @@ def _mismatches(source: Field, alternatives: list[Field | None], target: Field) 
 
 PER_RECORD: Final = frozenset({"enum-symbols", "null", "union"})
 """Rules of `mismatches` that only bite on records that hold such a value."""
+
+
+def indistinguishable(before: Schema, now: Schema) -> list[str]:
+    """Return the fields that mean other things in two schemas of one fingerprint, which does not cover logical types.
+
+    One that had no logical type that counts, and now has one, is no such field.
+    """
+    return [
+        old.name
+        for old, new in zip(before.fields, now.fields, strict=False)
+        if old.name == new.name and old.kind != "other" and reads_as(old, new) != Scale()
+    ]
