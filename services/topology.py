@@ -192,13 +192,10 @@ class Topology:
 def record_name(project: str, topic: str) -> str:
     """Return the Avro name of a topic's records: the project is the namespace; what Avro does not allow becomes _.
 
-    Two projects whose names differ in such a character only have records of one name. That confuses nobody: a writer's
-    schema is found by its fingerprint or id, and the names of their topics differ.
-
     Examples
     --------
-    >>> record_name("fraud-prod", "card-payments.terminal")
-    'fraud_prod.card_payments_terminal'
+    >>> record_name("cards", "card-payments.terminal")
+    'cards.card_payments_terminal'
     """
     return f"{as_name(project)}.{as_name(topic)}"
 

@@ -13,8 +13,7 @@ def check_names(declaration: Declaration) -> None:
     """Refuse names that cannot be part of an Avro field's name.
 
     Feast allows hyphens in the names of views and features. A feature travels as the field ``{view}__{feature}`` of
-    the records that the engine writes, and Avro allows none there. The project's name only begins the records' names,
-    where a hyphen is written as ``_``; see `services.topology.record_name`.
+    the records that the engine writes, and Avro allows none there.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,9 +113,14 @@ def load_config(settings: Settings) -> RepoConfig:
         Naming the file and the key that is wrong or not supported.
     """
     from feast.repo_config import load_repo_config
+    from yaml import YAMLError
 
     repo = repo_folder(settings)
     file = repo / _FILE
+    try:
+        check_project(file)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{file}: {one_line(error)}") from error
     try:
         config = load_repo_config(repo, file)
         _ = config.online_store, config.registry, config.offline_store, config.batch_engine  # made when they are read
@@ -127,6 +133,23 @@ def load_config(settings: Settings) -> RepoConfig:
             shown = _SHOWN.get(name, name)
             raise Misconfigured(f"{file}, {shown}: {key.refusal or key.note}")
     return config
+
+
+def check_project(file: Path) -> None:
+    """Refuse a project's name that cannot be the namespace of Avro records.
+
+    Feast allows hyphens in names of projects, but refuses them in this file whatever the online store, naming SQLite.
+    """
+    from yaml import safe_load
+
+    content = safe_load(os.path.expandvars(file.read_text(encoding="utf-8")))
+    name = content.get("project") if isinstance(content, dict) else None
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name):
+        example = f", for example {re.sub('[^A-Za-z0-9_]', '_', name).lstrip('_')!r}" if isinstance(name, str) else ""
+        raise Misconfigured(
+            f"{file}: project is {name!r}; a project's name holds letters A to Z and a to z, digits and _, and does "
+            f"not begin with _{example}"
+        )
 
 
 def one_line(error: BaseException) -> str:
