@@ -94,7 +94,7 @@ def _drop(record: dict[str, Any], name: str) -> None:
             "map",
         ),
         ("labels", lambda record: _drop(record, "source"), "'labels'.* lacks the field 'source'"),
-        ("models", lambda record: record["fields"][-1].update(type="bytes"), "'models'.* must be .* found bytes"),
+        ("scored", lambda record: record["fields"][0].update(type="bytes"), "'scored'.* must be .* found bytes"),
         ("examples", lambda record: record["fields"].append({"name": "x", "type": "int"}), "'x' is unknown .* default"),
         ("labels", lambda record: record["millstream"].pop("event_time"), "its event_time must be 'known_at_ms'"),
     ],
