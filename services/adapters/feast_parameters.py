@@ -138,11 +138,11 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
     "FeatureView": {
         **_VIEW,
         "name": _honoured("its features are columns {view}__{feature}"),
-        "source": _unused(_TABLE_SOURCE),
+        "source": _unused("live: the online store is read; in a replay this is, point in time"),
         "sink_source": _unused(_BY_FEAST),
         "schema": _honoured("the features that are read, with their types; at least one"),
         "entities": _honoured("one or more; each join key is a column of the event"),
-        "ttl": _unused("as in Feast's own online reads; its point-in-time joins have it"),
+        "ttl": _unused("live, as in Feast's own online reads; a replay and Feast's point-in-time joins honour it"),
         "online": _refused(
             "nobody materialises a view that is not online, and it is read from there; set online=True",
             lambda view: not view.online,
