@@ -80,5 +80,5 @@ def partition_of(keys: Sequence[bytes], count: int) -> NDArray[np.int64]:
     if not keys:
         return np.zeros(0, dtype=np.int64)
     data = np.frombuffer(b"".join(keys), dtype=np.uint8)
-    ends = np.cumsum(np.fromiter((len(key) for key in keys), dtype=np.int64, count=len(keys)))
+    ends = np.cumsum(np.fromiter(map(len, keys), dtype=np.int64, count=len(keys)))
     return _partitions(data, ends, count)

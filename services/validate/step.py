@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -73,11 +74,8 @@ def _in_place(flow: Flow, contract: Contract, count: int) -> Flow:
     keys = flow.records.keys
     if len(flow.rows) != len(keys):
         keys = [keys[row] for row in flow.rows.tolist()]
-    found, texts = (
-        flow.partitions,
-        [key for key in keys if key is not None],
-    )  # none is null: it was compared with a text
-    expected = partition_of(texts, count)
+    texts = cast("Sequence[bytes]", keys)  # none is null: each was compared with its key field's text
+    found, expected = flow.partitions, partition_of(texts, count)
     wrong = (expected != found) & (found >= 0)
     if not wrong.any():
         return flow
