@@ -43,7 +43,8 @@ def consume(
         for row in rows:
             typer.echo(json.dumps(row, default=_jsonable))
     elif rows:
-        names = [name for name in rows[-1] if not name.endswith(("manifest", "body"))]
+        every = dict.fromkeys(name for row in reversed(rows) for name in row)
+        names = [name for name in every if not name.endswith(("manifest", "body"))]
         print_rows(console, [{name: humane(name, row.get(name)) for name in names} for row in rows], topic)
     else:
         console.print(f"{topic} has no records yet")

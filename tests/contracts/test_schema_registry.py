@@ -1,12 +1,18 @@
 """The registry adapter against a small server that speaks the registry's REST protocol."""
 
+import io
+import json
 from collections.abc import Iterator
+from decimal import Decimal
 
+import fastavro
 import numpy as np
 import pytest
 
 from services.adapters.schema_registry import SchemaRegistry, connect, registry_prefix
+from services.adapters.schema_topic import schema_resolver
 from services.cli.chaos.registry_stub import RegistryStub
+from services.cli.consume import _decoded
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema, SchemaError, SchemaId
@@ -115,3 +121,20 @@ def test_a_registry_that_is_away_is_retried() -> None:
 def test_a_malformed_url_is_told() -> None:
     with pytest.raises(Misconfigured, match="SCHEMA_REGISTRY_URL"):
         connect(load_settings({}, schema_registry_url="registry:8081"))
+
+
+def test_commands_read_a_topic_of_both_framings_and_what_columns_cannot_hold(server: RegistryStub) -> None:
+    grown = json.loads(SCHEMA.to_json())
+    grown["fields"] += [
+        {"name": "tags", "type": {"type": "array", "items": "string"}},
+        {"name": "fee", "type": {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}},
+    ]
+    number = server.add({"schema": json.dumps(grown)})
+    resolver = schema_resolver(load_settings({}, schema_registry_url=server.url), {}, [SCHEMA])
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, fastavro.parse_schema(grown), {"x": 7, "tags": ["a"], "fee": Decimal("12.34")})
+    framed = b"\0" + number.to_bytes(4, "big") + body.getvalue()
+    assert _decoded(framed, resolver) == {"x": 7, "tags": ["a"], "fee": Decimal("12.34")}
+    assert _decoded(SCHEMA.single_object_prefix + b"\x0e", resolver) == {"x": 7}
+    assert _decoded(None, resolver) == {"tombstone": True}
+    assert "no schema is known for registry 9" in _decoded(b"\0\0\0\0\x09\2", resolver)["why"]

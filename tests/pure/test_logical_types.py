@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from services.core.avro.decode import Decoded, RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.logical_type import UNDERLYING
+from services.core.avro.resolution import indistinguishable
 from services.core.avro.schema import Schema, SchemaError
 from services.core.contracts import Contract
 from services.core.declaration import Aggregate, Declaration, Service, View
@@ -291,3 +292,17 @@ def _with_full_names(kind: Any) -> Any:
     if isinstance(kind, dict) and "name" in kind:
         return {**kind, "name": kind["name"].removeprefix("test.")}
     return kind
+
+
+def test_fields_that_one_fingerprint_cannot_tell_apart_are_found() -> None:
+    def schema(kind: Any) -> Schema:
+        return Schema.parse(record([{"name": "x", "type": kind}]))
+
+    micros, millis = schema(TYPES["timestamp-micros"]), schema(TYPES["timestamp-millis"])
+    assert micros.fingerprint == millis.fingerprint
+    assert indistinguishable(micros, millis) == ["x"]
+    assert indistinguishable(schema(DECIMAL), schema({**DECIMAL, "scale": 3})) == ["x"]
+    for before in ("long", TYPES["timestamp-millis"]):  # of a plain long nothing was said before
+        assert indistinguishable(schema(before), millis) == []
+    # As the engine published decimals once: without precision and scale, so ill used.
+    assert indistinguishable(schema({"type": "bytes", "logicalType": "decimal"}), schema(DECIMAL)) == []
