@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -9,7 +10,7 @@ from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, Ka
 from confluent_kafka.admin import AdminClient
 
 from services.adapters.kafka_client import raise_for
-from services.errors import Misconfigured
+from services.errors import Misconfigured, Retry
 
 _TIMEOUT_S: Final = 30.0
 _STOPPED: Final = {ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD}
@@ -25,19 +26,34 @@ def require_stopped(admin: AdminClient, groups: Iterable[str]) -> None:
     Retry, Stop
         The broker does not say.
     """
+    wanted = sorted(groups)
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            running = _running(admin, wanted)
+            break
+        except Retry:
+            # The coordinator of a broker that has just started is still being loaded.
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.5)
+    if running:
+        raise Misconfigured(
+            f"{', '.join(running)} still have members: stop all stages first (members that were killed leave after "
+            "some seconds)"
+        )
+
+
+def _running(admin: AdminClient, groups: list[str]) -> list[str]:
     running = []
-    for group, future in admin.describe_consumer_groups(sorted(groups), request_timeout=_TIMEOUT_S).items():
+    for group, future in admin.describe_consumer_groups(groups, request_timeout=_TIMEOUT_S).items():
         try:
             if future.result(_TIMEOUT_S).state not in _STOPPED:
                 running.append(group)
         except KafkaException as failure:
             if failure.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
                 raise_for(failure.args[0], f"asking for the members of {group}")
-    if running:
-        raise Misconfigured(
-            f"{', '.join(running)} still have members: stop all stages first (members that were killed leave after "
-            "some seconds)"
-        )
+    return running
 
 
 def committed_offsets(admin: AdminClient, group: str) -> dict[tuple[str, int], int]:

@@ -99,3 +99,13 @@ def out_of_range(topic: str, partition: int, offset: int, begins: int, ends: int
         f"{where}: records were deleted by retention before they were read. Raise `retention.ms` of {topic}; to go on "
         f"without them, stop all stages and run `millstream topics adopt {topic}`, which reads on from offset {begins}"
     )
+
+
+def grown(topic: str, known: int, count: int) -> str:
+    """Return why stages cannot go on with a topic that has more partitions than it had, and what to do."""
+    return (
+        f"{topic} had {known} partitions and has {count} now, so that keys move to partitions that do not hold their "
+        "state; what arrived in the last seconds may be answered without its history. `millstream topics rescale` adds "
+        "partitions and moves state; where that was not used, create the topics again with the number you want, and "
+        "publish or replay what they held"
+    )

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 REGISTRY: Final = "millstream.topics"
 _TOPIC: Final = Topic(REGISTRY, "project/topic", "every project", ("every project",), "compact", 1)
+_JOURNAL: Final = b"#rescale/"
 _NO_ID: Final = "0" * 32
 _TIMEOUT_S: Final = 30.0
 _LOOK_S: Final = 4.0
@@ -132,6 +133,8 @@ def read_registry(kafka: Mapping[str, str]) -> dict[tuple[str, str], Record]:
     found: dict[tuple[str, str], Record] = {}
     for messages in read_committed(kafka, REGISTRY, 0, 0, None):
         for message in messages:
+            if (message.key() or b"").startswith(_JOURNAL):
+                continue
             try:
                 record = Record.decode(message.key() or b"", message.value() or b"")
                 found[record.project, record.topic] = record
@@ -158,6 +161,33 @@ def write_registry(kafka: Mapping[str, str], records: Sequence[Record], replicat
         producer.produce(REGISTRY, record.encode(), record.key(), partition=0)
     if left := producer.flush(_TIMEOUT_S):
         raise Retry(f"{left} records of {REGISTRY} were not acknowledged by Kafka within {_TIMEOUT_S:g} s")
+
+
+def read_journal(kafka: Mapping[str, str], project: str) -> dict[str, Any] | None:
+    """Return how far a rescale has come that was begun and not completed; None where there is none."""
+    found = None
+    if partition_counts(kafka, [REGISTRY]):
+        for messages in read_committed(kafka, REGISTRY, 0, 0, None):
+            for message in messages:
+                if message.key() == _JOURNAL + project.encode():
+                    value = message.value()
+                    found = None if value is None else json.loads(value)
+    return found
+
+
+def write_journal(kafka: Mapping[str, str], project: str, journal: Mapping[str, Any] | None) -> None:
+    """Remember how far a rescale has come; None once it is complete.
+
+    Raises
+    ------
+    Retry
+        Kafka did not acknowledge in time.
+    """
+    producer = Producer({**kafka, "enable.idempotence": True, "logger": client_logger})
+    value = None if journal is None else json.dumps(journal).encode()
+    producer.produce(REGISTRY, value, _JOURNAL + project.encode(), partition=0)
+    if producer.flush(_TIMEOUT_S):
+        raise Retry(f"{REGISTRY} was not written within {_TIMEOUT_S:g} s")
 
 
 def tracked(topology: Topology) -> list[Topic]:
@@ -188,6 +218,11 @@ def claim(kafka: Mapping[str, str], topology: Topology, replication: int) -> Ori
     Retry, Stop
         The registry cannot be read or written.
     """
+    if (journal := read_journal(kafka, topology.project)) is not None:
+        raise Misconfigured(
+            f"the topics of {topology.project} are half way to {journal['to']} partitions: run `millstream topics "
+            f"rescale {journal['to']}` again, which completes it"
+        )
     present = PresentTopics(kafka)
     by_name = {topic.name: topic for topic in topology.topics}
     ids, recorded = present(by_name), read_registry(kafka)

@@ -1,4 +1,4 @@
-"""``millstream topics``: what the stages' topics are, and going on with ones that were recreated."""
+"""``millstream topics``: going on with topics that were recreated, and giving them more partitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Names = Annotated[list[str] | None, typer.Argument(help="Topics; default: those 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(no_args_is_help=True, help="The topics of the stages: adopt.")
+    group = typer.Typer(no_args_is_help=True, help="The topics of the stages: adopt, rescale.")
+    group.command("rescale")(rescale_command)
     group.command("adopt")(adopt_command)
     app.add_typer(group, name="topics")
 
@@ -42,3 +43,23 @@ def adopt_command(names: Names = None) -> None:
         console.print(f"[green]✓[/] {each.topic}: {how}", highlight=False)
     if not done:
         console.print("Every topic is the one that was worked on before; there is nothing to adopt.")
+
+
+def rescale_command(
+    count: Annotated[int, typer.Argument(min=1, max=1024, help="Partitions of every keyed topic afterwards.")],
+) -> None:
+    """Give all keyed topics more partitions, and move records, state and offsets. Safe to repeat after a crash.
+
+    Producers and stages must be stopped (SIGTERM), and everything read to the end.
+    """
+    from services.adapters.endpoints import resolve
+    from services.cli.assembly import assemble
+    from services.transport.rescale import Rescale
+
+    settings, console = load_settings(), Console()
+    assembly = assemble(settings)
+
+    def say(words: str) -> None:
+        console.print(f"[green]✓[/] {words}", highlight=False)
+
+    Rescale(resolve(settings).kafka, assembly.topology, count, settings.replication, say).run()

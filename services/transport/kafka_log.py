@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 
 from services.adapters.cluster import named
 from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for
-from services.adapters.origins import Origins, out_of_range
+from services.adapters.origins import Origins, grown, out_of_range
 from services.errors import Misconfigured, Stop
 from services.transport.alignment import Aligned
 from services.transport.kafka_reader import CommittedRecords
@@ -189,11 +189,7 @@ class KafkaLog(CommittedRecords):
     def _refuse_growth(self, topic: str, count: int) -> None:
         known = self._partitions.get(topic)
         if known and count > known:
-            raise Misconfigured(
-                f"{topic} had {known} partitions and has {count} now, so that keys move to partitions that do not hold "
-                "their state; what arrived in the last seconds may be answered without its history. Create the topics "
-                "anew with the number you want, and publish or replay what they held"
-            )
+            raise Misconfigured(grown(topic, known, count))
 
     def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """See `StageLog.poll`."""

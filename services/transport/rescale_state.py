@@ -1,0 +1,95 @@
+"""State that moves with its keys, or is counted again, when topics get more partitions; see `Rescale`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from services.adapters.cluster import named
+from services.adapters.kafka_client import read_committed
+from services.adapters.producer import open_producer
+from services.core.drift.partition_counts import PartitionCounts
+from services.core.drift.slot_summary import SLOT_MS
+from services.core.partitioner import partition_of
+from services.core.windows.rows import key_text
+from services.errors import Retry
+from services.topology import MEASURE_CHANGELOG, StagePlan
+from services.transport.recovery import MARKER_KEY, Marker, Valid
+
+_TIMEOUT_S: Final = 60.0
+Rows = Sequence[tuple[int, bytes, bytes | None]]
+
+
+def state_rows(kafka: Mapping[str, str], changelog: str, partition: int) -> dict[bytes, bytes]:
+    """Return what a partition of a changelog holds."""
+    rows: dict[bytes, bytes] = {}
+    for messages in read_committed(kafka, changelog, partition, 0, None):
+        for message in messages:
+            key, value = message.key(), message.value()
+            if key is not None and value is not None:
+                rows[key] = value
+            elif key is not None:
+                rows.pop(key, None)
+    return rows
+
+
+def move_rows(kafka: Mapping[str, str], stage: StagePlan, count: int, read: Mapping[str, Sequence[int]]) -> int:
+    """Put each row into its key's partition, delete it in the earlier one, and write the markers; return how many.
+
+    In that order, so that a crash leaves a row twice, but never nowhere. Streams of several partitions become one, as
+    far on as the furthest of them was.
+
+    Parameters
+    ----------
+    read : mapping of str to sequence of int
+        Stored offsets that the state is valid for, by input topic and partition.
+    """
+    moved: list[tuple[int, bytes, bytes | None]] = []
+    deleted: list[tuple[int, bytes, bytes | None]] = []
+    markers: list[Marker] = []
+    for partition in range(count):
+        rows = state_rows(kafka, stage.changelog, partition)
+        if (marker := rows.pop(MARKER_KEY, None)) is not None:
+            markers.append(Marker.decode(marker))
+        places = partition_of([key_text(key[1:]) for key in rows], count).tolist() if rows else []
+        for place, (key, value) in zip(places, rows.items(), strict=True):
+            if place != partition:
+                moved.append((place, key, value))
+                deleted.append((partition, key, None))
+    _write(kafka, stage.changelog, moved)
+    _write(kafka, stage.changelog, deleted)
+    if markers:
+        newest_ms = max(marker.stream_time_ms for marker in markers)
+        like = [_marker(stage, p, markers[0], newest_ms, read) for p in range(count)]
+        _write(kafka, stage.changelog, [(p, MARKER_KEY, marker.encode()) for p, marker in enumerate(like)])
+    return len(moved)
+
+
+def _marker(
+    stage: StagePlan, partition: int, like: Marker, newest_ms: int, read: Mapping[str, Sequence[int]]
+) -> Marker:
+    labels = None
+    if stage.labels is not None and like.labels is not None:
+        labels = Valid(read[stage.labels.input][partition], like.labels.fingerprint)
+    return Marker(Valid(read[stage.input][partition], like.events.fingerprint), labels, newest_ms)
+
+
+def reset_measures(kafka: Mapping[str, str], begins: Sequence[int]) -> None:
+    """Have the measures of every partition counted again from these stored offsets of the scored records on."""
+    rows = []
+    for partition, offset in enumerate(begins):
+        counts = base64.b64encode(PartitionCounts(partition, SLOT_MS).snapshot()).decode()
+        value = json.dumps({"next_offset": offset, "counts": counts}).encode()
+        rows.append((partition, b"%d" % partition, value))
+    _write(kafka, MEASURE_CHANGELOG, rows)
+
+
+def _write(kafka: Mapping[str, str], topic: str, rows: Rows) -> None:
+    producer = open_producer(kafka)
+    for partition, key, value in rows:
+        producer.produce(named(kafka, topic), value, key, partition)
+        producer.poll(0)
+    if producer.flush(_TIMEOUT_S):
+        raise Retry(f"{topic} could not be written; run this again")
