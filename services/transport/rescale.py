@@ -188,7 +188,7 @@ class Rescale:
             return False
         try:
             self._ends()
-        except Stop:  # an added partition whose leader does not know of it yet
+        except (Retry, Stop):  # an added partition whose leader does not know of it yet
             return False
         return True
 

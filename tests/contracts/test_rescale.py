@@ -62,7 +62,7 @@ def _loop(stage: Stage, log: KafkaLog | MemoryLog) -> StageLoop:
 
 
 def _windows(stage: Stage) -> dict[int, tuple[list[float], int]]:
-    found = {}
+    found: dict[int, tuple[list[float], int]] = {}
     for store in stage.featurize.stores.values():
         keys, results, times = store.online(store.all_slots())
         features = np.hstack([results.reals, results.wholes.astype(object)])
