@@ -30,6 +30,8 @@ LABEL = "label"
 LABEL_TIME = "label_known_at_ms"
 REVISION = "revision"
 JOIN = "join"
+CHANGELOG = ".changelog"
+"""What the name of each topic of state ends with."""
 JOIN_CHANGELOG = "join.changelog"
 LEARN = "learn"
 SNAPSHOTS = "snapshots"
@@ -140,7 +142,7 @@ class StagePlan:
     @property
     def changelog(self) -> str:
         """The compacted topic that holds this stage's window state."""
-        return f"{self.internal}{self.name}.changelog"
+        return f"{self.internal}{self.name}{CHANGELOG}"
 
     @property
     def feature_time_column(self) -> str:

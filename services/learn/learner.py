@@ -92,7 +92,8 @@ class Learner:
         batch : Batch
             Features as served, the label, and the segment column if there is one.
         label : str
-            Name of the label's column: 0, 1 or null. A null teaches nothing, so that a retraction can be passed as is.
+            Name of the label's column: 0, 1 or null. A null teaches nothing, so that a retraction can be passed as is;
+            nor does an example that replaces one of the same label, known since the same time.
         source : str
             Where the examples come from, e.g. ``examples[0]``.
         offsets : int64 ndarray of shape (n,)
@@ -112,7 +113,7 @@ class Learner:
         if not (np.isnan(labels) | (labels == 0) | (labels == 1)).all():
             raise Refused(f"labels must be 0, 1 or null, and {label!r} holds others")
         fresh = offsets >= self.offsets.get(source, 0)
-        taught = fresh & ~np.isnan(labels)
+        taught = fresh & ~np.isnan(labels) & ~_unchanged(batch, labels)
         if passed_over:
             taught &= ~np.isin(offsets, list(passed_over))
         places = np.flatnonzero(taught)
@@ -188,3 +189,13 @@ class Learner:
         metrics = {name: Prequential.of_state(header.metrics[name]) for name in self.metrics}
         self.examples, self.offsets, self.metrics = header.examples, dict(header.offsets), metrics
         self._models = Models(self.declared, models)
+
+
+def _unchanged(batch: Batch, labels: Floats) -> NDArray[np.bool_]:
+    """Return which examples only add to what had been believed before their label."""
+    names = ("previous_label", "previous_known_at_ms", "label_known_at_ms")
+    if not set(names) <= batch.columns.keys():
+        return np.zeros(batch.length, dtype=np.bool_)
+    since_ms, before_ms = batch.columns["label_known_at_ms"], batch.columns["previous_known_at_ms"]
+    same: NDArray[np.bool_] = (batch.as_floats("previous_label") == labels) & (before_ms == since_ms)
+    return same & ~batch.is_null("previous_known_at_ms")

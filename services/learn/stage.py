@@ -18,12 +18,13 @@ import numpy as np
 from services.adapters.river_pipelines import OnlineModel
 from services.adapters.topics import BIG_RECORD_BYTES
 from services.core.batch import Batch, Rejection, Rows
+from services.core.repeats import Newest, Said, repeated_examples
 from services.errors import Refused, Stop
 from services.learn.learner import FailedExample, Learner
 from services.ports import ViewRows
 from services.topology import EXAMPLES, LEARN, SNAPSHOTS
 from services.transport.flow import Flow, tell_unreadable
-from services.transport.log import LogReader
+from services.transport.log import AssignedReader, LogReader, read_back
 from services.transport.records import Output, Records
 from services.transport.work import Processed, Progress, Recovered, StateSize
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_RECORDS = 5_000
 _RETAINED = 10  # snapshots to fall back to
+_REPEATS = 100_000  # examples after which one is not expected to come again
 MOST_BYTES: Final = BIG_RECORD_BYTES - 4_096
 """Of a snapshot: what the topic holds, less what Kafka adds."""
 
@@ -71,12 +73,13 @@ class LearnStage:
         self._key = key
         self._dead_letters = dead_letters
         self._clock_s = clock_s
-        self._log: LogReader | None = None
+        self._log: AssignedReader | None = None
         self._failed: dict[int, str] = {}
+        self._seen: Newest[str, Said] | None = None
         self.learner: Learner | None = None
 
     def open(
-        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+        self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """See `Work.open`."""
         self._log, self._failed = log, {}
@@ -86,13 +89,17 @@ class LearnStage:
         return Recovered({EXAMPLES: go_on}, self.learner.examples, replayed, replayed > 0)
 
     def _caught_up(
-        self, log: LogReader, partition: int, end: int | None, on_progress: Progress = lambda _words: None
+        self, log: AssignedReader, partition: int, end: int | None, on_progress: Progress = lambda _words: None
     ) -> tuple[int, int]:
         """Restore the newest snapshot and learn again up to an offset (None: nothing); return how many, and where."""
         learner = self.learner = self._restored(log)
         beginning = log.beginning(EXAMPLES, partition)
         start = max(beginning, learner.offsets.get(_source(partition), beginning))
         go_on, replayed = start if end is None else end, 0
+        self._seen = None if log.atomic else Newest(_REPEATS)
+        if self._seen is not None:
+            for records in read_back(log, EXAMPLES, partition, start, _REPEATS):
+                repeated_examples(self._seen, self._validate(records).batch)
         for records in log.read(EXAMPLES, partition, start, go_on):
             for chunk in records.chunks(_CHUNK_RECORDS):
                 self._learn(self._validate(chunk))
@@ -157,6 +164,9 @@ class LearnStage:
     def _learnt(self, batch: Batch, source: str, offsets: Rows) -> bool:
         """Learn a batch without what is known to fail; False if one more example does."""
         assert self.learner is not None
+        if self._seen is not None and batch.length:
+            # A null teaches nothing, and the offset moves on.
+            batch = batch.with_columns({}, {"label": batch.is_null("label") | repeated_examples(self._seen, batch)})
         try:
             self.learner.learn(batch, "label", source, offsets, self._failed)
         except FailedExample as error:

@@ -26,8 +26,9 @@ from services.core.batch import Batch
 from services.core.drift.detector import Floats
 from services.core.drift.partition_counts import Counting, Events, PartitionCounts
 from services.core.drift.slot_counts import ABSENT
-from services.core.drift.slot_summary import LAST_SLOT, SLOT_MS, Summary, Tally
+from services.core.drift.slot_summary import LAST_SLOT, SLOT_MS, Summary, Tally, slot_reached
 from services.monitor.freshness import Freshness
+from services.monitor.measured_before import MeasuredBefore
 from services.monitor.references import References
 from services.ports import ViewRows
 from services.topology import DEAD_LETTERS, MEASURE, MEASURE_CHANGELOG, MEASURES, SCORED
@@ -86,6 +87,7 @@ class MeasureStage:
         self._clock_s = clock_s
         self._log: AssignedReader | None = None
         self._counts: dict[int, PartitionCounts] = {}
+        self._seen = MeasuredBefore()
         self._countings: dict[int, Counting] = {}
         self._silent_to = -1
         self._behind_since_s: dict[int, float] = {}
@@ -106,18 +108,20 @@ class MeasureStage:
         self._counts[partition] = counts
         known = committed[SCORED]
         go_on, replayed = start if known is None else known, 0
+        letters = committed[DEAD_LETTERS]
+        ends = {SCORED: go_on, DEAD_LETTERS: log.beginning(DEAD_LETTERS, partition) if letters is None else letters}
+        self._seen.open(log, partition, {**ends, SCORED: start}, self._validate)
         for records in log.read(SCORED, partition, start, go_on):
             for chunk in records.chunks(_CHUNK_RECORDS):
                 self._count(self._validate[SCORED](chunk))
                 replayed += len(chunk)
             on_progress(f"{MEASURE}[{partition}]: {replayed} records counted again")
-        letters = committed[DEAD_LETTERS]
-        ends = {SCORED: go_on, DEAD_LETTERS: log.beginning(DEAD_LETTERS, partition) if letters is None else letters}
         return Recovered(ends, 1, replayed, replayed > 0)
 
     def drop(self, partition: int) -> None:
         """See `Work.drop`."""
         self._counts.pop(partition, None)
+        self._seen.drop(partition)
 
     def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
         """See `Work.process`."""
@@ -151,7 +155,11 @@ class MeasureStage:
         if self._log is not None and newest >= 0 and _BEHIND_SLOTS <= slot - newest <= _LIVE_SLOTS:
             lag = self._log.lag()
             if all(lag.get((SCORED, p)) == 0 for p in self._counts):
-                told += [self._counts[p].tell(slot) for p in sorted(self._counts)]
+                # At least once, what is counted is told where the events say so alone: the same at each repetition.
+                told += [
+                    Summary(p, slot, {}, {}) if p in self._seen else self._counts[p].tell(slot)
+                    for p in sorted(self._counts)
+                ]
                 self._silent_to = slot
         return _outputs(told)
 
@@ -190,6 +198,7 @@ class MeasureStage:
 
     def _count(self, flow: Flow) -> list[Summary]:
         told = []
+        flow = self._seen.first_times(flow)
         partitions, offsets = flow.partitions, flow.records.offsets[flow.rows]
         for partition in np.unique(partitions).tolist():
             mine = np.flatnonzero(partitions == partition)
@@ -225,14 +234,28 @@ class MeasureStage:
         )
 
     def _letters(self, flow: Flow) -> list[Summary]:
+        flow = self._seen.first_times(flow)
         columns = flow.batch.columns
         told = []
         received, failed = columns["received_at_ms"], columns["failed_at_ms"]
         slots = np.array([self._slot_at(each) for each in np.where(received >= 0, received, failed).tolist()])
+        # With the events they came among: else all dead letters of a history would be of the hour when they are read.
+        for row, reached in enumerate(map(slot_reached, columns.get("stream_time", ()))):
+            slots[row] = slots[row] if reached is None else reached
         on_path = np.array([stage in self._path for stage in columns["stage"].tolist()], dtype=np.bool_)
         late = np.asarray(columns["reason"] == "late", dtype=np.bool_)
         for partition in np.unique(flow.partitions[on_path]).tolist():
             mine = on_path & (flow.partitions == partition)
+            if partition in self._seen:
+                # One by one, as they may be cut into other micro-batches when they are read again.
+                told += [
+                    Summary(
+                        partition, None, {}, {int(slots[row]): Tally(dead=int(~late[row]), late=int(late[row]))}, at
+                    )
+                    for row in np.flatnonzero(mine).tolist()
+                    for at in [int(flow.records.offsets[flow.rows[row]])]
+                ]
+                continue
             found: dict[int, Tally] = {}
             for slot in np.unique(slots[mine]).tolist():
                 here = mine & (slots == slot)

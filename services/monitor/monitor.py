@@ -20,24 +20,26 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from services.core.avro.encode import RecordWriter
-from services.core.batch import Array, Batch, Rejection
+from services.core.batch import Array, Batch, Rejection, Rows
 from services.core.drift.alert import Alert
 from services.core.drift.concept_watch import ConceptWatch, Labelled
 from services.core.drift.slot_summary import SLOT_MS, Summary
 from services.core.drift.watch import Watch
+from services.core.repeats import Newest, first_times
 from services.monitor.quality_state import UNREADABLE
 from services.monitor.references import References
 from services.ports import ViewRows
 from services.topology import ALERTS, EXAMPLES, MEASURES, MONITOR, MONITOR_CHANGELOG
 from services.transport.dead_letters import dead_letter_output
 from services.transport.flow import Flow, tell_unreadable
-from services.transport.log import LogReader
+from services.transport.log import AssignedReader, read_back
 from services.transport.records import Output, Records
 from services.transport.work import Processed, Progress, Recovered, StateSize
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_RECORDS = 1_000
+_REPEATS = 100_000  # records after which one is not expected to come again
 
 
 class MonitorStage:
@@ -82,11 +84,13 @@ class MonitorStage:
         self._dead_letters = dead_letters
         self._largest_letter_bytes = largest_letter_bytes
         self._clock_s = clock_s
+        # Where topics are written at least once: summaries by what they were published of, and labelled events.
+        self._seen: tuple[Newest[tuple[int, bool, int], bool], Newest[str, bool]] | None = None
         self.watch: Watch | None = None
         self.concept: ConceptWatch | None = None
 
     def open(
-        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+        self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """See `Work.open`."""
         self._references.open(log)
@@ -99,6 +103,10 @@ class MonitorStage:
             starts |= self._restore(newest)
         starts = {topic: max(start, log.beginning(topic, partition)) for topic, start in starts.items()}
         go_on, replayed = {}, 0
+        self._seen = None if log.atomic else (Newest(_REPEATS), Newest(_REPEATS))
+        for topic, start in starts.items() if self._seen is not None else ():
+            for records in read_back(log, topic, partition, start, _REPEATS):
+                self._remember(records)
         for topic, start in starts.items():
             known = committed[topic]
             go_on[topic] = start if known is None else known
@@ -165,19 +173,42 @@ class MonitorStage:
                 try:
                     summary = Summary.decode(value or b"")
                     self.watch.check(summary)
+                    repeated = self._repeated(summary)
                 except UNREADABLE as error:
                     detail = f"it is no summary that this version of Millstream reads: {type(error).__name__}: {error}"
                     rejections.append(Rejection(row, "undecodable", "", detail))
                 else:
-                    alerts += self.watch.update(summary)
+                    alerts += [] if repeated else self.watch.update(summary)
             flow = Flow(records, np.zeros(0, dtype=np.int64), Batch(0, {}), tuple(rejections))
         tell_unreadable(MONITOR, flow)
         return alerts, flow
 
+    def _remember(self, records: Records) -> None:
+        """Take records that are part of the state for those that came before."""
+        if records.topic == EXAMPLES:
+            self._first(self._examples(records).batch)
+            return
+        for value in records.values:
+            try:
+                self._repeated(Summary.decode(value or b""))
+            except (ValueError, KeyError, TypeError):
+                continue  # a dead letter since it was read first
+
+    def _repeated(self, summary: Summary) -> bool:
+        if self._seen is None or summary.at is None:
+            return False
+        return not first_times(self._seen[0], [(summary.partition, summary.slot is None, summary.at)])[0]
+
+    def _first(self, batch: Batch) -> Rows:
+        first = np.flatnonzero(~batch.is_null("label") & batch.is_null("previous_known_at_ms"))
+        if self._seen is not None:
+            first = first[first_times(self._seen[1], batch.columns["event_id"][first].tolist())]
+        return first
+
     def _labelled(self, flow: Flow) -> Labelled:
         """Return the first statement about each event; corrections of it are not counted again."""
         batch = flow.batch
-        first = np.flatnonzero(~batch.is_null("label") & batch.is_null("previous_known_at_ms"))
+        first = self._first(batch)
         offsets, batch = flow.records.offsets[flow.rows][first], batch.take(first)
         versions = np.where(batch.is_null("champion_version"), 0, batch.columns["champion_version"])
         return Labelled(

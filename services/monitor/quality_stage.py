@@ -25,6 +25,7 @@ from services.core.quality.report import Reported
 from services.core.quality.snapshot import decode_predicted
 from services.core.quality.topic import as_batch, with_gaps
 from services.core.requirements import EARLIEST_MS
+from services.monitor.quality_blocks import Blocks, records_of
 from services.monitor.quality_state import UNREADABLE, Declared, QualityState
 from services.ports import ViewRows
 from services.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
@@ -92,15 +93,12 @@ class QualityStage:
         self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """See `Work.open`."""
-        stored: dict[bytes, bytes] = {}
+        blocks = Blocks()
         for records in log.read(QUALITY_CHANGELOG, 0, 0, None):
             for key, value in zip(records.keys, records.values, strict=True):
-                if key is not None and value is not None:
-                    stored[key] = value
-                elif key is not None:
-                    stored.pop(key, None)
-            on_progress(f"{QUALITY}: {len(stored)} state rows read")
-        self.state = self._loaded(stored)
+                blocks.take(key, value)
+            on_progress(f"{QUALITY}: {len(blocks.rows)} state rows read")
+        self.state = self._loaded(blocks)
         go_on: dict[str, int] = {}
         replayed = 0
         for topic in self.inputs:
@@ -113,18 +111,18 @@ class QualityStage:
                     self._take(chunk)
                     replayed += len(chunk)
                 on_progress(f"{QUALITY}: {replayed} records replayed")
-        return Recovered(go_on, len(stored), replayed, replayed > 0)
+        return Recovered(go_on, len(blocks.rows), replayed, replayed > 0)
 
-    def _loaded(self, stored: Mapping[bytes, bytes]) -> QualityState:
+    def _loaded(self, blocks: Blocks) -> QualityState:
         state = QualityState(self.declared)
         try:
-            if state.load(stored):
+            if state.load(blocks):
                 return state
-            logger.warning("what quality is kept of has changed; it is taken anew from the retained examples")
+            logger.warning("what quality is declared of has changed; it is rebuilt from the retained examples")
         except UNREADABLE as error:
-            logger.warning("quality's state cannot be read (%s); it is taken anew from the retained examples", error)
+            logger.warning("quality's state cannot be read (%s); it is rebuilt from the retained examples", error)
             state = QualityState(self.declared)
-            state.replace(stored)
+            state.replace(blocks)
         return state
 
     def drop(self, partition: int) -> None:
@@ -186,8 +184,7 @@ class QualityStage:
             batch = as_batch(self._reported, state.as_of_ms)
             keys = [key.encode() for key in batch.columns["key"].tolist()]
             outputs.append(Output(QUALITY, keys, self._figures.encode(batch), 0))
-        changes = state.changes(next_offsets)
-        outputs.append(Output(QUALITY_CHANGELOG, list(changes), list(changes.values()), 0))
+        outputs.append(Output(QUALITY_CHANGELOG, *records_of(state.changes(next_offsets)), 0))
         return outputs
 
     def checkpointed(self, partition: int) -> None:

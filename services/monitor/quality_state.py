@@ -14,8 +14,8 @@ from services.core.quality.board import Board
 from services.core.quality.pieces import joined, key_of, split
 from services.core.quality.report import Reported, Reporter
 from services.core.quality.snapshot import LAYOUT, changed_rows, is_forgotten, load
+from services.monitor.quality_blocks import MARKER, Blocks
 
-MARKER: Final = b"m"
 _MOST_BYTES: Final = 4 << 20
 
 
@@ -73,7 +73,7 @@ class QualityState:
     def __post_init__(self) -> None:
         self.board = Board(self.declared.maturities_days)
         self.reporter = Reporter(self.board, self.declared.k)
-        self._foreign: dict[bytes, None] = {}
+        self._cut_off: dict[bytes, bytes | None] = {}
         self._storing: dict[bytes, None] = {}
 
     @property
@@ -82,18 +82,22 @@ class QualityState:
         partitions = [told.labels_to_ms for told in self.told.values() if told.labels_to_ms >= 0]
         return min([self.newest_label_ms, *partitions])
 
-    def load(self, records: Mapping[bytes, bytes]) -> bool:
-        """Take up what `changes` wrote; False if it was for something else declared, and will be replaced.
+    def load(self, blocks: Blocks) -> bool:
+        """Restore what `changes` wrote; False if it was for something else declared, and will be replaced.
 
         Raises
         ------
         ValueError, KeyError, TypeError, IndexError, zlib.error
             If the records are not what was written. Then only `replace` them.
         """
+        records = blocks.rows
         marker: dict[str, Any] = json.loads(records.get(MARKER, b"null"))
         if marker is None or marker["fingerprint"] != self.declared.fingerprint:
-            self.replace(records)
+            self.replace(blocks)
             return not records
+        self._cut_off = dict(blocks.cut_off)
+        if self._cut_off and len(records) - 1 != marker["rows"]:
+            raise ValueError("compaction removed rows that a checkpoint which was cut off had written again")
         rows = {name: value for name, value in records.items() if name != MARKER}
         self.stored = dict.fromkeys(rows)
         self.board.first_day = marker["first_day"]
@@ -104,9 +108,9 @@ class QualityState:
         self.reporter.resume(marker["as_of_ms"])
         return True
 
-    def replace(self, records: Mapping[bytes, bytes]) -> None:
+    def replace(self, blocks: Blocks) -> None:
         """Start with nothing, and let the next `changes` take these records away."""
-        self._foreign = dict.fromkeys(name for name in records if name != MARKER)
+        self._cut_off = dict.fromkeys(name for name in {**blocks.rows, **blocks.cut_off} if name != MARKER)
 
     def report(self) -> list[Reported]:
         """Forget what can no longer change, and report what has changed."""
@@ -121,7 +125,7 @@ class QualityState:
     def changes(self, offsets: Mapping[str, int]) -> dict[bytes, bytes | None]:
         """Return what makes the stored state this one, valid for these offsets; None where a record must go."""
         fresh = changed_rows(self.board)
-        written: dict[bytes, bytes | None] = dict(self._foreign)
+        written = dict(self._cut_off)
         for name in self.stored:
             if key_of(name) in fresh or is_forgotten(key_of(name), self.board.first_day):
                 written[name] = None
@@ -135,13 +139,14 @@ class QualityState:
             "as_of_ms": self.reporter.as_of_ms,
             "first_day": self.board.first_day,
             "newest_label_ms": self.newest_label_ms,
+            "rows": len(self._storing),
             "told": {partition: encode_told(told).decode() for partition, told in self.told.items()},
         }
         return {**written, MARKER: json.dumps(marker).encode()}
 
     def mark_stored(self) -> None:
         """Tell that the last `changes` are committed."""
-        self.stored, self._foreign = self._storing, {}
+        self.stored, self._cut_off = self._storing, {}
         self.board.mark_clean()
 
 

@@ -27,6 +27,7 @@ def dead_letter_output(
     failed_at_ms: int,
     writer: RecordWriter,
     most_bytes: int,
+    stream_times_ms: Sequence[int | None] = (),
 ) -> Output:
     """Return the dead letters of one micro-batch, keyed by their id ``topic-partition-offset``.
 
@@ -36,6 +37,8 @@ def dead_letter_output(
         Largest record the dead-letter topic takes. A record that would not fit with its letter around it is cut to the
         first `HEAD_BYTES` of key and of value, with the digest of the whole: the original stays where it was, and the
         stage, which could never commit a letter too large, goes on.
+    stream_times_ms : sequence of (int or None), optional
+        Of each rejection: event time that the stream had reached, milliseconds since the epoch.
     """
     rows = [rejection.row for rejection in rejections]
     places = [(int(records.partitions[row]), int(records.offsets[row])) for row in rows]
@@ -47,6 +50,7 @@ def dead_letter_output(
         values.append(value)
         digests.append(digest)
     count = len(rows)
+    reached = stream_times_ms or [None] * count
     columns = {
         "id": np.array(ids, dtype=object),
         "topic": np.full(count, records.topic, dtype=object),
@@ -61,10 +65,12 @@ def dead_letter_output(
         "received_at_ms": records.timestamps_ms[np.array(rows, dtype=np.int64)],
         "failed_at_ms": np.full(count, failed_at_ms, dtype=np.int64),
         "whole_sha256": _objects(digests),
+        "stream_time": _objects([str(np.datetime64(each or 0, "ms")) for each in reached]),
     }
     nulls = {
         "key": np.array([key is None for key in keys]),
         "value": np.array([value is None for value in values]),
+        "stream_time": np.array([each is None for each in reached], dtype=np.bool_),
     }
     return Output(DEAD_LETTERS, [each.encode() for each in ids], writer.encode(Batch(count, columns, nulls)))
 

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from services.adapters.cluster import named
 from services.adapters.kafka_client import FENCED, PERMANENT, client_logger, error_for, raise_for
 from services.errors import Aborted, MillstreamError, Retry
+from services.topology import CHANGELOG
 from services.transport.records import Output
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,9 @@ class KafkaWriter:
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 1_048_576,
             "message.max.bytes": 16_777_216,
-            "delivery.timeout.ms": transaction_timeout_ms,
+            # At least once, a flush gives up before a record does, and all is written again from the first one on: of
+            # each partition what was written is what came first.
+            "delivery.timeout.ms": transaction_timeout_ms if self._exactly_once else int(2000 * _FLUSH_S),
             **transaction,
             **kafka,
             "logger": client_logger,
@@ -89,6 +92,9 @@ class KafkaWriter:
             if self._exactly_once:
                 self._producer.begin_transaction()
             for output in outputs:
+                if not self._exactly_once and output.topic.endswith(CHANGELOG):
+                    # State is never ahead of what was to be published with it.
+                    self._acknowledged()
                 self._produce(output)
         except KafkaException as failure:
             raise self._discard(failure.args[0], "writing the transaction") from failure
@@ -140,6 +146,10 @@ class KafkaWriter:
             return found
         if not aborted:
             logger.warning("%s: %s; replacing the producer", doing, error.str())
+            if not self._exactly_once:
+                # What is written again must not come once more, and out of order, from the old producer's queue.
+                self._producer.purge()
+                self._producer.poll(0)
             self._delivery_errors.clear()
             self._producer = self._open()
         return found if isinstance(found, Aborted) else Aborted(f"{doing}: {error.str()}")
@@ -153,12 +163,15 @@ class KafkaWriter:
             return False
         return True
 
-    def _flush_then_commit(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
+    def _acknowledged(self) -> None:
         left = self._producer.flush(_FLUSH_S)
         if left and not self._delivery_errors:
             self._delivery_errors.append(KafkaError(KafkaError._TIMED_OUT, f"{left} records unacknowledged"))
         if self._delivery_errors:
             raise self._discard(self._delivery_errors[0], "writing outputs; offsets were not committed")
+
+    def _flush_then_commit(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
+        self._acknowledged()
         if offsets:
             try:
                 consumer.commit(offsets=offsets, asynchronous=False)

@@ -41,8 +41,21 @@ class LogReader(Protocol):
         """Return the offset that comes after the last one as of now."""
 
 
+def read_back(log: LogReader, topic: str, partition: int, offset: int, count: int) -> Iterator[Records]:
+    """Yield the records, at most so many, that come before an offset."""
+    yield from log.read(topic, partition, max(log.beginning(topic, partition), offset - count), offset)
+
+
 class AssignedReader(LogReader, Protocol):
-    """A reader that is also a member of a stage's group."""
+    """A reader that is also a member of a stage's group.
+
+    Attributes
+    ----------
+    atomic : bool
+        See `StageLog`: False where topics may hold records repeatedly.
+    """
+
+    atomic: bool
 
     def lag(self) -> dict[Place, int]:
         """Return, per assigned partition of each topic, how many records are yet to be read."""

@@ -20,7 +20,7 @@ from services.ports import ViewRows
 from services.topology import MEASURES, PREDICTIONS, StagePlan
 from services.transport.dead_letters import dead_letter_output
 from services.transport.flow import Flow
-from services.transport.log import LogReader
+from services.transport.log import AssignedReader
 from services.transport.records import Output, Records, empty_records
 from services.transport.recovery import checkpoint, recover
 from services.transport.work import Processed, Progress, Recovered, StateSize
@@ -119,6 +119,8 @@ class Stage:
         self._largest_letter_bytes = largest_letter_bytes
         self._clock_s = clock_s
         self._stale: dict[int, tuple[bytes, ...]] = {}
+        # Between stages, at least once, the stage before writes again what it had written: no fault of the events'.
+        self._counts_duplicates = True
 
     def warm_up(self, batches: Sequence[Records]) -> None:
         """Compile every kernel on a made-up micro-batch of partition -1, and forget what came of it."""
@@ -150,9 +152,10 @@ class Stage:
         return flow, (labels,), view_rows
 
     def open(
-        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+        self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """See `Work.open`."""
+        self._counts_duplicates = log.atomic or self.plan.first
         restored = recover(self, log, partition, committed, on_progress)
         self._stale[partition] = restored.stale
         changed = bool(restored.replayed or restored.stale)
@@ -216,7 +219,7 @@ class Stage:
         marks.append(self._clock_s())
         outputs = self._encode(flow, now_ms)
         outputs += [self._letters(each, now_ms) for each in labels if each.rejections]
-        if flow.counts.get("duplicates"):
+        if flow.counts.get("duplicates") and self._counts_duplicates:
             outputs.append(self._repeated(flow))
         marks.append(self._clock_s())
         phases = ("validate", "featurize", "score", "encode")
@@ -245,8 +248,26 @@ class Stage:
 
     def _letters(self, flow: Flow, now_ms: int) -> Output:
         return dead_letter_output(
-            flow.records, flow.rejections, self.plan.name, now_ms, self._dead_letters, self._largest_letter_bytes
+            flow.records,
+            flow.rejections,
+            self.plan.name,
+            now_ms,
+            self._dead_letters,
+            self._largest_letter_bytes,
+            [self._stream_time_ms(flow, rejection.row) for rejection in flow.rejections],
         )
+
+    def _stream_time_ms(self, flow: Flow, row: int) -> int | None:
+        """Return the event time the stream had reached at a record: of the event before it, or what its store holds.
+
+        A record's own time may be what is wrong with it, and its arrival says nothing of a history that is read late.
+        """
+        times_ms = flow.batch.columns.get(self.plan.views[0].timestamp_column)
+        before = int(np.searchsorted(flow.rows, row)) - 1
+        if times_ms is not None and before >= 0:
+            return int(times_ms[before])
+        store = self.featurize.stores.get(int(flow.records.partitions[row]))
+        return None if store is None or store.stream_time_ms < 0 else store.stream_time_ms
 
     def _repeated(self, flow: Flow) -> Output:
         """Tell the monitors what nobody else will hear of: events that had come before."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from typing import TypeVar
 
 import numpy as np
 import pytest
+from at_least_once import FATES, AtLeastOnceLog
 from cards import events
 from fakes_ledger_store import FakeLedgerStore
 from quality_oracle import by_key, recomputed
@@ -19,6 +21,7 @@ from services.core.batch import Batch
 from services.core.ledger.tally import counters, decode_told
 from services.core.partitioner import partition_of
 from services.core.text import as_text
+from services.errors import Stop
 from services.settings import load_settings
 from services.topology import EXAMPLES, JOIN_CHANGELOG, LABELS, QUALITY, SCORED
 from services.transport.dead_letters import DeadLetterLimit
@@ -28,6 +31,7 @@ from services.transport.observer import Unobserved
 from services.transport.records import Output
 from services.transport.work import Work
 
+_Log = TypeVar("_Log", bound=MemoryLog)
 EVENTS = 120
 GROUP = "transaction_context__is_weekend"
 
@@ -65,10 +69,12 @@ def test_any_order_of_labels_and_any_deaths_end_with_the_same_figures(
     stores = [FakeLedgerStore(), FakeLedgerStore()]
 
     def join() -> StageLoop:
-        return _started(assembly.join_stage(assembly.resolver(), lambda partition: stores[partition]), broker)
+        stage = assembly.join_stage(assembly.resolver(), lambda partition: stores[partition])
+        return _started(stage, MemoryLog(broker, stage.name))[0]
 
     def quality() -> StageLoop:
-        return _started(assembly.quality_stage(assembly.resolver()), broker)
+        stage = assembly.quality_stage(assembly.resolver())
+        return _started(stage, MemoryLog(broker, stage.name))[0]
 
     loops = {"join": join(), "quality": quality()}
     for start in range(0, len(todo), 20):
@@ -101,20 +107,81 @@ def test_any_order_of_labels_and_any_deaths_end_with_the_same_figures(
     assert counters(told.tally)["labelled"] > 0
 
 
+@pytest.mark.parametrize("seed", [0, 19])
+def test_at_least_once_repeats_nothing_in_figures_and_beliefs(assembly: Assembly, scored: Batch, seed: int) -> None:
+    rng = random.Random(seed)
+    said, believed = statements(scored, random.Random(1))
+    broker = MemoryBroker(2, now_ms=max(each[2] for each in said))
+    for topic in (EXAMPLES, JOIN_CHANGELOG, QUALITY, f"{QUALITY}.changelog"):
+        broker.log(topic)[1:] = []
+    todo = _outputs(assembly, scored, said)
+    rng.shuffle(todo)
+    for output in _again(assembly, scored, rng):
+        # An event that was processed twice is scored twice, perhaps by another model; the first answer stands.
+        first = next(place for place, each in enumerate(todo) if each.keys == output.keys and each.topic == SCORED)
+        todo.insert(rng.randrange(first + 1, len(todo) + 1), output)
+    stores = [FakeLedgerStore(), FakeLedgerStore()]
+
+    def start(name: str) -> tuple[StageLoop, AtLeastOnceLog]:
+        log = AtLeastOnceLog(broker, name, rng)
+        if name == "join":
+            return _started(assembly.join_stage(assembly.resolver(), lambda partition: stores[partition]), log)
+        return _started(assembly.quality_stage(assembly.resolver()), log)
+
+    def step(name: str) -> None:
+        loop, log = running[name]
+        log.fate = rng.choice((*FATES, "fine", "fine"))
+        try:
+            loop.handle(loop.poll(0))
+            loop.checkpoint(loop.partitions if rng.random() < 0.5 else ())  # waits for what is being written
+        except Stop:
+            running[name] = start(name)
+
+    running = {name: start(name) for name in ("join", "quality")}
+    for at in range(0, len(todo), 20):
+        for output in todo[at : at + 20]:
+            broker.append(output)
+        for name in running:
+            step(name)
+    for name in ("join", "quality"):
+        loop, log = running[name]
+        log.fate = "fine"
+        while batches := loop.poll(0):
+            loop.handle(batches)
+        loop.checkpoint(loop.partitions)
+    newest = {key: value for _, key, value in broker.log(QUALITY)[0].entries}
+    reader = RecordReader(assembly.contracts[QUALITY].schema, assembly.resolver())
+    wanted = recomputed(assembly, scored, said, believed, _as_of_ms(assembly, broker))
+    assert by_key(reader.decode(list(newest.values()), 1 << 30).batch) == wanted
+
+
+def _again(assembly: Assembly, scored: Batch, rng: random.Random) -> list[Output]:
+    """Return some of the events scored once more, by another model."""
+    rows = np.array(sorted(rng.sample(range(EVENTS), 30)))
+    again = scored.take(rows)
+    again = again.with_columns(
+        {"champion_version": again.columns["champion_version"] + 7, "score": 1 - again.columns["score"]}
+    )
+    return _answers(assembly, again)
+
+
 def _outputs(assembly: Assembly, scored: Batch, said: list[tuple[int, float | None, int, str, str]]) -> list[Output]:
     keys, values = label_records(assembly.contracts, said)
+    made = [Output(LABELS, [key], [value]) for key, value in zip(keys, values, strict=True)]
+    return made + _answers(assembly, scored)
+
+
+def _answers(assembly: Assembly, scored: Batch) -> list[Output]:
     answered = RecordWriter(assembly.topology.stages[-1].output_schema).encode(scored)
     ids = as_text(scored.columns["transaction_id"])
-    made = [Output(LABELS, [key], [value]) for key, value in zip(keys, values, strict=True)]
-    return made + [Output(SCORED, [key], [value]) for key, value in zip(ids, answered, strict=True)]
+    return [Output(SCORED, [key], [value]) for key, value in zip(ids, answered, strict=True)]
 
 
-def _started(work: Work, broker: MemoryBroker) -> StageLoop:
-    log = MemoryLog(broker, work.name)
+def _started(work: Work, log: _Log) -> tuple[StageLoop, _Log]:
     limits = LoopLimits(30, 1_000_000)
     loop = StageLoop(work, log, limits, DeadLetterLimit(1.0, 10), None, Unobserved(), now_ms=lambda: 0)
     loop.start()
-    return loop
+    return loop, log
 
 
 def _as_of_ms(assembly: Assembly, broker: MemoryBroker) -> int:

@@ -122,7 +122,7 @@ class PartitionCounts:
             self._count(events, slots, np.arange(start, row), tables, countings)
             if row < len(slots):
                 if self.newest >= 0:
-                    told.append(self.tell(int(slots[row])))
+                    told.append(self.tell(int(slots[row]), int(events.offsets[row])))
                 self.newest = int(slots[row])
             start = row
         return told
@@ -157,9 +157,9 @@ class PartitionCounts:
         if present is not block:
             present.add(block)
 
-    def tell(self, slot: int) -> Summary:
-        """Tell what is counted, and that all before a slot is closed."""
-        told = Summary(self.partition, slot, self._blocks, self._tallies)
+    def tell(self, slot: int, at: int | None = None) -> Summary:
+        """Return what is counted, and that all before a slot is closed; see `Summary` for ``at``."""
+        told = Summary(self.partition, slot, self._blocks, self._tallies, at)
         self._blocks, self._tallies = {}, {}
         return told
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from services.core.drift.seasons import HOUR_MS
@@ -19,6 +20,22 @@ LAST_SLOT: Final = 4_102_444_800_000 // SLOT_MS
 
 LATENCY_EDGES_MS: Final = tuple(round(2 ** (i / 2)) for i in range(4, 41))
 """Upper edges of the cells in which time to the score is counted: from 4 ms to 17 minutes, each 1.4 times the last."""
+
+
+def slot_reached(stream_time: str | None) -> int | None:
+    """Return the slot of a time in ISO 8601, UTC where it names no zone; None if it is no time of a slot.
+
+    Examples
+    --------
+    >>> slot_reached("1970-01-01T02:30:00.000"), slot_reached("soon")
+    (2, None)
+    """
+    try:
+        at = datetime.fromisoformat(stream_time or "")
+    except ValueError:
+        return None
+    slot = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000) // SLOT_MS
+    return slot if 0 <= slot <= LAST_SLOT else None
 
 
 @dataclass(slots=True)
@@ -80,12 +97,16 @@ class Summary:
     blocks : mapping of (version, slot) to Block
         Version 0: of the online model's scores alone, see `services.core.drift.online_scores`.
     tallies : mapping of slot to Tally
+    at : int or None
+        Offset of the record that gave rise to it, where it follows from the records before that alone: it is then the
+        same whenever it is published again. None elsewhere.
     """
 
     partition: int
     slot: int | None
     blocks: Mapping[tuple[int, int], Block]
     tallies: Mapping[int, Tally]
+    at: int | None = None
 
     def encode(self) -> bytes:
         """Return it as JSON text."""
@@ -95,6 +116,7 @@ class Summary:
                 "slot": self.slot,
                 "blocks": [[*key, self.blocks[key].to_json()] for key in sorted(self.blocks)],
                 "tallies": [[slot, self.tallies[slot].to_json()] for slot in sorted(self.tallies)],
+                **({} if self.at is None else {"at": self.at}),
             },
             separators=(",", ":"),
         ).encode()
@@ -113,4 +135,7 @@ class Summary:
             for version, at, each in raw["blocks"]
         }
         tallies = {whole_number(at, 0, newest): Tally.of_json(each) for at, each in raw["tallies"]}
-        return Summary(whole_number(raw["partition"], -1), slot, blocks, tallies)
+        at = raw.get("at")
+        return Summary(
+            whole_number(raw["partition"], -1), slot, blocks, tallies, None if at is None else whole_number(at)
+        )
