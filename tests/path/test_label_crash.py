@@ -158,7 +158,7 @@ def _check_learnt(settings: Settings, assembly: Assembly, kafka: Mapping[str, st
         assert _weights(killed) == _weights(undisturbed)
         scorers[killed.examples] = OnlineScorer.load(message.value() or b"", declared, key)
     assert done == batch.length
-    # An example that only adds to the history of its event, as of a label that came after its correction, teaches nothing.
+    # An example that only adds to the history of its event, as of a label after its correction, teaches nothing.
     repeated = ~batch.is_null("previous_label") & (batch.columns["previous_label"] == batch.columns["label"])
     repeated &= batch.columns["previous_known_at_ms"] == batch.columns["label_known_at_ms"]
     assert killed.examples == int((~batch.is_null("label") & ~repeated).sum())
