@@ -56,7 +56,10 @@ class FeatureColumns:
             missing = np.isnan(values)
             if missing.any():
                 nulls[column] = missing
-            if dtype not in _WHOLE:
+            if dtype == "float32":
+                # What the model reads is what `scored` holds, and what it is trained on.
+                columns[column] = values.astype(np.float32).astype(np.float64)
+            elif dtype not in _WHOLE:
                 columns[column] = values
             elif results.wholes.shape[1]:
                 columns[column] = results.wholes[:, position]

@@ -16,6 +16,7 @@ from services.core.batch import Batch
 from services.core.declaration import Aggregate, ColumnType, FeatureType, Function, View
 from services.core.windows.state import Results
 from services.core.windows.store import WindowStore
+from services.featurize.columns import FeatureColumns
 
 FUNCTIONS = get_args(Function)
 COUNTS, REALS = {"count", "count_distinct"}, {"mean", "std", "var"}
@@ -204,3 +205,14 @@ def test_more_whole_columns_than_a_word_has_bits() -> None:
     for i, name in enumerate(names):
         assert np.isnan(got.results.reals[1, i]) == nulls[name][0]
         assert nulls[name][0] or got.results.wholes[1, i] == 2**60 + i
+
+
+def test_a_float32_feature_is_rounded_before_the_model_reads_it() -> None:
+    view = View(
+        "v", "thing", "thing_id", "int64", "events", "at_ms", 10, (Aggregate("m", "float32", "x", "max", WINDOW_MS),)
+    )
+    store = WindowStore((view,))
+    batch = Batch(1, {"x": np.array([0.1])})
+    updated = store.update(np.array([1]), np.array([5]), np.array([7]), store.layout.words(batch, np.array([0])))
+    columns, _ = FeatureColumns((view,)).columns(updated.results)
+    assert columns["v__m"].tolist() == [float(np.float32(0.1))]
