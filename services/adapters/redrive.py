@@ -106,13 +106,12 @@ def redrive(
         Kafka did not take everything; what was committed stays sent, and running again sends the rest.
     """
     create_topics(kafka, [Topic(REDRIVEN, "id", "redrive", ("redrive",), "compact", 1)], 1, replication)
-    project = kafka.project if isinstance(kafka, Cluster) else ""
     producer = Producer(
         {
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
-            "transactional.id": f"{project}.redrive" if project else _TRANSACTIONAL_ID,
+            "transactional.id": transactional_id(kafka),
             "transaction.timeout.ms": 60_000,
             "message.max.bytes": 16_777_216,
             **kafka,
@@ -131,6 +130,12 @@ def redrive(
     plan.sent = [letter for letter in plan.sent if letter.id not in lost]
     producer.close()  # not after a fatal error: confluent-kafka 2.16 then raises SystemError instead
     return plan
+
+
+def transactional_id(kafka: Mapping[str, str]) -> str:
+    """Return the transactional id of the project's redrives."""
+    project = kafka.project if isinstance(kafka, Cluster) else ""
+    return f"{project}.redrive" if project else _TRANSACTIONAL_ID
 
 
 def _parts(kafka: Mapping[str, str], plan: Redriven) -> Iterator[list[DeadLetter]]:

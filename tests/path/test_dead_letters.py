@@ -17,7 +17,7 @@ from services.adapters.contracts import load_all
 from services.adapters.dead_letters import DeadLetter, Selection, read_dead_letters
 from services.adapters.endpoints import Endpoints
 from services.adapters.kafka_client import read_committed
-from services.adapters.redrive import REDRIVEN, Redriven, redrive
+from services.adapters.redrive import REDRIVEN, Redriven, redrive, transactional_id
 from services.adapters.topics import create_topics
 from services.cli import dead_letters
 from services.core.avro.encode import RecordWriter
@@ -175,7 +175,8 @@ def redrive_own(desk: Desk, writer: RecordWriter = MARKERS) -> Redriven:
 
 def test_a_crash_before_the_commit_leaves_no_trace(desk: Desk) -> None:
     redrive_own(replace(desk, topic="no-such-topic"))  # so that the marker topic is there
-    crashed = Producer({**desk.kafka, "transactional.id": "millstream.redrive", "transaction.timeout.ms": 60_000})
+    settings = {"transactional.id": transactional_id(desk.kafka), "transaction.timeout.ms": 60_000}
+    crashed = Producer({**desk.kafka, **settings})
     crashed.init_transactions(30)
     crashed.begin_transaction()
     for letter in desk.letters[:2]:
