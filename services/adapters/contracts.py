@@ -7,9 +7,10 @@ from pathlib import Path
 
 import services
 from services.core.avro.schema import SchemaError
-from services.core.contracts import Contract, unfit
+from services.core.contracts import Contract, completed, unfit
 from services.errors import Misconfigured
 from services.settings import Settings
+from services.topology import LABELS
 
 SUFFIX = ".avsc"
 ENGINE_TOPICS = (
@@ -100,7 +101,8 @@ def load_contract(settings: Settings, topic: str) -> Contract:
 def load_all(settings: Settings) -> dict[str, Contract]:
     """Return every contract by topic, in order of the topics' names.
 
-    A folder of one's own need not hold those of `ENGINE_TOPICS`: where it does not, the shipped ones are taken.
+    A folder of one's own need not hold those of `ENGINE_TOPICS`: where it does not, the shipped ones are taken. One
+    that it holds gets the fields with a default that were added to the shipped one since.
 
     Raises
     ------
@@ -112,7 +114,10 @@ def load_all(settings: Settings) -> dict[str, Contract]:
     if not own:
         raise Misconfigured(f"there is no contract (*{SUFFIX}) in {folder}; set MILLSTREAM_SCHEMAS_DIR")
     shipped = {topic: shipped_dir() / f"{topic}{SUFFIX}" for topic in ENGINE_TOPICS}
-    return {topic: read_contract(path) for topic, path in sorted((shipped | own).items())}
+    found = {topic: read_contract(path) for topic, path in sorted((shipped | own).items())}
+    for topic in own.keys() & shipped.keys() - {LABELS}:  # which may be what events are read from
+        found[topic] = completed(found[topic], read_contract(shipped[topic]))
+    return found
 
 
 def require_fit(settings: Settings, contracts: Mapping[str, Contract], events: str) -> None:

@@ -130,7 +130,7 @@ def resolve(settings: Settings, redis: bool = True) -> Endpoints:
         An embedded server that was started here before is down.
     """
     use_kafka, use_valkey = _embedded(settings)
-    check_settings(settings.kafka, settings.transaction_timeout_ms)
+    check_settings(settings.kafka, settings.transaction_timeout_ms if settings.guarantee == "exactly_once" else None)
     directory = settings.state_dir.resolve()
     ports = _read_ports(directory)
     down = [

@@ -9,7 +9,7 @@ from typing import Final
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from services.adapters.kafka_client import raise_for
+from services.adapters.kafka_client import raise_for, result_of
 from services.errors import Misconfigured, Retry
 
 _TIMEOUT_S: Final = 30.0
@@ -48,7 +48,7 @@ def _running(admin: AdminClient, groups: list[str]) -> list[str]:
     running = []
     for group, future in admin.describe_consumer_groups(groups, request_timeout=_TIMEOUT_S).items():
         try:
-            if future.result(_TIMEOUT_S).state not in _STOPPED:
+            if result_of(future, _TIMEOUT_S).state not in _STOPPED:
                 running.append(group)
         except KafkaException as failure:
             if failure.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
@@ -68,7 +68,7 @@ def committed_offsets(admin: AdminClient, group: str) -> dict[tuple[str, int], i
         [ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S
     ).values()
     try:
-        found = future.result(_TIMEOUT_S).topic_partitions or []
+        found = result_of(future, _TIMEOUT_S).topic_partitions or []
     except KafkaException as failure:
         if failure.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
             return {}
@@ -91,7 +91,7 @@ def set_offsets(admin: AdminClient, group: str, offsets: Mapping[tuple[str, int]
         [ConsumerGroupTopicPartitions(group, wanted)], request_timeout=_TIMEOUT_S
     ).values()
     try:
-        answered = future.result(_TIMEOUT_S).topic_partitions or []
+        answered = result_of(future, _TIMEOUT_S).topic_partitions or []
     except KafkaException as failure:
         raise_for(failure.args[0], f"setting the offsets of {group}")
     for each in answered:

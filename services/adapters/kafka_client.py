@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from concurrent.futures import Future
+from typing import Any, NoReturn, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -16,6 +17,8 @@ client_logger = logging.getLogger("librdkafka")
 """Where clients' own log lines go, instead of to standard error."""
 
 _TIMEOUT_S = 30.0
+_ANSWER_S = 5.0  # librdkafka's own timeout comes first, and says more
+T = TypeVar("T")
 
 FENCED = {
     KafkaError._FENCED,
@@ -81,8 +84,27 @@ def error_for(error: KafkaError, doing: str) -> MillstreamError:
     return Stop(f"{doing}: {error.str()}")
 
 
-def check_settings(kafka: Mapping[str, str], transaction_timeout_ms: int) -> None:
+def result_of(request: Future[T], timeout_s: float) -> T:
+    """Return what an admin request came to; the broker has ``timeout_s`` to answer it.
+
+    Raises
+    ------
+    KafkaException
+        It failed. No answer in time is one as well, so that callers meet one kind of failure.
+    """
+    try:
+        return request.result(timeout_s + _ANSWER_S)
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+
+
+def check_settings(kafka: Mapping[str, str], transaction_timeout_ms: int | None) -> None:
     """Refuse settings that no client can be made with, before one is made somewhere deep inside.
+
+    Parameters
+    ----------
+    transaction_timeout_ms : int or None
+        None where nothing is written in transactions.
 
     Raises
     ------
@@ -100,15 +122,15 @@ def check_settings(kafka: Mapping[str, str], transaction_timeout_ms: int) -> Non
         raise Misconfigured(f"{', '.join(names) or 'MILLSTREAM_KAFKA_*'}: {reason}")
 
 
-def _refused(kafka: Mapping[str, str], transaction_timeout_ms: int) -> str | None:
+def _refused(kafka: Mapping[str, str], transaction_timeout_ms: int | None) -> str | None:
     """Return why librdkafka makes no producer or consumer with these settings; None if it does. Nothing is sent."""
-    producer = {
-        "enable.idempotence": True,
-        "acks": "all",
-        "transactional.id": "settings-check",
-        "transaction.timeout.ms": transaction_timeout_ms,
-        "delivery.timeout.ms": transaction_timeout_ms,
-    }
+    producer: dict[str, Any] = {"enable.idempotence": True, "acks": "all"}
+    if transaction_timeout_ms is not None:
+        producer |= {
+            "transactional.id": "settings-check",
+            "transaction.timeout.ms": transaction_timeout_ms,
+            "delivery.timeout.ms": transaction_timeout_ms,
+        }
     consumer = {"group.id": "settings-check", "session.timeout.ms": 6_000, "max.poll.interval.ms": 600_000}
     common: dict[str, Any] = {**kafka, "logger": client_logger}
     try:

@@ -85,6 +85,7 @@ class OfflineWriter:
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 **kafka,
+                "partition.assignment.strategy": "range",  # partitions are assigned whole, not incrementally
                 "logger": client_logger,
             }
         )

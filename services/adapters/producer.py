@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import client_logger
 from services.errors import Retry, Stop
 
 _CLOSE_S = 30.0
+_WRITE_S = 60.0
 
 
 class Client(Protocol):
@@ -95,6 +97,32 @@ def open_producer(kafka: Mapping[str, str], *, paced: bool = False) -> Producer:
             "logger": client_logger,
         }
     )
+
+
+def write_rows(
+    kafka: Mapping[str, str], topic: str, rows: Iterable[tuple[int, bytes, bytes | None]], timeout_s: float = _WRITE_S
+) -> None:
+    """Write rows (partition, key, value) to a topic, by the engine's name of it, and wait until all are acknowledged.
+
+    Raises
+    ------
+    Retry, Stop
+        Kafka did not take every row; writing all of them again is safe for a compacted topic.
+    """
+    producer, name, failed = open_producer(kafka), named(kafka, topic), Deliveries()
+    for number, (partition, key, value) in enumerate(rows):
+        while True:
+            try:
+                producer.produce(name, value, key, partition, on_delivery=partial(failed.report, number))
+                break
+            except BufferError:
+                producer.poll(0.05)
+        producer.poll(0)
+    left = producer.flush(timeout_s)
+    if failed.failed:
+        raise Stop(f"{topic} could not be written: {failed.failed[0][1]}")
+    if left:
+        raise Retry(f"{left} records of {topic} were not acknowledged by Kafka within {timeout_s:g} s; run this again")
 
 
 def publish(

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # public, says
 )
 
 from services.adapters.cluster import inside, named
-from services.adapters.kafka_client import client_logger, raise_for
+from services.adapters.kafka_client import client_logger, raise_for, result_of
 from services.errors import Misconfigured
 from services.topology import LABELS, SCORED, Topic, Topology
 
@@ -93,10 +93,10 @@ def short_topics(kafka: Mapping[str, str], needed: Mapping[str, int]) -> list[Sh
     admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
     found = []
     asked = [ConfigResource(ConfigResource.Type.TOPIC, named(kafka, topic)) for topic in needed]
-    for resource, future in admin.describe_configs(asked).items():
+    for resource, future in admin.describe_configs(asked, request_timeout=_TIMEOUT_S).items():
         topic = inside(kafka, resource.name)
         try:
-            config = future.result(_TIMEOUT_S)
+            config = result_of(future, _TIMEOUT_S)
         except KafkaException as failure:
             logger.warning("may not look at the retention of %s: %s", topic, failure.args[0].str())
             continue
@@ -121,9 +121,9 @@ def alter_retention(kafka: Mapping[str, str], topics: Sequence[Topic], kept_ms: 
         for topic in topics
         if topic.cleanup == "delete"
     ]
-    for resource, future in admin.incremental_alter_configs(resources).items():
+    for resource, future in admin.incremental_alter_configs(resources, request_timeout=_TIMEOUT_S).items():
         try:
-            future.result(_TIMEOUT_S)
+            result_of(future, _TIMEOUT_S)
         except KafkaException as failure:
             raise_for(failure.args[0], f"setting the retention of {resource.name}")
     return [inside(kafka, resource.name) for resource in resources]

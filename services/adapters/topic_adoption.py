@@ -15,13 +15,13 @@ from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
 from services.adapters.cluster import inside, named
-from services.adapters.groups import require_stopped, set_offsets
+from services.adapters.groups import committed_offsets, require_stopped, set_offsets
 from services.adapters.kafka_client import client_logger, extent, read_committed
 from services.adapters.origins import Origin
-from services.adapters.producer import open_producer
+from services.adapters.producer import write_rows
 from services.adapters.topic_registry import PresentTopics, Record, is_state, read_registry, tracked, write_registry
 from services.adapters.topics import partition_counts
-from services.errors import Misconfigured, Retry
+from services.errors import Misconfigured
 from services.topology import Topic, Topology
 
 _TIMEOUT_S: Final = 60.0
@@ -62,7 +62,7 @@ def adopt(kafka: Mapping[str, str], topology: Topology, names: Sequence[str], re
         raise Misconfigured(f"no stage reads a topic {unknown[0]!r}; they read: {', '.join(sorted(topics))}")
     admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
     require_stopped(admin, [topology.group(stage) for stage in topology.names])
-    ids, recorded = PresentTopics(kafka)(topics), read_registry(kafka)
+    ids, recorded = PresentTopics(kafka).ask(topics), read_registry(kafka)
     if missing := sorted(set(names or topics) - ids.keys()):
         raise Misconfigured(f"topics are missing: {', '.join(missing)}; create them with `millstream init`")
     done = []
@@ -90,32 +90,35 @@ def _adopt(
         _empty_changelog(kafka, topic.name)
     else:
         generation += 1
-        offsets = _beginnings(kafka, topic.name)
+        extents = _extents(kafka, topic.name)
         for stage in topology.names:
-            if stage in topic.readers:
-                set_offsets(admin, topology.group(stage), offsets)
+            if stage not in topic.readers:
+                continue
+            group = topology.group(stage)
+            # Of the log that was recorded, positions that it still has are kept: only what is missing is passed over.
+            known = committed_offsets(admin, group) if record.origin.topic_id == topic_id else {}
+            inside_log = {
+                place: known[place] if low <= known.get(place, -1) <= high else low
+                for place, (low, high) in extents.items()
+            }
+            set_offsets(admin, group, inside_log)
     origin = Origin(topic_id, generation, record.origin.layout)
     write_registry(kafka, [replace(record, origin=origin)], replication)
     return Adopted(topic.name, generation, is_state(topic))
 
 
-def _beginnings(kafka: Mapping[str, str], topic: str) -> dict[tuple[str, int], int]:
+def _extents(kafka: Mapping[str, str], topic: str) -> dict[tuple[str, int], tuple[int, int]]:
     consumer = Consumer({**kafka, "group.id": "millstream.reader", "logger": client_logger})
     try:
         count = partition_counts(kafka, [topic])[topic]
         name = named(kafka, topic)
-        return {(name, partition): extent(consumer, name, partition)[0] for partition in range(count)}
+        return {(name, partition): extent(consumer, name, partition) for partition in range(count)}
     finally:
         consumer.close()
 
 
 def _empty_changelog(kafka: Mapping[str, str], topic: str) -> None:
     """Delete every key of a compacted topic, which takes no other deletion."""
-    producer = open_producer(kafka)
     for partition in range(partition_counts(kafka, [topic])[topic]):
         keys = {each.key() for part in read_committed(kafka, topic, partition, 0, None) for each in part}
-        for key in keys:
-            producer.produce(named(kafka, topic), None, key, partition)
-            producer.poll(0)
-    if left := producer.flush(_TIMEOUT_S):
-        raise Retry(f"{left} deletions in {topic} were not acknowledged by Kafka within {_TIMEOUT_S:g} s")
+        write_rows(kafka, topic, [(partition, key, None) for key in keys if key is not None])

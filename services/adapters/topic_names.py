@@ -15,6 +15,7 @@ The topic of the events is the one that the feature repo declares.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections import Counter
@@ -122,7 +123,8 @@ def _name(path: Path, key: str, given: Any, least: int = 0) -> str:
 def _project(feature_repo: Path) -> str:
     """Return the project's name; what is wrong with Feast's settings is reported when they are used."""
     try:
-        found = yaml.safe_load((feature_repo / "feature_store.yaml").read_text())
+        # As Feast does, which takes variables of the environment there.
+        found = yaml.safe_load(os.path.expandvars((feature_repo / "feature_store.yaml").read_text()))
         return str(found["project"])
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return ""

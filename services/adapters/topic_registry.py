@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from services.adapters.cluster import inside, named
-from services.adapters.kafka_client import client_logger, raise_for, read_committed
+from services.adapters.kafka_client import client_logger, raise_for, read_committed, result_of
 from services.adapters.origins import Origin, Origins
+from services.adapters.producer import write_rows
 from services.adapters.topics import create_topics, partition_counts
 from services.errors import Misconfigured, Retry
 from services.topology import MODELS, SNAPSHOTS, Topic, Topology
@@ -32,6 +34,7 @@ _JOURNAL: Final = b"#rescale/"
 _NO_ID: Final = "0" * 32
 _TIMEOUT_S: Final = 30.0
 _LOOK_S: Final = 4.0
+_QUICK_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +91,30 @@ class PresentTopics:
 
     def __call__(self, topics: Iterable[str]) -> Mapping[str, str]:
         """Return the ids of those topics that exist and have one; what was found last where the broker is away."""
-        names = sorted(topics)
-        if names and time.monotonic() - self._asked_at_s >= _LOOK_S:
+        if time.monotonic() - self._asked_at_s >= _LOOK_S:
             try:
-                found = topic_ids(self._admin, [named(self._kafka, name) for name in names])
-                self._found = {inside(self._kafka, name): topic_id for name, topic_id in found.items()}
+                self.ask(topics, _QUICK_S)
             except Retry as error:
                 logger.debug("%s", error)  # the broker is away, which is reported elsewhere
-            self._asked_at_s = time.monotonic()
+                self._asked_at_s = time.monotonic()
+        return self._found
+
+    def ask(self, topics: Iterable[str], timeout_s: float = _TIMEOUT_S) -> Mapping[str, str]:
+        """Return the ids of those topics that exist and have one, as of now.
+
+        Raises
+        ------
+        Retry, Stop
+            The broker does not say.
+        """
+        names = sorted(topics)
+        found = topic_ids(self._admin, [named(self._kafka, name) for name in names], timeout_s) if names else {}
+        self._found = {inside(self._kafka, name): topic_id for name, topic_id in found.items()}
+        self._asked_at_s = time.monotonic()
         return self._found
 
 
-def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, str]:
+def topic_ids(admin: AdminClient, names: Sequence[str], timeout_s: float = _TIMEOUT_S) -> dict[str, str]:
     """Return the ids of those of the topics that exist, hexadecimal; brokers before Kafka 2.8 have none.
 
     Raises
@@ -108,9 +123,9 @@ def topic_ids(admin: AdminClient, names: Sequence[str]) -> dict[str, str]:
         The broker does not say.
     """
     found = {}
-    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=_TIMEOUT_S).items():
+    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():
         try:
-            described = future.result(_TIMEOUT_S)
+            described = result_of(future, timeout_s)
         except KafkaException as failure:
             if failure.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}:
                 continue
@@ -156,11 +171,7 @@ def write_registry(kafka: Mapping[str, str], records: Sequence[Record], replicat
     if not records:
         return
     create_topics(kafka, [_TOPIC], 1, replication)
-    producer = Producer({**kafka, "enable.idempotence": True, "logger": client_logger})
-    for record in records:
-        producer.produce(REGISTRY, record.encode(), record.key(), partition=0)
-    if left := producer.flush(_TIMEOUT_S):
-        raise Retry(f"{left} records of {REGISTRY} were not acknowledged by Kafka within {_TIMEOUT_S:g} s")
+    write_rows(kafka, REGISTRY, [(0, record.key(), record.encode()) for record in records])
 
 
 def read_journal(kafka: Mapping[str, str], project: str) -> dict[str, Any] | None:
@@ -183,11 +194,8 @@ def write_journal(kafka: Mapping[str, str], project: str, journal: Mapping[str, 
     Retry
         Kafka did not acknowledge in time.
     """
-    producer = Producer({**kafka, "enable.idempotence": True, "logger": client_logger})
     value = None if journal is None else json.dumps(journal).encode()
-    producer.produce(REGISTRY, value, _JOURNAL + project.encode(), partition=0)
-    if producer.flush(_TIMEOUT_S):
-        raise Retry(f"{REGISTRY} was not written within {_TIMEOUT_S:g} s")
+    write_rows(kafka, REGISTRY, [(0, _JOURNAL + project.encode(), value)])
 
 
 def tracked(topology: Topology) -> list[Topic]:
@@ -218,17 +226,13 @@ def claim(kafka: Mapping[str, str], topology: Topology, replication: int) -> Ori
     Retry, Stop
         The registry cannot be read or written.
     """
-    if (journal := read_journal(kafka, topology.project)) is not None:
-        raise Misconfigured(
-            f"the topics of {topology.project} are half way to {journal['to']} partitions: run `millstream topics "
-            f"rescale {journal['to']}` again, which completes it"
-        )
     present = PresentTopics(kafka)
     by_name = {topic.name: topic for topic in topology.topics}
-    ids, recorded = present(by_name), read_registry(kafka)
+    ids, recorded = refuse_conflicts(kafka, topology, present)
     owned = {name for name, topic in by_name.items() if topic.writer != "producers"}
-    _refuse_others(kafka, topology.project, owned, list(recorded.values()), ids)
-    mine = {inside(kafka, each.topic): each.origin for each in recorded.values() if each.project == topology.project}
+    # By the name on the cluster: a topic that topics.toml calls otherwise now is another topic.
+    of_mine = {name: recorded.get((topology.project, named(kafka, name))) for name in by_name}
+    mine = {name: each.origin for name, each in of_mine.items() if each is not None}
     depended = {topic.name for topic in tracked(topology)}
     compared = [name for name in depended if name in mine and name in ids]
     start_over = bool(compared) and all(mine[name].topic_id != ids[name] for name in compared)
@@ -247,6 +251,35 @@ def claim(kafka: Mapping[str, str], topology: Topology, replication: int) -> Ori
     write_registry(kafka, records, replication)
     now = {**mine, **fresh}
     return Origins({name: now[name] for name in depended if name in now}, present)
+
+
+def refuse_conflicts(
+    kafka: Mapping[str, str], topology: Topology, present: PresentTopics | None = None
+) -> tuple[Mapping[str, str], dict[tuple[str, str], Record]]:
+    """Refuse topics that the project cannot work on; return the ids of those that exist, and all records.
+
+    Raises
+    ------
+    Misconfigured
+        Two topics of the project have one name on the cluster, another project writes one of them, or a rescale was
+        begun and not completed.
+    Retry, Stop
+        The registry cannot be read.
+    """
+    names = Counter(named(kafka, topic.name) for topic in topology.topics)
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        both = " and ".join(topic.name for topic in topology.topics if named(kafka, topic.name) == twice[0])
+        raise Misconfigured(f"topics.toml: {both} are both called {twice[0]!r} on the cluster; rename one")
+    if (journal := read_journal(kafka, topology.project)) is not None:
+        raise Misconfigured(
+            f"the topics of {topology.project} are half way to {journal['to']} partitions: run `millstream topics "
+            f"rescale {journal['to']}` again, which completes it"
+        )
+    ids = (present or PresentTopics(kafka)).ask(topic.name for topic in topology.topics)
+    recorded = read_registry(kafka)
+    owned = {topic.name for topic in topology.topics if topic.writer != "producers"}
+    _refuse_others(kafka, topology.project, owned, list(recorded.values()), ids)
+    return ids, recorded
 
 
 def _empty(kafka: Mapping[str, str], topic: str) -> bool:

@@ -10,7 +10,7 @@ from services.adapters.earlier_names import refuse_earlier_names
 from services.adapters.endpoints import resolve
 from services.adapters.retention import alter_retention, needed_ms, retention_ms, short_topics
 from services.adapters.schema_topic import publish_schemas
-from services.adapters.topic_registry import claim
+from services.adapters.topic_registry import claim, refuse_conflicts
 from services.adapters.topics import create_topics
 from services.cli.assembly import Assembly
 from services.cli.champion import champion_fit
@@ -35,9 +35,7 @@ def initialise(settings: Settings, say: Callable[[str], None], alter: bool = Fal
     assembly = assemble_runnable(settings)
     endpoints = resolve(settings, assembly.declaration.needs_online_store)
     refuse_earlier_names(endpoints.kafka, assembly.topology)
-    claim(
-        endpoints.kafka, assembly.topology, settings.replication
-    )  # before any topic is made for a project in conflict
+    refuse_conflicts(endpoints.kafka, assembly.topology)  # before any topic is created
     needed = needed_ms(assembly.topology, settings.label_horizon_days)
     kept_ms = retention_ms(settings.retention_days, needed)
     topics = create_topics(

@@ -146,6 +146,15 @@ class Contract:
         return rejections
 
 
+def completed(own: Contract, engine: Contract) -> Contract:
+    """Return ``own`` with the fields of the engine's contract that it lacks and that have a default.
+
+    A copy of an earlier version's contract lacks fields that were added since.
+    """
+    added = [item for item in engine.schema.fields if item.name not in own.schema.names and item.default is not MISSING]
+    return Contract.of(replace(own.schema, fields=(*own.schema.fields, *added))) if added else own
+
+
 def unfit(own: Contract, engine: Contract) -> list[str]:
     """Return why the engine cannot use ``own`` in place of ``engine``, its own contract of a topic; empty if it can."""
     faults = []

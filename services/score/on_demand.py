@@ -73,6 +73,8 @@ def _parts(
     view: OnDemandView, inputs: dict[str, list[Any]], first: int, length: int
 ) -> Iterator[tuple[int, dict[str, list[Any]] | str]]:
     """Yield, in order, each part of the rows with what the function returned, or one row and what is wrong with it."""
+    if not length:
+        return
     # Lists of its own for each call: a function may change what it is given.
     given = {name: values[first : first + length] for name, values in inputs.items()}
     try:

@@ -72,7 +72,7 @@ class KafkaWriter:
             **kafka,
             "logger": client_logger,
         }
-        self._producer = self._open()
+        self._producer, self._lost = self._open(), False
 
     def _open(self) -> Producer:
         """Return a new producer, which aborts what an earlier one of the same transactional id left open."""
@@ -87,6 +87,8 @@ class KafkaWriter:
 
     def send(self, outputs: Sequence[Output]) -> None:
         """Begin a transaction and queue outputs; see `services.transport.log.StageLog.send`."""
+        if self._lost:
+            self._replace()
         self._begun_s = time.monotonic()
         try:
             if self._exactly_once:
@@ -151,8 +153,13 @@ class KafkaWriter:
                 self._producer.purge()
                 self._producer.poll(0)
             self._delivery_errors.clear()
-            self._producer = self._open()
+            self._replace()
         return found if isinstance(found, Aborted) else Aborted(f"{doing}: {error.str()}")
+
+    def _replace(self) -> None:
+        """Replace the producer; where that fails, the next `send` tries again instead of using the failed one."""
+        self._lost = True
+        self._producer, self._lost = self._open(), False
 
     def _abort(self) -> bool:
         try:

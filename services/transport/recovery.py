@@ -152,12 +152,17 @@ def checkpoint(stage: Stage, partition: int, next_offsets: Mapping[str, int], st
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What recovery did: offsets by topic to go on from, how much it read, keys of rows nobody can read any more."""
+    """What recovery did.
+
+    Offsets by topic to continue from, how much it read, keys of rows that cannot be read any more, and whether rows of
+    an earlier layout were converted.
+    """
 
     next_offsets: Mapping[str, int]
     rows: int
     replayed: int
     stale: tuple[bytes, ...] = ()
+    converted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +199,7 @@ def recover(
         prefix + key for prefix in stored.rows.keys() - {part.prefix for part in parts} for key in stored.rows[prefix]
     ]
     spans: dict[str, tuple[int, int]] = {}
-    loaded = 0
+    loaded, converted = 0, False
     for part in parts:
         valid = None if marker is None else marker.events if part.prefix == EVENTS_PREFIX else marker.labels
         rows = stored.rows.get(part.prefix, {})
@@ -210,6 +215,7 @@ def recover(
                 events.load_rows(readable, marker.clocks)
             if valid.fingerprint != part.fingerprint:
                 part.store.mark_dirty()
+                converted = True
             spans[part.topic] = max(beginning, valid.next_offset), go_on
             if valid.next_offset < min(beginning, go_on) and generation_of(valid.next_offset) == generation_of(go_on):
                 logger.warning(
@@ -232,7 +238,7 @@ def recover(
                 stage.apply(chunk)
                 replayed += len(chunk)
             on_progress(f"{plan.name}[{partition}]: {replayed} records replayed")
-    return Restored({topic: end for topic, (_, end) in spans.items()}, loaded, replayed, tuple(stale))
+    return Restored({topic: end for topic, (_, end) in spans.items()}, loaded, replayed, tuple(stale), converted)
 
 
 def _stored(stage: Stage, log: LogReader, partition: int, on_progress: Progress) -> _Stored:

@@ -19,7 +19,7 @@ from confluent_kafka.cimpl import NewPartitions
 
 from services.adapters.cluster import named
 from services.adapters.groups import committed_offsets, require_stopped, set_offsets
-from services.adapters.kafka_client import client_logger, extent, raise_for, read_committed
+from services.adapters.kafka_client import client_logger, extent, raise_for, read_committed, result_of
 from services.adapters.origins import Origin
 from services.adapters.producer import open_producer
 from services.adapters.topic_registry import (
@@ -129,7 +129,7 @@ class Rescale:
 
     def _drained(self, ends: Offsets) -> dict[str, list[str]]:
         """Return the groups that have offsets in the topics, with the topics; all must have read everything."""
-        listed = self._admin.list_consumer_groups(request_timeout=_TIMEOUT_S).result(_TIMEOUT_S).valid
+        listed = result_of(self._admin.list_consumer_groups(request_timeout=_TIMEOUT_S), _TIMEOUT_S).valid
         ours = {named(self._kafka, name) for name in self._logs}
         groups: dict[str, list[str]] = {}
         read: dict[str, Offsets] = {}
@@ -157,15 +157,26 @@ class Rescale:
 
     def _require_checkpoint(self, stage: StagePlan, now: int, bases: Mapping[str, int]) -> None:
         committed = committed_offsets(self._admin, self._topology.group(stage.name))
+        layouts: dict[str, set[str]] = {topic: set() for topic in stage.inputs}
         for partition in range(now):
             marker = state_rows(self._kafka, stage.changelog, partition).get(MARKER_KEY)
-            stored = Marker.decode(marker).events.next_offset if marker is not None else None
-            at = committed.get((named(self._kafka, stage.input), partition))
-            if at is not None and stored != at + bases[stage.input]:
-                raise Misconfigured(
-                    f"{stage.changelog}[{partition}] holds no checkpoint of the committed offset {at}: start stage "
-                    f"{stage.name} and stop it with SIGTERM, so that it writes one"
-                )
+            stored = Marker.decode(marker) if marker is not None else None
+            valid = {stage.input: stored.events if stored is not None else None}
+            if stage.labels is not None:
+                valid[stage.labels.input] = stored.labels if stored is not None else None
+            for topic, known in valid.items():
+                at = committed.get((named(self._kafka, topic), partition))
+                if at is not None and (known is None or known.next_offset != at + bases[topic]):
+                    raise Misconfigured(
+                        f"{stage.changelog}[{partition}] holds no checkpoint of the committed offset {at} of {topic}: "
+                        f"start stage {stage.name} and stop it with SIGTERM, so that it writes one"
+                    )
+                layouts[topic] |= {known.fingerprint} if known is not None else set()
+        if mixed := [topic for topic, found in layouts.items() if len(found) > 1]:
+            raise Misconfigured(
+                f"{stage.changelog} holds state of several layouts of {mixed[0]}: start stage {stage.name} and stop it "
+                "with SIGTERM, so that all of it is written in one"
+            )
 
     def _grow(self) -> None:
         counts = partition_counts(self._kafka, self._names)
@@ -173,7 +184,7 @@ class Rescale:
         if grown:
             for name, future in self._admin.create_partitions(grown).items():
                 try:
-                    future.result(_TIMEOUT_S)
+                    result_of(future, _TIMEOUT_S)
                 except KafkaException as failure:
                     raise_for(failure.args[0], f"adding partitions to {name}")
         deadline_s = time.monotonic() + _TIMEOUT_S
@@ -275,7 +286,7 @@ class Rescale:
         asked = [TopicPartition(topic, partition, offset) for partition, offset in enumerate(begins)]
         for place, future in self._admin.delete_records(asked).items():
             try:
-                future.result(_TIMEOUT_S)
+                result_of(future, _TIMEOUT_S)
             except KafkaException as failure:
                 raise_for(failure.args[0], f"deleting earlier records of {place.topic}[{place.partition}]")
 

@@ -7,14 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from services.adapters.cluster import named
 from services.adapters.kafka_client import read_committed
-from services.adapters.producer import open_producer
+from services.adapters.producer import write_rows
 from services.core.drift.partition_counts import PartitionCounts
 from services.core.drift.slot_summary import SLOT_MS
 from services.core.partitioner import partition_of
 from services.core.windows.rows import key_text
-from services.errors import Retry
 from services.topology import MEASURE_CHANGELOG, StagePlan
 from services.transport.recovery import MARKER_KEY, Marker, Valid
 
@@ -58,12 +56,12 @@ def move_rows(kafka: Mapping[str, str], stage: StagePlan, count: int, read: Mapp
             if place != partition:
                 moved.append((place, key, value))
                 deleted.append((partition, key, None))
-    _write(kafka, stage.changelog, moved)
-    _write(kafka, stage.changelog, deleted)
+    write_rows(kafka, stage.changelog, moved)
+    write_rows(kafka, stage.changelog, deleted)
     if markers:
         newest_ms = max(marker.stream_time_ms for marker in markers)
         like = [_marker(stage, p, markers[0], newest_ms, read) for p in range(count)]
-        _write(kafka, stage.changelog, [(p, MARKER_KEY, marker.encode()) for p, marker in enumerate(like)])
+        write_rows(kafka, stage.changelog, [(p, MARKER_KEY, marker.encode()) for p, marker in enumerate(like)])
     return len(moved)
 
 
@@ -83,13 +81,4 @@ def reset_measures(kafka: Mapping[str, str], begins: Sequence[int]) -> None:
         counts = base64.b64encode(PartitionCounts(partition, SLOT_MS).snapshot()).decode()
         value = json.dumps({"next_offset": offset, "counts": counts}).encode()
         rows.append((partition, b"%d" % partition, value))
-    _write(kafka, MEASURE_CHANGELOG, rows)
-
-
-def _write(kafka: Mapping[str, str], topic: str, rows: Rows) -> None:
-    producer = open_producer(kafka)
-    for partition, key, value in rows:
-        producer.produce(named(kafka, topic), value, key, partition)
-        producer.poll(0)
-    if producer.flush(_TIMEOUT_S):
-        raise Retry(f"{topic} could not be written; run this again")
+    write_rows(kafka, MEASURE_CHANGELOG, rows)

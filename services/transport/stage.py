@@ -158,7 +158,7 @@ class Stage:
         self._counts_duplicates = log.atomic or self.plan.first
         restored = recover(self, log, partition, committed, on_progress)
         self._stale[partition] = restored.stale
-        changed = bool(restored.replayed or restored.stale)
+        changed = bool(restored.replayed or restored.stale or restored.converted)
         return Recovered(restored.next_offsets, restored.rows, restored.replayed, changed)
 
     def drop(self, partition: int) -> None:

@@ -7,16 +7,17 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import redis
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
-from services.adapters import endpoints, kafka_jars
+from services.adapters import endpoints, kafka_client, kafka_jars
 from services.adapters.logs import secrets_of
 from services.adapters.probes import probe_redis
 from services.adapters.server_process import PortTaken, ServerProcess, start_mark, tail
@@ -201,6 +202,24 @@ def test_a_kafka_setting_that_is_none_is_named(tmp_path: Path, name: str, value:
     settings = load_settings(environ, state_dir=tmp_path / "never", redis_url="redis://cache.example:6380/0")
     with pytest.raises(Misconfigured, match=f"MILLSTREAM_KAFKA_{name}: "):
         endpoints.resolve(settings)
+
+
+def test_a_delivery_timeout_beyond_a_transaction_s_is_allowed_at_least_once(tmp_path: Path) -> None:
+    environ = {
+        "MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS": "broker.example:9093",
+        "MILLSTREAM_KAFKA_DELIVERY_TIMEOUT_MS": "60000",
+    }
+    url = "redis://cache.example:6380/0"
+    endpoints.resolve(load_settings(environ, state_dir=tmp_path, redis_url=url, guarantee="at_least_once"))
+    with pytest.raises(Misconfigured, match="MILLSTREAM_KAFKA_DELIVERY_TIMEOUT_MS"):
+        endpoints.resolve(load_settings(environ, state_dir=tmp_path, redis_url=url))
+
+
+def test_a_request_without_an_answer_fails_as_one_that_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_client, "_ANSWER_S", 0.0)
+    with pytest.raises(KafkaException) as failed:
+        kafka_client.result_of(Future(), 0.01)
+    assert isinstance(kafka_client.error_for(failed.value.args[0], "asking"), Retry)
 
 
 @pytest.mark.parametrize(

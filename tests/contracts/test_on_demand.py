@@ -274,6 +274,17 @@ def test_an_answer_of_another_shape_is_each_rows_dead_letter(mode: str, returned
     assert all("'extra'" in each and words in each for each in found), found
 
 
+def test_no_rows_have_no_outcome_whatever_the_function_does_with_them() -> None:
+    def mean_of_first(inputs: dict[str, Any]) -> dict[str, Any]:
+        values = next(iter(inputs.values()))
+        return {"out": [sum(values) / len(values)] * len(values)}
+
+    columns, nulls, rejections = compute(a_view(mean_of_first, "python", {"out": "float64"}), a_batch([]))
+    assert {name: len(values) for name, values in columns.items()} == {"extra__out": 0}
+    assert not nulls
+    assert rejections == []
+
+
 def test_a_wrong_number_of_rows_for_some_is_no_error_of_the_others() -> None:
     view = a_view(lambda i: i.drop_duplicates().assign(out=i["amount"]), "pandas", {"out": "float64"}, ONE)
     assert answers(view, [{"amount": 1.0}, {"amount": 1.0}, {"amount": 2.0}], ONE) == [(1.0,), (1.0,), (2.0,)]

@@ -111,6 +111,20 @@ def test_a_contract_that_run_could_not_use_is_refused_by_name(
         assemble_runnable(plant)
 
 
+@pytest.mark.parametrize(
+    ("topic", "field"), [("examples", "belief_history"), ("quality", "resolution"), ("dead-letters", "stream_time")]
+)
+def test_a_copy_of_an_earlier_version_s_contract_gets_the_fields_that_were_added(
+    plant: Settings, topic: str, field: str
+) -> None:
+    assert plant.schemas_dir is not None
+    contract = json.loads((shipped_dir() / f"{topic}.avsc").read_text())
+    _drop(contract, field)
+    (plant.schemas_dir / f"{topic}.avsc").write_text(json.dumps(contract))
+    assert field in load_all(plant)[topic].schema.names
+    assert field in assemble_runnable(plant).contracts[topic].schema.names
+
+
 def test_a_contract_under_another_name_is_missed(plant: Settings) -> None:
     assert plant.schemas_dir is not None
     (plant.schemas_dir / "readings.avsc").rename(plant.schemas_dir / "reading.avsc")

@@ -103,6 +103,36 @@ def test_a_recreated_topic_is_refused_until_it_is_adopted_and_then_read_whole(ka
     log.close()
 
 
+def test_a_topic_under_another_name_is_another_topic(kafka: Endpoints) -> None:
+    project, given, state = _project()
+    create_topics(kafka.kafka, [given, state], 1, 1)
+    claim(kafka.kafka, project, 1)
+    renamed = Cluster(kafka.kafka, project.project, {state.name: f"other.{state.name}"})
+    create_topics(renamed, [state], 1, 1)
+    claim(renamed, project, 1).check()
+    claim(kafka.kafka, project, 1).check()
+    twice = Cluster(kafka.kafka, project.project, {state.name: given.name})
+    with pytest.raises(Misconfigured, match=f"{state.name} are both called '{given.name}'|both called '{given.name}'"):
+        claim(twice, project, 1)
+
+
+def test_adopting_the_log_that_was_recorded_keeps_positions_that_it_has(kafka: Endpoints) -> None:
+    project, given, state = _project()
+    create_topics(kafka.kafka, [given, state], 1, 1)
+    log = _log(kafka.kafka, project)
+    _write(log, given, 4)
+    assert _read(log, given, 4) == [0, 1, 2, 3]
+    log.close()
+    admin, group = AdminClient(kafka.kafka), project.group("customer")
+    before = committed_offsets(admin, group)
+    (done,) = adopt(kafka.kafka, project, [given.name], 1)
+    assert done.generation == 1
+    assert committed_offsets(admin, group) == before
+    set_offsets(admin, group, {(given.name, 0): 1_000})
+    adopt(kafka.kafka, project, [given.name], 1)
+    assert committed_offsets(admin, group) == {(given.name, 0): 0}
+
+
 def test_a_changelog_recreated_below_a_running_stage_is_emptied_and_an_empty_one_is_taken(kafka: Endpoints) -> None:
     project, given, state = _project()
     create_topics(kafka.kafka, [given, state], 1, 1)
