@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -100,7 +101,9 @@ def test_kills_lose_no_example_double_none_and_leave_models_and_figures_as_undis
         for name in ("one", "two"):
             workers.start(name)
         wait_until(lambda: workers.ready("one") and workers.ready("two"), 240, workers)
-        publisher = threading.Thread(target=_publish, args=(kafka, messages))
+        parts = [messages[: 6 * len(messages) // 10], messages[6 * len(messages) // 10 : 8 * len(messages) // 10]]
+        parts.append(messages[sum(map(len, parts)) :])
+        publisher = threading.Thread(target=_publish, args=(kafka, parts[0]))
         publisher.start()
         for kill in range(KILLS):
             time.sleep(rng.uniform(1.0, 4.0))
@@ -110,7 +113,15 @@ def test_kills_lose_no_example_double_none_and_leave_models_and_figures_as_undis
             time.sleep(rng.uniform(0.0, 0.5))
             workers.start(victim)
         publisher.join()
-        wait_until(lambda: len(committed(kafka, SCORED)) >= EVENTS, 240, workers)
+        sent = 0
+        for part, following in itertools.zip_longest(parts, parts[1:]):
+            sent += sum(topic == "transactions" for topic, _key, _value in part)
+            wait_until(lambda sent=sent: len(committed(kafka, SCORED)) >= sent, 240, workers)
+            if following is not None:
+                # So that, on a slow machine too, what follows is scored with a later snapshot than what came before.
+                newest = int(committed(kafka, EXAMPLES)[-1].offset() or 0)
+                wait_until(lambda newest=newest: _learnt(settings, kafka) > newest, 120, workers)
+                _publish(kafka, following)
         wait_until(lambda: labelled(assembly, kafka) == believed, 120, workers)
         wanted = recomputed(assembly, scored(assembly, kafka), said, believed, as_of_ms(assembly, kafka, said))
         wait_until(lambda: figures(assembly, kafka) == wanted, 120, workers)
