@@ -36,7 +36,7 @@ def test_beliefs_are_what_is_resolved_of_the_labels_known_by_then(
     for at_ms in range(132):
         mask = every.known_at_ms <= at_ms
         known_then = LabelSets(every.owners[mask], every.sources[mask], every.stamps[mask])
-        settled = LabelSets.empty().joined(known_then).settled(there, times_ms + POLICY.horizon_ms)
+        settled = LabelSets.empty().joined(known_then).settled(there, times_ms, POLICY.horizon_ms)
         resolved = resolve(POLICY, settled, there)
         for event in range(EVENTS):
             rows = np.flatnonzero((found.events == event) & (found.due_ms <= at_ms))

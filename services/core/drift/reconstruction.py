@@ -26,6 +26,7 @@ from services.core.jit import kernel
 
 COLUMN: Final = "reconstruction_error"
 _FAR: Final = 5.0
+_LARGE = 1e150
 
 
 @kernel
@@ -78,7 +79,11 @@ class Reconstruction:
         finite = np.where(np.isfinite(values), values, np.nan)
         seen = np.isfinite(values).any(axis=0)
         mean, std = np.zeros(values.shape[1]), np.ones(values.shape[1])
-        mean[seen], std[seen] = np.nanmean(finite[:, seen], axis=0), np.nanstd(finite[:, seen], axis=0)
+        peak = np.nanmax(np.abs(finite[:, seen]), axis=0)
+        # Sums and squares of the largest doubles would overflow; others are left as they are.
+        unit = np.where(peak > _LARGE, peak, 1.0)
+        mean[seen] = np.nanmean(finite[:, seen] / unit, axis=0) * unit
+        std[seen] = np.nanstd(finite[:, seen] / unit, axis=0) * unit
         std[std == 0.0] = 1.0
         plain = Reconstruction(tuple(mean.tolist()), tuple(std.tolist()), ())
         scaled = plain.standardise(values)
@@ -99,7 +104,8 @@ class Reconstruction:
 
     def standardise(self, values: Floats) -> Floats:
         """Return values in standard deviations from the mean, nulls as 0, no further out than 5."""
-        scaled = (values - np.array(self.mean)) / np.array(self.std)
+        with np.errstate(over="ignore"):  # which is far out, too
+            scaled = (values - np.array(self.mean)) / np.array(self.std)
         return np.asarray(np.clip(np.nan_to_num(scaled, nan=0.0, posinf=_FAR, neginf=-_FAR), -_FAR, _FAR))
 
     def error(self, values: Floats) -> Floats:
