@@ -193,7 +193,7 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
         "bootstrap_servers": _unused("MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS decides"),
         "kafka_bootstrap_servers": _unused("MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS decides"),
         "topic": _honoured("the event topic, or `examples` for labels; the same for all views of events"),
-        "created_timestamp_column": _unused("an event's id tells duplicates"),
+        "created_timestamp_column": _unused("duplicates are found by event id"),
         "field_mapping": _refused(
             "name the columns as the contract does and leave it out", _attribute("field_mapping")
         ),

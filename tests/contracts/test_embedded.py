@@ -232,6 +232,7 @@ def test_a_request_without_an_answer_fails_as_one_that_timed_out(monkeypatch: py
         "redis://:12/er@127.0.0.1:1/0",
         "redis://:hunt er@127.0.0.1:1/0",
         "redis://:hunter@:1/0",
+        "redis://127.0.0.1:1/0?password=hunt#er",
         "redis://",
     ],
 )
