@@ -44,6 +44,7 @@ _OURS = (
     "services.adapters.feast_codec",
     "services.adapters.feast_config",
     "services.adapters.feast_declarations",
+    "services.adapters.feast_import",
     "services.adapters.feast_parameters",
     "services.adapters.feast_service",
     "services.adapters.feast_types",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services.adapters.feast_import import import_feast
 from services.adapters.feast_parameters import Parameter
 from services.errors import Misconfigured
 from services.settings import Settings
@@ -112,6 +113,7 @@ def load_config(settings: Settings) -> RepoConfig:
     Misconfigured
         Naming the file and the key that is wrong or not supported.
     """
+    import_feast()
     from feast.repo_config import load_repo_config
     from yaml import YAMLError
 

@@ -19,6 +19,7 @@ from services.adapters.declared_columns import check_distinct, check_objects
 from services.adapters.declared_names import check_names
 from services.adapters.feast_config import load_config, one_line, repo_folder
 from services.adapters.feast_declarations import batch_view, on_demand_view, stream_view
+from services.adapters.feast_import import import_feast
 from services.adapters.feast_service import feature_service
 from services.core.contracts import Contract
 from services.core.declaration import Declaration, FeatureType
@@ -45,7 +46,7 @@ def quiet_feast() -> Iterator[None]:
     """Keep Feast's notes about its own alpha features from the operator; ours are errors with advice."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        importlib.import_module("feast")  # puts filters of its own in front
+        import_feast()  # puts filters of its own in front
         warnings.simplefilter("ignore")
         yield
 
