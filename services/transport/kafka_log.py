@@ -14,7 +14,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from services.adapters.cluster import named
 from services.adapters.kafka_client import PASSING, client_logger, extent, raise_for
 from services.adapters.origins import Origins, grown, out_of_range
-from services.errors import Misconfigured, Stop
+from services.errors import Misconfigured, Retry, Stop
 from services.transport.alignment import Aligned
 from services.transport.kafka_reader import CommittedRecords
 from services.transport.kafka_records import partitions_of, records_of, stamps_ms_of
@@ -111,19 +111,12 @@ class KafkaLog(CommittedRecords):
         self._inside = {named(self._kafka, topic): topic for topic in topics}
 
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            starts: list[TopicPartition] = []
             if self._leaving:
-                return  # handed out while we close: nobody will read them
+                return  # assigned while we close: nobody will read them
             self._origins.check()
             # A partition that was added has no state and no changelog to read it from: that would be waited for.
             self._refuse_growth(self._topics[0], 1 + max((each.partition for each in partitions), default=-1))
-            for partition in [each.partition for each in partitions]:
-                begun = assignment.assigned(partition, self._committed(consumer, partition))
-                at = {topic: begun[topic] - self._origins.base(topic) for topic in self._topics}
-                starts += [self._at(topic, partition, at[topic]) for topic in self._topics]
-                self._starts |= {(topic, partition): at[topic] for topic in self._topics}
-                self._owned.add(partition)
-            consumer.incremental_assign(starts)
+            self._take(consumer, assignment, [each.partition for each in partitions])
             self.member = True
 
         def gone(tell: Callable[[Sequence[int]], None], consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -141,6 +134,28 @@ class KafkaLog(CommittedRecords):
             on_revoke=functools.partial(gone, assignment.revoked),
             on_lost=functools.partial(gone, assignment.lost),
         )
+
+    def _take(self, consumer: Consumer, assignment: Assignment, partitions: Sequence[int]) -> None:
+        starts: list[TopicPartition] = []
+        for partition in partitions:
+            begun = assignment.assigned(partition, self._committed(consumer, partition))
+            at = {topic: begun[topic] - self._origins.base(topic) for topic in self._topics}
+            starts += [self._at(topic, partition, at[topic]) for topic in self._topics]
+            self._starts |= {(topic, partition): at[topic] for topic in self._topics}
+            self._owned.add(partition)
+        consumer.incremental_assign(starts)
+
+    def rewind(self) -> None:
+        """See `StageLog.rewind`."""
+        partitions = sorted(self._owned)
+        if self._assignment is None or not partitions:
+            return
+        self._held = Aligned()
+        try:
+            self._consumer.incremental_unassign([self._at(topic, p) for topic in self._topics for p in partitions])
+            self._take(self._consumer, self._assignment, partitions)
+        except KafkaException as failure:
+            raise Retry(f"recovering in place: {failure.args[0].str()}") from failure
 
     def _at(self, topic: str, partition: int, offset: int = OFFSET_INVALID) -> TopicPartition:
         return TopicPartition(named(self._kafka, topic), partition, offset)

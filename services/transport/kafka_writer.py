@@ -6,6 +6,7 @@ group metadata sent along fences a worker that no longer owns its partitions.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from services.adapters.cluster import named
-from services.adapters.kafka_client import FENCED, PERMANENT, client_logger, error_for, raise_for
+from services.adapters.kafka_client import FENCED, PASSING, PERMANENT, client_logger, error_for, raise_for
 from services.errors import Aborted, MillstreamError, Retry
 from services.topology import CHANGELOG
+from services.transport.bounded_calls import BoundedCalls
 from services.transport.records import Output
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 30.0
 _ABORT_S = 5.0
+_OVERDUE_S = 2.0  # librdkafka's own timeout comes first, and says more
+_BOUNDED_S = 60.0
 
 
 class KafkaWriter:
@@ -71,7 +75,11 @@ class KafkaWriter:
             **transaction,
             **kafka,
             "logger": client_logger,
+            "error_cb": self._bound_calls,
         }
+        self._bounded_until_s = 0.0
+        self._calls = BoundedCalls("transactional calls")
+        self._hangs = False
         self._producer, self._lost = self._open(), False
 
     def _open(self) -> Producer:
@@ -108,16 +116,30 @@ class KafkaWriter:
         else:
             self._flush_then_commit(offsets, consumer)
 
+    def _bound_calls(self, _error: KafkaError) -> None:
+        """From now on make calls in a thread that can be given up, for a while: a call costs less without."""
+        self._bounded_until_s = time.monotonic() + _BOUNDED_S
+
     def _call(self, call: Callable[..., object], doing: str, *arguments: object) -> None:
         """Make a transactional call, again in place while librdkafka says it may succeed and the broker would wait."""
         deadline_s = time.monotonic() + self._timeout_s
         while True:
+            left_s = max(1.0, deadline_s - time.monotonic())
             try:
-                call(*arguments, max(1.0, deadline_s - time.monotonic()))
+                if time.monotonic() < self._bounded_until_s:
+                    self._calls.call(functools.partial(call, *arguments, left_s), left_s + _OVERDUE_S)
+                else:
+                    call(*arguments, left_s)
                 return
+            except TimeoutError:
+                self._hangs = True
+                overdue = KafkaError(KafkaError._TIMED_OUT, f"librdkafka did not return within {left_s:.0f} s")
+                raise KafkaException(overdue) from None
             except KafkaException as failure:
                 error: KafkaError = failure.args[0]
-                if error.retriable() and not error.txn_requires_abort() and time.monotonic() < deadline_s:
+                self._bound_calls(error)
+                passes = (error.retriable() or error.code() in PASSING) and not error.fatal()
+                if passes and not error.txn_requires_abort() and time.monotonic() < deadline_s:
                     logger.warning("%s: %s; trying again", doing, error.str())
                     continue
                 raise
@@ -158,10 +180,12 @@ class KafkaWriter:
 
     def _replace(self) -> None:
         """Replace the producer; where that fails, the next `send` tries again instead of using the failed one."""
-        self._lost = True
+        self._lost, self._hangs = True, False
         self._producer, self._lost = self._open(), False
 
     def _abort(self) -> bool:
+        if self._hangs:
+            return False
         try:
             self._producer.abort_transaction(_ABORT_S)
         except KafkaException as failure:

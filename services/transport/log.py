@@ -81,8 +81,19 @@ class StageLog(AssignedReader, Protocol):
         The others have as many partitions and are read along: who has partition p of the first has p of all.
         """
 
+    def rewind(self) -> None:
+        """Recover the assigned partitions again, as a member; the caller has dropped their state.
+
+        The group does not rebalance, so that the transactions of its other members are not aborted as well.
+
+        Raises
+        ------
+        Retry, Stop
+            Some partitions have no state now: `rejoin`, or leave.
+        """
+
     def rejoin(self) -> None:
-        """Leave the group and join it anew, as a restart would; the caller has thrown its state away."""
+        """Leave the group and join it again, as a restart would; the caller has dropped its state."""
 
     def poll(self, max_records: int, timeout_s: float) -> list[Records]:
         """Return what is there, at most ``max_records``, waiting at most ``timeout_s`` for a first record.
@@ -117,7 +128,7 @@ class StageLog(AssignedReader, Protocol):
         ------
         Aborted
             Nothing was written (at least once: perhaps outputs, but no offsets). State in memory is ahead of the log:
-            drop it, then `rejoin`. `Rebalanced` where the group has a newer generation.
+            drop it, then `rewind`. `Rebalanced` where the group has a newer generation.
         Fenced
             Another worker writes under this one's name; nothing was written.
         Stop

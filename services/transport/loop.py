@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from services.errors import Aborted, Stop
+from services.errors import Aborted, Retry, Stop
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.log import Assignment, StageLog
 from services.transport.observer import Observer
@@ -113,10 +113,23 @@ class StageLoop:
         """Join the stage's group."""
         self.log.subscribe(self.work.inputs, Assignment(self._assigned, self._revoked, self._lost))
 
-    def rejoin(self) -> None:
-        """Drop all state and rejoin the group: what a restart does, without the restart."""
+    def recover(self, *, as_member: bool) -> None:
+        """Drop all state and recover it from the log: what a restart does, without the restart.
+
+        Parameters
+        ----------
+        as_member : bool
+            Keep the membership in the group if possible; else leave it and join it again.
+        """
         self._lost(self.partitions)
         self._transactions.forget()
+        if as_member:
+            try:
+                self.log.rewind()
+                return
+            except Retry as error:
+                logger.warning("%s: %s; rejoining the group", self.name, error)
+                self._lost(self.partitions)
         self.joined = False
         self.log.rejoin()
 
@@ -133,7 +146,7 @@ class StageLoop:
         Raises
         ------
         Aborted
-            A transaction was aborted; state in memory is ahead of the log until `rejoin`.
+            A transaction was aborted; state in memory is ahead of the log until `recover`.
         Stop
             A transaction was aborted or should not be made; state in memory must be dropped.
         """

@@ -114,6 +114,11 @@ class MemoryLog:
                 self._positions[topic, partition] = offset - self._origins.base(topic)
         self.member = True
 
+    def rewind(self) -> None:
+        """See `StageLog.rewind`."""
+        self._positions.clear()
+        self._assign()
+
     def rejoin(self) -> None:
         """See `StageLog.rejoin`."""
         self._positions.clear()

@@ -37,6 +37,7 @@ EXIT_STUCK = 70
 _POLL_S = 0.2
 _SWITCH_S = 0.0005
 _RETRIES = 10
+_RETRIES_AS_MEMBER = 3
 _CALM_S = 60.0
 _TRANSACTION_GRACE_S = 20.0
 _SUSPENDED_S = 5.0
@@ -90,9 +91,12 @@ async def _feed(
                 failed_at_s = time.monotonic()
                 if failures > _RETRIES:
                     raise Stop(f"gave up after {_RETRIES} tries: {error}") from error
-                logger.warning("%s; rejoining the group (%s of %s)", error, failures, _RETRIES)
-                # Partitions handed out in a poll that failed half-way would stay without state.
-                await running.run_in_executor(thread, loop.rejoin)
+                # Each worker that leaves its group and joins it again makes the transactions of the others fail; but
+                # partitions assigned in a poll that failed half-way would stay without state.
+                as_member = isinstance(error, Aborted) and failures <= _RETRIES_AS_MEMBER
+                doing = "recovering" if as_member else "rejoining the group"
+                logger.warning("%s; %s (%s of %s)", error, doing, failures, _RETRIES)
+                await running.run_in_executor(thread, functools.partial(loop.recover, as_member=as_member))
                 await asyncio.sleep(min(0.01 * 2**failures, 5.0))
             else:
                 failures = 0 if records else failures

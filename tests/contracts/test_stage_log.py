@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -219,6 +220,24 @@ def test_outputs_and_offsets_are_kept_together(world: World) -> None:
     assert [value for values in again.values.values() for value in values] == [b"next"]
 
 
+def test_after_a_rewind_what_was_not_committed_is_read_again(world: World) -> None:
+    world.append(Output(world.topic, _numbered(20).keys, _numbered(20).values))
+    log, seen = world.join(), Seen()
+    log.subscribe([world.topic], seen.assignment())
+    offsets = seen.read(log, 20)
+    log.send([])
+    log.commit(offsets)
+    world.append(Output(world.topic, [b"a", b"foobar"], [b"one", b"two"]))
+    seen.read(log, 22)
+    log.rewind()
+    assert seen.assigned == offsets
+    assert seen.revoked == []
+    assert log.member
+    again = {p: len(values) for p, values in seen.values.items()}
+    seen.read(log, 24)
+    assert sorted(value for p, values in seen.values.items() for value in values[again[p] :]) == [b"one", b"two"]
+
+
 def test_reading_a_range_leaves_out_its_end(world: World) -> None:
     world.append(Output(world.topic, [b"k"] * 6, [b"%d" % i for i in range(6)], partition=0))
     log = world.join()
@@ -369,6 +388,44 @@ def test_a_worker_whose_transaction_timed_out_goes_on_in_place(kafka: Endpoints)
     log.send([Output(world.out, [b"k"], [b"written"], partition=0)])
     log.commit(offsets)
     assert [value for records in log.read(world.out, 0, 0, None) for value in records.values] == [b"written"]
+    for each in world.opened:
+        each.close()
+
+
+class _Hangs:
+    """A producer whose offsets never get to a coordinator, and whose call does not return in time."""
+
+    def __init__(self, producer: Producer, returns: threading.Event) -> None:
+        self._producer = producer
+        self._returns = returns
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._producer, name)
+
+    def send_offsets_to_transaction(self, *_: object) -> None:
+        self._returns.wait()
+
+
+@pytest.mark.kafka
+def test_a_transactional_call_that_does_not_return_is_given_up_and_its_producer_replaced(kafka: Endpoints) -> None:
+    world = _kafka(kafka)
+    world.append(Output(world.topic, [b"k"], [b"v"], partition=0))
+    log, seen, returns = world.join(), Seen(), threading.Event()
+    assert isinstance(log, KafkaLog)
+    log.subscribe([world.topic], seen.assignment())
+    offsets = seen.read(log, 1)
+    writer = log._writer
+    writer._timeout_s = 1.0
+    writer._bound_calls(KafkaError(KafkaError._TRANSPORT))
+    writer._producer = cast(Producer, _Hangs(writer._producer, returns))
+    log.send([Output(world.out, [b"k"], [b"lost"], partition=0)])
+    with pytest.raises(Aborted, match="did not return within 1 s"):
+        log.commit(offsets)
+    writer._timeout_s = 10.0
+    log.send([Output(world.out, [b"k"], [b"written"], partition=0)])
+    log.commit(offsets)
+    assert [value for records in log.read(world.out, 0, 0, None) for value in records.values] == [b"written"]
+    returns.set()
     for each in world.opened:
         each.close()
 

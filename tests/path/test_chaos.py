@@ -48,7 +48,7 @@ def test_nothing_is_lost_doubled_or_changed_whatever_breaks(tmp_path: Path) -> N
         looked.append(recomputed(run))
         planted(run)
 
-    plan = ChaosPlan({**KILLS, **FAULTS}, DEEDS, SEED, rate=200, step_ms=STEP_MS, workers=2)
+    plan = ChaosPlan({**KILLS, **FAULTS}, DEEDS, SEED, rate=100, step_ms=STEP_MS, workers=2)
     verdict = drive(plan, tmp_path / "chaos", Console(width=160), len(DEEDS), after=after)
     assert {name: wrong for name, wrong in verdict.findings.items() if wrong} == {}
     assert [deed.fault for deed in verdict.deeds] == list(DEEDS)

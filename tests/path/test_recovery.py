@@ -121,9 +121,9 @@ class _Failing(MemoryLog):
         super().commit(next_offsets)
 
 
-@given(refused=st.integers(1, 12), batch=st.integers(5, 40))
+@given(refused=st.integers(1, 12), batch=st.integers(5, 40), member=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_a_transaction_refused_while_the_stage_goes_on_changes_nothing(refused: int, batch: int) -> None:
+def test_a_transaction_refused_while_the_stage_goes_on_changes_nothing(refused: int, batch: int, member: bool) -> None:
     output = published(events(150, 3))
     calm, broker = _broker(output), _broker(output)
     undisturbed = _loop(calm, CUSTOMER)
@@ -133,7 +133,7 @@ def test_a_transaction_refused_while_the_stage_goes_on_changes_nothing(refused: 
     try:
         _run(loop)
     except Rebalanced:
-        loop.rejoin()
+        loop.recover(as_member=member)
         _run(loop)
     assert _outputs(broker) == _outputs(calm)
     assert _stores(loop) == _stores(undisturbed)

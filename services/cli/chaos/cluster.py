@@ -187,7 +187,7 @@ class Cluster:
         assert process is not None
         process.terminate()
         code = process.wait(_LEAVE_S)
-        self.exits.append(Exit(name, code, time.time(), _tail(worker.log)))
+        self.exits.append(Exit(name, code, time.time(), tail(worker.log)))
         return code
 
     def forget(self, name: str) -> None:
@@ -231,7 +231,7 @@ class Cluster:
                     process = worker.process
                     if process is None or process.poll() is None:
                         continue
-                    self.exits.append(Exit(worker.name, process.returncode, time.time(), _tail(worker.log)))
+                    self.exits.append(Exit(worker.name, process.returncode, time.time(), tail(worker.log)))
                     worker.process = None
                 due = [w for w in self.workers.values() if w.process is None]
                 for worker in due:
@@ -272,5 +272,6 @@ class Cluster:
         return pid
 
 
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-12:]) if log.exists() else ""
+def tail(log: Path) -> str:
+    """Return the last lines of a worker's log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-25:]) if log.exists() else ""

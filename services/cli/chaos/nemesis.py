@@ -13,6 +13,7 @@ import redis
 from confluent_kafka import KafkaException
 
 from services.cli.chaos.arena import Arena
+from services.cli.chaos.cluster import tail
 from services.cli.chaos.faults import KILLS
 from services.errors import MillstreamError, Stop
 
@@ -70,6 +71,7 @@ def torment(
     names: Iterable[str],
     healthy: Callable[[float], bool],
     done: Callable[[Deed], None],
+    lags: Callable[[], str],
 ) -> list[Deed]:
     """Do the faults in order; after most kills the next thing comes at once, whatever state the cluster is in.
 
@@ -91,7 +93,7 @@ def torment(
         hasty = name in KILLS and arena.random.random() < HASTE
         while not hasty and not healthy(over_s):
             if time.monotonic() - over_s > HEAL_LIMIT_S:
-                raise Stop(f"{name} ({note}): not well again within {HEAL_LIMIT_S:.0f} s\n{_state(arena)}")
+                raise Stop(f"{name} ({note}): not well again within {HEAL_LIMIT_S:.0f} s\n{lags()}\n{_state(arena)}")
             time.sleep(0.25)
         healed_s = math.nan if hasty else time.monotonic() - over_s
         exits = len(arena.cluster.exits) - known
@@ -104,6 +106,6 @@ def torment(
 def _state(arena: Arena) -> str:
     cluster = arena.cluster
     codes = Counter((each.worker, each.code) for each in cluster.exits)
-    last = {each.worker: each.tail for each in cluster.exits}
-    tails = "\n".join(f"--- {name}\n{tail}" for name, tail in last.items())
-    return f"running: {', '.join(cluster.running()) or 'none'}; exits: {dict(codes)}\n{tails}"
+    ready = {name: cluster.ready(name) for name in cluster.workers}
+    tails = "\n".join(f"--- {name}\n{tail(worker.log)}" for name, worker in cluster.workers.items())
+    return f"running: {', '.join(cluster.running()) or 'none'}; ready: {ready}; exits: {dict(codes)}\n{tails}"

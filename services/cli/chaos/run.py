@@ -199,7 +199,7 @@ class ChaosRun:
         )
         self.watch(self)
         try:
-            self.verdict.deeds = torment(arena, self.plan.faults, self.plan.names, self._healthy, done)
+            self.verdict.deeds = torment(arena, self.plan.faults, self.plan.names, self._healthy, done, self._lag_text)
         finally:
             self._say("the nemesis is done; waiting until everything published is answered")
             self.publisher.finish()
@@ -219,6 +219,11 @@ class ChaosRun:
     def _lags(self, since_s: float) -> list[float]:
         lags = [self.observer.lag(stage.input, since_s) for stage in self.assembly.topology.stages]
         return [math.inf if lag is None else lag for lag in lags]
+
+    def _lag_text(self) -> str:
+        stages, lags = self.assembly.topology.stages, self._lags(-math.inf)
+        known = ", ".join(f"{stage.name} {lag:.0f}" for stage, lag in zip(stages, lags, strict=True))
+        return f"lag in records, as sampled last: {known}"
 
     def _healthy(self, since_s: float) -> bool:
         if self.publisher.failure is not None:
