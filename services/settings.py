@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     )
     dead_letter_share: float = Field(default=0.5, gt=0, le=1, description="share above which a stage stops; 1 = never")
     dead_letter_window: int = Field(default=2000, ge=10, description="records over which that share is taken")
+    event_ahead_max_ms: int = Field(
+        default=3_600_000, ge=0, description="an event further ahead of the worker's clock is dead-lettered"
+    )
     late_policy: Literal["dead_letter", "count"] = Field(
         default="dead_letter", description="what becomes of late events"
     )

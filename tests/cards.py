@@ -15,6 +15,7 @@ from services.core.text import as_text
 from services.featurize.step import Featurize
 from services.settings import load_settings
 from services.topology import DEAD_LETTERS, Topology, derive
+from services.transport.clock_bound import ClockBound
 from services.transport.records import Output
 from services.transport.stage import Stage
 from services.validate.step import Validate
@@ -47,8 +48,11 @@ def topology(*views: View) -> Topology:
     return derive(declaration(*views), TRANSACTIONS, CONTRACTS["scored"], CONTRACTS["examples"])
 
 
-def first_stage(*views: View, max_bytes: int = 100_000) -> Stage:
-    """Return the stage of these views of customers, with another stage to follow: validate and featurize."""
+def first_stage(*views: View, max_bytes: int = 100_000, ahead_ms: int | None = None) -> Stage:
+    """Return the stage of these views of customers, with another stage to follow: validate and featurize.
+
+    With ``ahead_ms``, event times are bounded by the wall clock.
+    """
     plan = topology(*views, view("terminal_activity", "terminal")).stages[0]
     return Stage(
         plan,
@@ -58,6 +62,7 @@ def first_stage(*views: View, max_bytes: int = 100_000) -> Stage:
         RecordWriter(plan.output_schema),
         None,
         RecordWriter(CONTRACTS[DEAD_LETTERS].schema),
+        bound=None if ahead_ms is None else ClockBound(TRANSACTIONS.event_time, ahead_ms),
     )
 
 

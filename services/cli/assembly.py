@@ -55,6 +55,7 @@ from services.topology import (
     Topology,
     derive,
 )
+from services.transport.clock_bound import ClockBound
 from services.transport.dead_letters import DeadLetters
 from services.transport.records import Records
 from services.transport.stage import Stage
@@ -112,6 +113,7 @@ class Assembly:
         writer: Writer = lambda _topic, schema: RecordWriter(schema),
         largest_letter_bytes: int = BIG_RECORD_BYTES,
         partitions: int = 0,
+        bound: ClockBound | None = None,
     ) -> Stage:
         """Build a stage; its stores come with partitions, of which the topics have so many (0: not known)."""
         settings, contract = self.settings, self.contract
@@ -133,6 +135,7 @@ class Assembly:
             writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
             largest_letter_bytes,
             labels,
+            bound,
         )
 
     def _validate_labels(self, plan: LabelPlan, resolve: Resolve) -> Validate:

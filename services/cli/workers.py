@@ -21,12 +21,14 @@ from services.cli.monitoring import freshness, measure_stage, monitor_stage
 from services.cli.serving import serve_models
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema
+from services.core.contracts import Contract
 from services.monitor.freshness import Freshness
 from services.monitor.quality_metrics import QualityMetrics
 from services.ports import LedgerStore
 from services.score.step import Carried, Score
 from services.settings import Settings
 from services.topology import DEAD_LETTERS, JOIN, LEARN, LOOP, MEASURE, MONITOR, QUALITY, SCORED, StagePlan
+from services.transport.clock_bound import ClockBound
 from services.transport.dead_letters import DeadLetterLimit
 from services.transport.kafka_log import KafkaLog
 from services.transport.loop import LoopLimits, StageLoop
@@ -95,7 +97,9 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     loops = []
     for plan in plans:
         carried = _carried(assembly, endpoints, stack) if plan.last else None
-        stage = assembly.stage(plan, resolver, carried, writer, letter_bytes, partitions)
+        stage = assembly.stage(
+            plan, resolver, carried, writer, letter_bytes, partitions, clock_bound(settings, assembly.contract, plan)
+        )
         stage.warm_up(assembly.samples(plan))
         if isinstance(stage.score, Score):
             loops.append(loop(stage, serve_models(assembly, endpoints, stage.score, telemetry, stack)))
@@ -161,3 +165,14 @@ def _carried(assembly: Assembly, endpoints: Endpoints, stack: contextlib.ExitSta
     reader = BatchViewReader(assembly.declaration, endpoints.redis_url)
     stack.callback(reader.close)
     return reader
+
+
+def clock_bound(settings: Settings, contract: Contract, plan: StagePlan) -> ClockBound | None:
+    """Return the bound of event time against the worker's clock; later stages read what it let through.
+
+    It never refuses what the contract allows of a record that is stamped with the present time.
+    """
+    if not plan.first:
+        return None
+    allowed = [each.not_after_ms or 0 for each in contract.constraints if each.field == contract.event_time]
+    return ClockBound(contract.event_time, max(settings.event_ahead_max_ms, *allowed))

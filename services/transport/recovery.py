@@ -2,7 +2,8 @@
 
 The changelog partition of a stage holds, for the input partitions of the same number, the rows of the window stores
 (of events, and of labels where there are any) and one marker: for each store, the offset of its input that it is valid
-for. All are written in one transaction, so they agree. Replay is silent: state only, no outputs. Folding is indifferent
+for. All are written in one transaction, so they agree. Records that were refused by the wall clock (`clock_bound`) are
+not replayed. Replay is silent: state only, no outputs. Folding is indifferent
 to order and repetition, so a marker that is too old only costs time, and the inputs may be replayed one after another.
 """
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from services.core.generations import generation_of
 from services.core.windows.entries import KeyedEntries
+from services.transport.clock_bound import REFUSED_PREFIX, RefusedOffsets
 from services.transport.log import LogReader
 from services.transport.records import Output
 from services.transport.work import Progress
@@ -195,7 +197,11 @@ def recover(
     stored = _stored(stage, log, partition, on_progress)
     marker = stored.marker
     parts = parts_of(stage, partition)
-    stale = [
+    refused = RefusedOffsets()
+    for key, value in stored.rows.pop(REFUSED_PREFIX, {}).items():
+        refused.load(key, value)
+    stale = refused.drop_before(log.beginning(plan.input, partition))
+    stale += [
         prefix + key for prefix in stored.rows.keys() - {part.prefix for part in parts} for key in stored.rows[prefix]
     ]
     spans: dict[str, tuple[int, int]] = {}
@@ -235,9 +241,11 @@ def recover(
     for topic, (start, end) in spans.items():
         for records in log.read(topic, partition, start, end):
             for chunk in records.chunks(CHUNK_RECORDS):
-                stage.apply(chunk)
+                stage.apply(refused.without(chunk) if topic == plan.input else chunk)
                 replayed += len(chunk)
             on_progress(f"{plan.name}[{partition}]: {replayed} records replayed")
+    refused.drop_before(spans[plan.input][1])
+    stage.refused[partition] = refused
     return Restored({topic: end for topic, (_, end) in spans.items()}, loaded, replayed, tuple(stale), converted)
 
 

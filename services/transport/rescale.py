@@ -36,7 +36,7 @@ from services.core.partitioner import partition_of
 from services.errors import Misconfigured, Retry, Stop
 from services.topology import MEASURE_CHANGELOG, SCORED, StagePlan, Topology
 from services.transport.recovery import MARKER_KEY, Marker
-from services.transport.rescale_state import move_rows, reset_measures, state_rows
+from services.transport.rescale_state import move_rows, refused_offsets, reset_measures, state_rows
 
 _HEADER: Final = "millstream.rescale"
 _TIMEOUT_S: Final = 60.0
@@ -89,7 +89,7 @@ class Rescale:
         self._grow()
         for name in self._logs:
             if name not in journal["copied"]:
-                journal["copied"][name] = self._copy(name, journal["drained"][name])
+                journal["copied"][name] = self._copy(name, journal["drained"][name], journal["bases"][name])
                 write_journal(self._kafka, self._topology.project, journal)
             self._delete_before(name, journal["copied"][name]["begins"])
         self._move_state(journal)
@@ -213,13 +213,15 @@ class Rescale:
         finally:
             consumer.close()
 
-    def _copy(self, name: str, drained: Sequence[int]) -> dict[str, list[int]]:
+    def _copy(self, name: str, drained: Sequence[int], base: int) -> dict[str, list[int]]:
         """Append every record where its key belongs now, those that groups have read first.
 
         Parameters
         ----------
         drained : sequence of int
             Up to where groups have read, per earlier partition.
+        base : int
+            How far stored offsets are ahead of the topic's.
 
         Returns
         -------
@@ -235,13 +237,18 @@ class Rescale:
             if error is not None:
                 failed.append(error.str())
 
+        first = self._topology.stages[0]
+        earlier = [p for p in range(len(drained)) if name == first.input]
+        refused = {p: refused_offsets(self._kafka, first.changelog, p, base) for p in earlier}
         read = list[int]()
         for unread in (False, True):
             parts = [
                 self._originals(topic, p, drained[p] if p < len(drained) else 0, end, unread, mark)
                 for p, end in enumerate(begins)
             ]
-            for _stamp_ms, _partition, _offset, message in heapq.merge(*parts, key=lambda each: each[:3]):
+            for _stamp_ms, partition, offset, message in heapq.merge(*parts, key=lambda each: each[:3]):
+                if offset in refused.get(partition, ()):  # a dead letter; windows rebuilt later must not hold it
+                    continue
                 key = message.key()
                 at = int(message.partition() or 0) if key is None else int(partition_of([key], self._count)[0])
                 headers = [*(message.headers() or []), (_HEADER, mark)]

@@ -14,6 +14,7 @@ from services.core.drift.slot_summary import SLOT_MS
 from services.core.partitioner import partition_of
 from services.core.windows.rows import key_text
 from services.topology import MEASURE_CHANGELOG, StagePlan
+from services.transport.clock_bound import REFUSED_PREFIX, RefusedOffsets
 from services.transport.recovery import MARKER_KEY, Marker, Valid
 
 _TIMEOUT_S: Final = 60.0
@@ -31,6 +32,15 @@ def state_rows(kafka: Mapping[str, str], changelog: str, partition: int) -> dict
             elif key is not None:
                 rows.pop(key, None)
     return rows
+
+
+def refused_offsets(kafka: Mapping[str, str], changelog: str, partition: int, base: int) -> frozenset[int]:
+    """Return the offsets of the records that the wall clock's bound refused; ``base`` is what stored ones are ahead."""
+    refused = RefusedOffsets()
+    for key, value in state_rows(kafka, changelog, partition).items():
+        if key.startswith(REFUSED_PREFIX):
+            refused.load(key[1:], value)
+    return frozenset(each - base for each in refused.offsets())
 
 
 def move_rows(kafka: Mapping[str, str], stage: StagePlan, count: int, read: Mapping[str, Sequence[int]]) -> int:
@@ -51,6 +61,9 @@ def move_rows(kafka: Mapping[str, str], stage: StagePlan, count: int, read: Mapp
         rows = state_rows(kafka, stage.changelog, partition)
         if (marker := rows.pop(MARKER_KEY, None)) is not None:
             markers.append(Marker.decode(marker))
+        # Offsets of the earlier log, whose records were not copied.
+        deleted += [(partition, key, None) for key in rows if key.startswith(REFUSED_PREFIX)]
+        rows = {key: value for key, value in rows.items() if not key.startswith(REFUSED_PREFIX)}
         places = partition_of([key_text(key[1:]) for key in rows], count).tolist() if rows else []
         for place, (key, value) in zip(places, rows.items(), strict=True):
             if place != partition:

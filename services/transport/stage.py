@@ -3,72 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
 from services.core.avro.encode import RecordWriter
-from services.core.batch import Array, Batch, Rows
+from services.core.batch import Array, Batch
 from services.core.drift.slot_summary import SLOT_MS, Summary, Tally
+from services.core.ledger.label_sets import LATEST_MS
 from services.core.text import as_text
 from services.core.windows.entries import KeyedEntries
-from services.core.windows.label_store import LabelStore
-from services.core.windows.store import WindowStore
 from services.ports import ViewRows
 from services.topology import MEASURES, PREDICTIONS, StagePlan
+from services.transport.clock_bound import ClockBound, RefusedOffsets, refused_rows
 from services.transport.dead_letters import dead_letter_output
 from services.transport.flow import Flow
 from services.transport.log import AssignedReader
 from services.transport.records import Output, Records, empty_records
 from services.transport.recovery import checkpoint, recover
+from services.transport.steps import FeaturizeStep, ScoreStep, ValidateStep
 from services.transport.work import Processed, Progress, Recovered, StateSize
-
-
-class ValidateStep(Protocol):
-    """Bytes to sound rows."""
-
-    def __call__(self, records: Records) -> Flow: ...
-
-
-class LabelFeatures(Protocol):
-    """Windows over labels; keeps one store per partition."""
-
-    stores: dict[int, LabelStore]
-
-    def new_store(self) -> LabelStore: ...
-
-    def store(self, partition: int) -> LabelStore: ...
-
-    def expire(self, partition: int, events: WindowStore) -> None: ...
-
-    def online(self, partition: int, events: WindowStore, keys: Array) -> Iterable[ViewRows]: ...
-
-
-class FeaturizeStep(Protocol):
-    """Rows to rows with features; keeps one window store per partition."""
-
-    stores: dict[int, WindowStore]
-
-    @property
-    def labels(self) -> LabelFeatures | None: ...
-
-    def new_store(self) -> WindowStore: ...
-
-    def drop(self, partition: int) -> None: ...
-
-    def merge(self, flow: Flow, said: Flow) -> tuple[Flow, Flow, list[ViewRows]]: ...
-
-    def online(self, store: WindowStore, slots: Rows) -> Iterable[ViewRows]: ...
-
-    def __call__(self, flow: Flow) -> tuple[Flow, list[ViewRows]]: ...
-
-
-class ScoreStep(Protocol):
-    """Rows with features to rows with scores."""
-
-    def __call__(self, flow: Flow, now_ms: int) -> Flow: ...
 
 
 class Stage:
@@ -89,6 +44,13 @@ class Stage:
         Of the respective topics; ``predictions`` is None where ``score`` is.
     largest_letter_bytes : int
         Largest record that the dead-letter topic takes; default: brokers' own.
+    bound : ClockBound, optional
+        Of event time, against the wall clock; for the first stage of a worker. None where history is read.
+
+    Attributes
+    ----------
+    refused : dict of int to RefusedOffsets
+        What the bound refused, by partition, from the offset on that recovery continued at.
     """
 
     written_behind = False
@@ -104,6 +66,7 @@ class Stage:
         dead_letters: RecordWriter,
         largest_letter_bytes: int = 1_048_576,
         validate_labels: ValidateStep | None = None,
+        bound: ClockBound | None = None,
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.plan = plan
@@ -113,6 +76,8 @@ class Stage:
         self.score = score
         self._validate = validate
         self._validate_labels = validate_labels
+        self._bound = bound
+        self.refused: dict[int, RefusedOffsets] = {}
         self._output = output
         self._predictions = predictions
         self._dead_letters = dead_letters
@@ -125,7 +90,7 @@ class Stage:
     def warm_up(self, batches: Sequence[Records]) -> None:
         """Compile every kernel on a made-up micro-batch of partition -1, and forget what came of it."""
         self.featurize.stores[-1] = self.featurize.new_store()
-        self.process(batches, 0)
+        self.process(batches, LATEST_MS)
         self.featurize.drop(-1)
 
     def apply(self, records: Records) -> tuple[Flow, list[ViewRows]]:
@@ -133,8 +98,13 @@ class Stage:
         flow, _, view_rows = self._folded([records], [])
         return flow, view_rows
 
-    def _folded(self, batches: Sequence[Records], marks: list[float]) -> tuple[Flow, tuple[Flow, ...], list[ViewRows]]:
-        """Return the events with features, the labels if there were any, and rows that changed; note when."""
+    def _folded(
+        self, batches: Sequence[Records], marks: list[float], now_ms: int | None = None
+    ) -> tuple[Flow, tuple[Flow, ...], list[ViewRows]]:
+        """Return the events with features, the labels if there were any, and rows that changed; note when.
+
+        Without ``now_ms`` no event is compared with the wall clock.
+        """
         events, said = empty_records(self.plan.input), None
         for records in batches:
             if self.plan.labels is not None and records.topic == self.plan.labels.input:
@@ -142,6 +112,8 @@ class Stage:
             else:
                 events = records
         flow = self._validate(events)
+        if self._bound is not None and now_ms is not None:
+            flow = self._bound(flow, now_ms, self.refused)
         if said is None or self._validate_labels is None:
             marks.append(self._clock_s())
             flow, view_rows = self.featurize(flow)
@@ -164,6 +136,7 @@ class Stage:
     def drop(self, partition: int) -> None:
         """See `Work.drop`."""
         self.featurize.drop(partition)
+        self.refused.pop(partition, None)
         self._stale.pop(partition, None)
 
     def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
@@ -212,7 +185,7 @@ class Stage:
     def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
         """See `Work.process`."""
         marks = [self._clock_s()]
-        flow, labels, view_rows = self._folded(batches, marks)
+        flow, labels, view_rows = self._folded(batches, marks, now_ms)
         marks.append(self._clock_s())
         if self.score is not None:
             flow = self.score(flow, now_ms)
@@ -236,6 +209,9 @@ class Stage:
                 outputs.append(Output(PREDICTIONS, keys, self._predictions.encode(self._public(flow, keys))))
         if flow.rejections:
             outputs.append(self._letters(flow, now_ms))
+            for partition, rows in refused_rows(flow.rejections, flow.records, self.refused):
+                keys, values = [key for key, _ in rows], [value for _, value in rows]
+                outputs.append(Output(self.plan.changelog, keys, values, partition))
         return outputs
 
     def _keys(self, batch: Batch) -> list[bytes]:

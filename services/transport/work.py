@@ -112,7 +112,8 @@ class Work(Protocol):
         Parameters
         ----------
         now_ms : int
-            Wall clock (live) or virtual (replay); only stamps outputs, decides nothing.
+            Wall clock (live) or virtual (replay): stamps outputs, and bounds event time where a stage has a bound;
+            what it decided is stored, since recovery does not know it.
         """
 
     def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:

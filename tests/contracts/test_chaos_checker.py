@@ -15,7 +15,7 @@ from services.cli.chaos.checker import hop_ids
 from services.cli.chaos.checker_state import check_state
 from services.cli.chaos.contenders import contender
 from services.cli.chaos.faults import FAULTS, KILLS
-from services.cli.chaos.history import History, Table, read_history
+from services.cli.chaos.history import History, Table, place_ids, read_history
 from services.cli.chaos.invariants import check_topics
 from services.cli.chaos.nemesis import Deed, idle
 from services.cli.chaos.observer import Observer, Sample, Watched
@@ -278,6 +278,35 @@ def letter_without_input(scene: Scene) -> None:
     scene.put(dead_letters=changed(scene.history.dead_letters, -1, "offset", 1 << 30))
 
 
+def late_at_a_later_stage(scene: Scene) -> None:
+    """Instead of its answer, and as the undisturbed run has it."""
+    plan = scene.assembly.topology.stages[-1]
+    place_id = int(hop_ids(plan, scene.scored, scene.history)[100])
+    answer_missing(scene)
+    letter_doubled(scene)
+    dead = scene.history.dead_letters
+    record = scene.history.inputs[plan.input]
+    row = int(np.flatnonzero(place_ids(record.partitions, record.offsets) == place_id)[0])
+    found = {
+        "topic": plan.input,
+        "partition": record.partitions[row],
+        "offset": record.offsets[row],
+        "reason": "late",
+        "key": record.keys[row],
+        "value": record.values[row],
+    }
+    for column, value in found.items():
+        dead = changed(dead, -1, column, value)
+    scene.put(dead_letters=dead)
+    undisturbed = scene.expected[plan.name]
+    kept = undisturbed.ids != place_id
+    columns, nulls = ({n: v[kept] for n, v in each.items()} for each in (undisturbed.columns, undisturbed.nulls))
+    answers = {v: {n: a[kept] for n, a in each.items()} for v, each in undisturbed.answers.items()}
+    late = replace(undisturbed, ids=undisturbed.ids[kept], columns=columns, nulls=nulls, answers=answers)
+    late.rejected = {place_id: "late"}
+    scene.expected = {**scene.expected, plan.name: late}
+
+
 def letter_of_nothing_we_read(scene: Scene) -> None:
     letter_doubled(scene)
     scene.put(dead_letters=changed(scene.history.dead_letters, -1, "topic", "elsewhere"))
@@ -381,6 +410,7 @@ PLANTS: list[tuple[Callable[[Scene], None], set[str]]] = [
     (letter_missing, COUNTED),
     (letter_doubled, {"doubled"}),
     (letter_without_input, {"outcome without input", "as many as published", "bytes of dead letters"}),
+    (late_at_a_later_stage, {"late at a later stage", "commit after outcome"}),  # which comes last of all
     (letter_of_nothing_we_read, {"bytes of dead letters"}),
     (seen_and_gone, {"aborted read"}),
     (never_seen, {"aborted read"}),

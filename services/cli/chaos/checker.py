@@ -15,6 +15,7 @@ from services.cli.chaos.history import History, Ids, Table, place_ids
 from services.cli.chaos.oracle import ANSWER, Undisturbed
 from services.core.batch import Array, Batch, Mask
 from services.topology import PREDICTIONS, SCORED, StagePlan
+from services.transport.dead_letters import LATE
 
 # What each model said, and the threshold, hang on when it was swapped in.
 _CONTENDERS = ("champion_score", "champion_version", "online_score", "online_version", "threshold")
@@ -161,6 +162,21 @@ def check_predictions(history: History) -> list[str]:
 def _answers_of(table: Table) -> Counter[tuple[object, ...]]:
     columns = [table.batch.columns[name].tolist() for name in sorted({*_STAMPS, "received_at_ms"})]
     return Counter(zip(table.records.keys, *columns, strict=True))
+
+
+def check_late(plan: StagePlan, history: History) -> list[str]:
+    """No stage but the first may call an event late.
+
+    The undisturbed run cannot show it: it reads the same input in the same order, so that it decides the same.
+    """
+    if plan.first:
+        return []
+    places, reasons = letters_of(plan, history)
+    return [
+        f"{plan.name}: {plan.input}{place_text(place)} is late, and the first stage accepted it"
+        for place, reason in zip(places.tolist(), reasons, strict=True)
+        if reason == LATE
+    ]
 
 
 def check_order(plan: StagePlan, history: History) -> list[str]:

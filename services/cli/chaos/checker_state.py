@@ -13,6 +13,7 @@ from services.cli.chaos.checker import NOTHING
 from services.cli.chaos.oracle import Undisturbed
 from services.settings import Settings
 from services.topology import StagePlan
+from services.transport.clock_bound import REFUSED_PREFIX
 from services.transport.log import LogReader
 from services.transport.recovery import MARKER_KEY, recover
 from services.transport.stage import Stage
@@ -62,7 +63,7 @@ def _changelog_rows(plan: StagePlan, log: LogReader, partition: int) -> dict[byt
     rows: dict[bytes, bytes] = {}
     for records in log.read(plan.changelog, partition, 0, None):
         for key, value in zip(records.keys, records.values, strict=True):
-            if key is None or key == MARKER_KEY:
+            if key is None or key == MARKER_KEY or key.startswith(REFUSED_PREFIX):
                 continue
             if value is None:
                 rows.pop(key[1:], None)

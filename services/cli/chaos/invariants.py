@@ -38,6 +38,7 @@ def check_topics(
             **checker.check_outcomes(plan, undisturbed, history),
             "as many as published": checker.check_published(plan, published, history),
             "features and scores equal": checker.check_values(plan, undisturbed, history),
+            "late at a later stage": checker.check_late(plan, history),
             "order per key": checker.check_order(plan, history),
             "commit after outcome": check_commits(plan, samples, undisturbed, history),
         }.items():

@@ -50,7 +50,12 @@ class Undisturbed:
 
 
 def run_undisturbed(
-    assembly: Assembly, plan: StagePlan, resolve: Resolve, records: Records, champions: Sequence[Champion | None] = ()
+    assembly: Assembly,
+    plan: StagePlan,
+    resolve: Resolve,
+    records: Records,
+    champions: Sequence[Champion | None] = (),
+    partitions: int = 0,
 ) -> Undisturbed:
     """Fold a stage's whole input and keep what comes of it.
 
@@ -58,8 +63,10 @@ def run_undisturbed(
     ----------
     champions : sequence of Champion or None
         Whose answers are wanted; None stands for the declared rule.
+    partitions : int
+        Of the event topic, as the workers know it: what later stages retain depends on it.
     """
-    stage = assembly.stage(plan, resolve)
+    stage = assembly.stage(plan, resolve, partitions=partitions)
     scorers = _scorers(assembly, plan, resolve, champions)
     ids: list[Ids] = []
     batches: list[Batch] = []

@@ -263,7 +263,7 @@ class ChaosRun:
         for plan in stages:
             records = history.inputs[plan.input]
             self._say(f"running {plan.name} undisturbed over {len(records):,} records")
-            self.expected[plan.name] = run_undisturbed(self.assembly, plan, resolve, records, champions)
+            self.expected[plan.name] = run_undisturbed(self.assembly, plan, resolve, records, champions, PARTITIONS)
         published = self.stream.kinds
         for invariant, wrong in check_topics(stages, self.expected, history, self.observer, published).items():
             self.verdict.find(invariant, wrong)
@@ -294,7 +294,7 @@ class ChaosRun:
             findings["online features equal"] += check_online(self.settings, self.assembly, plan, expected)
             log = KafkaReader(self.kafka, f"{self.assembly.topology.project}.{plan.name}")
             try:
-                fresh = self.assembly.stage(plan, resolve)
+                fresh = self.assembly.stage(plan, resolve, partitions=PARTITIONS)
                 findings["state equal, no replay"] += check_state(plan, expected, fresh, log)
             finally:
                 log.close()
