@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # public, says
 
 from services.adapters.cluster import inside, named
 from services.adapters.kafka_client import client_logger, raise_for, result_of
+from services.core.declaration import View
 from services.errors import Misconfigured
 from services.topology import LABELS, SCORED, Topic, Topology
 
@@ -31,20 +32,28 @@ def needed_ms(topology: Topology, label_horizon_days: int) -> dict[str, int]:
     """Return how long topics must keep their records, milliseconds by topic; others need not at all.
 
     Windows are rebuilt from the input of their stage when their declaration changes or their changelog is lost, the
-    label ledger from `SCORED` and `LABELS`. A label counts up to the horizon after its event, so that windows over
-    labels reach back by as much more.
+    label ledger from `SCORED` and `LABELS`. The first stage needs what an event that is just not late looks up. A later
+    stage retains the longest window before its watermark, and that may be two horizons of the first stage behind: see
+    `services.core.windows.clock`. A label counts up to the horizon after its event, so that windows over labels reach
+    back by as much more.
     """
-    horizon_ms = label_horizon_days * DAY_MS
+    label_horizon_ms = label_horizon_days * DAY_MS
+    first = topology.stages[0]
+    horizon_ms = _longest_ms(first.views) + max(view.lateness_ms for view in first.views)
     needed: dict[str, int] = {}
     for stage in topology.stages:
-        windows = [(each.window_ms, view.lateness_ms) for view in stage.views for each in view.aggregates]
-        needed[stage.input] = max((window + late for window, late in windows), default=0)
+        behind_ms = 0 if stage.first else 2 * horizon_ms
+        needed[stage.input] = horizon_ms if stage.first else _longest_ms(stage.views) + behind_ms
         if stage.labels is not None:
-            windows = [(each.window_ms, horizon_ms) for view in stage.labels.views for each in view.aggregates]
-            needed[stage.labels.input] = max((window + late for window, late in windows), default=0)
+            behind_ms = max(label_horizon_ms, horizon_ms, behind_ms)
+            needed[stage.labels.input] = _longest_ms(stage.labels.views) + behind_ms
     if topology.joins:
-        needed[SCORED] = needed[LABELS] = horizon_ms
+        needed[SCORED] = needed[LABELS] = label_horizon_ms
     return needed
+
+
+def _longest_ms(views: Sequence[View]) -> int:
+    return max((each.window_ms for view in views for each in view.aggregates), default=0)
 
 
 def retention_ms(days: int | None, needed: Mapping[str, int]) -> int:

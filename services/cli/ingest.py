@@ -138,7 +138,7 @@ def _warn_of_late(
     from services.adapters.compiled_repo import compiled_repo
     from services.cli.lateness import late_warning, newest_event_ms
 
-    newest_ms = newest_event_ms(kafka, topic, contract)
+    newest_ms = newest_event_ms(settings, kafka, topic, contract)
     if first_ms is None or newest_ms is None or first_ms >= newest_ms:
         return
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.adapters.schema_topic import SchemaResolver, read_schemas
+from services.adapters.schema_topic import schema_resolver
 from services.cli.newest import newest
 from services.core.avro.convert import to_batch
 from services.core.avro.decode import RecordReader
@@ -24,9 +24,9 @@ _EARLY_MS = 10_000_000_000  # in April 1970: where seconds of our times come to 
 _MAX_RECORD_BYTES = 1 << 30
 
 
-def newest_event_ms(kafka: Mapping[str, str], topic: str, contract: Contract) -> int | None:
-    """Return the largest event time among a topic's newest records, None where none can be read."""
-    resolver = SchemaResolver([contract.schema], lambda: read_schemas(kafka), None)
+def newest_event_ms(settings: Settings, kafka: Mapping[str, str], topic: str, contract: Contract) -> int | None:
+    """Return the largest event time among a topic's newest records, in any framing, None where none can be read."""
+    resolver = schema_resolver(settings, kafka, [contract.schema])
     values = [record.value() for _, record in newest(kafka, topic, _LOOKED_AT)]
     batch = RecordReader(contract.schema, resolver).decode(values, _MAX_RECORD_BYTES).batch
     return int(batch.columns[contract.event_time].max()) if batch.length else None

@@ -104,7 +104,8 @@ def train(
             console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
 
         precedence = label_precedence(settings)
-        features = with_labels(features, given, contract.event_id, label, as_of_ms, precedence, warn)
+        within = contract.event_time, settings.label_horizon_days * _UNITS_MS["d"]
+        features = with_labels(features, given, contract.event_id, label, as_of_ms, precedence, warn, within)
     window = Window(
         from_ms=day_ms(start) if start else None,
         to_ms=day_ms(end) if end else None,

@@ -18,6 +18,8 @@ from services.errors import Misconfigured
 __all__ = ["KNOWN_AT", "SCORED_FILE", "read_features", "with_labels"]
 
 SCORED_FILE = "scored.parquet"
+_TIME, _DAY_MS = "__event_time_ms", 86_400_000
+_RETRACTION = pl.col(KIND) == KINDS[RETRACTION]
 
 
 def read_features(source: Path) -> pl.DataFrame:
@@ -64,6 +66,7 @@ def with_labels(
     as_of_ms: int | None,
     precedence: Sequence[str] = (),
     note: Callable[[str], None] = lambda _: None,
+    within: tuple[str, int] | None = None,
 ) -> pl.DataFrame:
     """Return the features with a label column (null where there is none), and `KNOWN_AT` if the labels have it.
 
@@ -80,6 +83,9 @@ def with_labels(
         Sources, the most trusted first.
     note : callable
         Takes sentences about labels that are left out.
+    within : tuple of (str, int), optional
+        Column of event times and the label horizon, both milliseconds: a statement known later than that after its
+        event does not count, as in the join. Statements without `KNOWN_AT` have no such time.
 
     Raises
     ------
@@ -99,7 +105,10 @@ def with_labels(
     unusable = labels.note()
     if unusable is not None:
         note(unusable)
-    believed = _believed(labels, as_of_ms, precedence)
+    frame = _statements(labels)
+    if within is not None:
+        frame = _in_time(frame, features, event_id, *within, note)
+    believed = _believed(frame, labels.dated, as_of_ms, precedence)
     if not whole:
         believed = believed.with_columns(pl.col(EVENT_ID).cast(pl.String))
     elif believed.schema[EVENT_ID] != features.schema[event_id]:
@@ -112,8 +121,8 @@ def with_labels(
     return features.drop(label, KNOWN_AT, strict=False).join(believed, on=event_id, how="left", maintain_order="left")
 
 
-def _believed(labels: LabelFile, as_of_ms: int | None, precedence: Sequence[str]) -> pl.DataFrame:
-    """Return the label of each event that has one: id, label and known time."""
+def _statements(labels: LabelFile) -> pl.DataFrame:
+    """Return the rows that state something: a label, or its retraction."""
     rows = labels.rows
     ids = pl.Int64 if rows.columns[EVENT_ID].dtype == np.int64 else pl.String
     names = [EVENT_ID, LABEL, KNOWN_AT, SOURCE, KIND]
@@ -124,14 +133,41 @@ def _believed(labels: LabelFile, as_of_ms: int | None, precedence: Sequence[str]
     frame = frame.with_columns(
         pl.when(pl.Series(rows.is_null(name)).not_()).then(pl.col(name)).alias(name) for name in (LABEL, KNOWN_AT)
     )
-    retraction = pl.col(KIND) == KINDS[RETRACTION]
-    frame = frame.filter(pl.col(LABEL).is_not_null() | retraction)
-    if labels.dated and as_of_ms is not None:
+    return frame.filter(pl.col(LABEL).is_not_null() | _RETRACTION)
+
+
+def _in_time(
+    frame: pl.DataFrame,
+    features: pl.DataFrame,
+    event_id: str,
+    time_column: str,
+    horizon_ms: int,
+    note: Callable[[str], None],
+) -> pl.DataFrame:
+    """Return the statements that became known within the label horizon of their event, or name no time."""
+    ids = pl.col(event_id).cast(frame.schema[EVENT_ID], strict=False).alias(EVENT_ID)
+    events = features.select(ids, pl.col(time_column).alias(_TIME)).unique(EVENT_ID, keep="last")
+    kept = (
+        frame.join(events, on=EVENT_ID, how="left", maintain_order="left")
+        .filter((pl.col(KNOWN_AT) - pl.col(_TIME) <= horizon_ms).fill_null(value=True))
+        .drop(_TIME)
+    )
+    if kept.height < frame.height:
+        note(
+            f"{frame.height - kept.height:,} of {frame.height:,} labels are left out: they became known more than "
+            f"{horizon_ms // _DAY_MS} days after their event (MILLSTREAM_LABEL_HORIZON_DAYS), and do not count live"
+        )
+    return kept
+
+
+def _believed(frame: pl.DataFrame, dated: bool, as_of_ms: int | None, precedence: Sequence[str]) -> pl.DataFrame:
+    """Return the label of each event that has one: id, label and known time."""
+    if dated and as_of_ms is not None:
         frame = frame.filter(pl.col(KNOWN_AT).is_null() | (pl.col(KNOWN_AT) <= as_of_ms))
-    if labels.dated:
+    if dated:
         kind = pl.col(KIND).replace_strict(KINDS, range(len(KINDS)), return_dtype=pl.Int64)
         frame = frame.sort(pl.col(KNOWN_AT), kind, pl.col(LABEL), maintain_order=True)
-    frame = frame.unique([EVENT_ID, SOURCE], keep="last", maintain_order=True).filter(~retraction)
+    frame = frame.unique([EVENT_ID, SOURCE], keep="last", maintain_order=True).filter(~_RETRACTION)
     if precedence:
         ranks = {source: -rank for rank, source in enumerate(precedence)}
         rank = pl.col(SOURCE).replace_strict(ranks, default=-len(precedence), return_dtype=pl.Int64)

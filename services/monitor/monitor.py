@@ -191,7 +191,7 @@ class MonitorStage:
         for value in records.values:
             try:
                 self._repeated(Summary.decode(value or b""))
-            except (ValueError, KeyError, TypeError):
+            except UNREADABLE:
                 continue  # a dead letter since it was read first
 
     def _repeated(self, summary: Summary) -> bool:

@@ -188,7 +188,8 @@ class Scorer:
             if champion.manifest.threshold is not None:
                 threshold[present] = champion.manifest.threshold
         if not present.all() or not batch.length:
-            given = np.where(present, champions, self.baseline.score(batch))
+            given = champions.copy()
+            given[~present] = self.baseline.score(batch.take(~present))
         scores, otherwise = self._policy.choose(given, present, opinion.scores)
         arms[otherwise] = self._policy.answer
         if self._policy.answer == ONLINE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+import numpy as np
 import pytest
 from cards import DAY_MS, topology, view
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
@@ -11,7 +12,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[at
 from services.adapters.endpoints import Endpoints
 from services.adapters.retention import alter_retention, needed_ms, retention_ms, short_topics
 from services.adapters.topics import create_topics
+from services.core.windows.store import Sources, WindowStore
 from services.errors import Misconfigured
+from services.featurize.upstream import upstream_of
 from services.settings import load_settings
 from services.topology import LABELS, SCORED, Topic
 
@@ -21,10 +24,34 @@ VIEWS = view("activity", "customer", days=(1, 30)), view("terminal_activity", "t
 def test_topics_must_keep_what_state_is_rebuilt_from() -> None:
     assert needed_ms(topology(*VIEWS), 180) == {
         "transactions": 31 * DAY_MS,
-        "transactions.terminal": 8 * DAY_MS,
+        "transactions.terminal": (7 + 2 * 31) * DAY_MS,
         SCORED: 180 * DAY_MS,
         LABELS: 180 * DAY_MS,
     }
+
+
+def test_a_later_stage_retains_as_much_as_its_topic_must_keep_and_no_more() -> None:
+    """One upstream partition idles just within the lag: the watermark is as far behind as it can be."""
+    found = topology(*VIEWS)
+    upstream = upstream_of(found, found.stages[1], 2)
+    assert upstream is not None
+    needed = needed_ms(found, 180)[found.stages[1].input]
+    store = WindowStore((VIEWS[1],), upstream)
+    step_ms, last_ms = DAY_MS // 2, 200 * DAY_MS
+    times_ms = np.arange(0, last_ms + 1, step_ms)
+    idle = np.full(2, last_ms - upstream.lag_ms)  # two keys of the partition that is behind
+    times_ms = np.concatenate([times_ms, times_ms, idle])
+    partitions = np.concatenate([np.zeros(len(times_ms) - 2), np.ones(2)]).astype(np.int64)
+    keys = np.concatenate([np.repeat([1, 2], (len(times_ms) - 2) // 2), [3, 4]])
+    order = np.argsort(times_ms, kind="stable")
+    times_ms, partitions, keys = times_ms[order], partitions[order], keys[order]
+    ids, terminals = np.arange(len(times_ms)), np.ones(len(times_ms), dtype=np.int64)
+    store.update(terminals, times_ms, ids, np.ones((len(ids), 1)), Sources(partitions, keys))
+    asked = np.array([store.watermark_ms])
+    assert last_ms - needed <= store.watermark_ms - 7 * DAY_MS < last_ms - needed + step_ms
+    found_count = store.update(terminals[:1], asked, ids[:1] - 1, np.ones((1, 1)), Sources(asked * 0, asked * 0 + 1))
+    inside = (times_ms > asked[0] - 7 * DAY_MS) & (times_ms <= asked[0])
+    assert found_count.features[0, 0] == inside.sum() + 1
 
 
 def test_the_setting_is_refused_where_it_keeps_too_little() -> None:

@@ -140,6 +140,24 @@ def test_of_several_labels_the_last_one_known_in_time_counts():
     assert known(None) == [1.0, None, 1.0, 1.0, None]
 
 
+def test_a_label_known_after_the_horizon_does_not_count_as_in_the_join():
+    labels = pl.DataFrame(
+        {
+            "event_id": ["1", "1", "2", "3", "3", "4"],
+            "label": [0.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+            "known_at_ms": [110, 211, 200, 210, 211, None],
+            "kind": ["new", "correction", "new", "new", "retraction", "new"],
+        }
+    )
+    features = pl.DataFrame({"transaction_id": [1, 2, 3, 4], "t": [100, 99, 110, 0]})
+    noted: list[str] = []
+    joined = with_labels(features, labels, "transaction_id", "label", None, (), noted.append, ("t", 100))
+    # A correction and a retraction that come too late change nothing; a label at the horizon counts.
+    assert joined["label"].to_list() == [0.0, None, 1.0, 1.0]
+    assert len(noted) == 1
+    assert noted[0].startswith("3 of 6 labels are left out: they became known more than")
+
+
 def test_what_labels_lack_is_said(tmp_path):
     features, labels = pl.DataFrame({"id": [1]}), pl.DataFrame({"id": [1], "bad": [1]})
     with pytest.raises(Misconfigured, match=r"no column label; there are: id, bad"):
