@@ -82,8 +82,8 @@ def events(count: int, seed: int = 1, customers: int = 20, step_ms: int = 600_00
     )
 
 
-def published(batch: Batch) -> Output:
-    """Return transactions as a producer would publish them, stamped with their own time."""
+def published(batch: Batch, prefix: bytes | None = None) -> Output:
+    """Return transactions as a producer would publish them, stamped with their own time; ``prefix`` is a framing."""
     stamps: list[int] = batch.columns["event_time_ms"].tolist()
-    values = RecordWriter(TRANSACTIONS.schema).encode(batch)
+    values = RecordWriter(TRANSACTIONS.schema, prefix).encode(batch)
     return Output("transactions", as_text(batch.columns["customer_id"]), values, timestamps_ms=stamps)

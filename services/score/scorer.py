@@ -189,7 +189,7 @@ class Scorer:
                 threshold[present] = champion.manifest.threshold
         if not present.all() or not batch.length:
             given = champions.copy()
-            given[~present] = self.baseline.score(batch.take(~present))
+            given[~present] = self.baseline.score(batch.take(~present) if present.any() else batch)
         scores, otherwise = self._policy.choose(given, present, opinion.scores)
         arms[otherwise] = self._policy.answer
         if self._policy.answer == ONLINE:

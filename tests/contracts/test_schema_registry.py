@@ -4,15 +4,18 @@ import io
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from types import SimpleNamespace
 
 import fastavro
 import numpy as np
 import pytest
+from cards import TRANSACTIONS, events, published
 
 from services.adapters.schema_registry import SchemaRegistry, connect, registry_prefix
 from services.adapters.schema_topic import schema_resolver
 from services.cli.chaos.registry_stub import RegistryStub
 from services.cli.consume import _decoded
+from services.cli.lateness import newest_event_ms
 from services.core.avro.decode import RecordReader
 from services.core.avro.encode import RecordWriter
 from services.core.avro.schema import Schema, SchemaError, SchemaId
@@ -54,6 +57,18 @@ def test_what_one_process_registers_another_reads(server: RegistryStub) -> None:
     for _ in range(3):
         assert codec.decode(values, 100).batch.columns["x"].tolist() == [7.0, 8.0]
     assert server.requests == before + 1
+
+
+def test_ingest_reads_the_newest_event_in_the_registry_s_framing(
+    server: RegistryStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema_id = registry(server).register("transactions", TRANSACTIONS.schema)
+    value = published(events(1), registry_prefix(schema_id)).values[0]
+    records = [(0, SimpleNamespace(value=lambda: value))]
+    monkeypatch.setattr("services.cli.lateness.newest", lambda *_given: records)
+    monkeypatch.setattr("services.adapters.schema_topic.read_schemas", lambda _kafka: {})
+    settings = load_settings({}, schema_registry_url=server.url)
+    assert newest_event_ms(settings, {}, "transactions", TRANSACTIONS) == events(1).columns["event_time_ms"][0]
 
 
 def test_an_unknown_id_is_remembered_for_a_minute(server: RegistryStub) -> None:

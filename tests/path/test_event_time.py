@@ -84,7 +84,8 @@ def without_bound(settings: Settings) -> None:
         "message.timestamp.after.max.ms", str((1 << 63) - 1), incremental_operation=AlterConfigOpType.SET
     )
     asked = ConfigResource(ConfigResource.Type.TOPIC, "transactions", incremental_configs=[entry])
-    AdminClient(dict(kafka)).incremental_alter_configs([asked])[asked].result(30)
+    admin = AdminClient(dict(kafka))
+    admin.incremental_alter_configs([asked])[asked].result(30)
 
 
 def scored(settings: Settings, assembly: Assembly, customer: int) -> dict[int, int]:

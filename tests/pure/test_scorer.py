@@ -214,6 +214,18 @@ def test_a_row_whose_score_is_no_probability_is_answered_by_the_rule_and_the_oth
     assert [repr(values[0]) for values in alone.columns.values()] == [repr(v[1]) for v in answer.columns.values()]
 
 
+def test_the_rule_runs_on_the_rows_that_it_answers_only(monkeypatch):
+    scorer = Scorer(SERVICE, Champion.load(a_version(body=a_body_with_leaf("nan")), SERVICE))
+    asked = []
+    rule = scorer.baseline.score
+    monkeypatch.setattr(scorer.baseline, "score", lambda batch: asked.append(batch.length) or rule(batch))
+    scorer.score(LOADS)
+    scorer.score(LOADS.take(np.array([0, 2])))
+    scorer.champion = None
+    scorer.score(LOADS)
+    assert asked == [1, 3]
+
+
 def test_what_is_no_probability_is_no_score():
     given = np.array([0.0, 1.0, 0.5, 37.5, -0.25, 1.0000001, np.inf, -np.inf, np.nan])
     assert np.isnan(probabilities(given)).tolist() == [False] * 3 + [True] * 6

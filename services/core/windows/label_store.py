@@ -87,7 +87,7 @@ class LabelStore(KeyedEntries):
     """
 
     def __init__(self, views: tuple[View, ...], lateness_ms: int) -> None:
-        plan = compile_plan(views)._replace(lateness_ms=lateness_ms)
+        plan = compile_plan(views)
         layout = Layout(views)
         self.longest_ms = plan.longest_ms
         parts = ["labels", _ROW_VERSION, views[0].key_type, plan.longest_ms, lateness_ms]

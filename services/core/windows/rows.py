@@ -1,8 +1,8 @@
 """A key's entries as changelog rows, cut into parts that fit a Kafka message.
 
 Row key: UTF-8 text of the entity key, ``/``, number of the part. Row value: header, then the part's entries, oldest
-first, each as int64 time (ms), int64 id, and the values' 8-byte words as `services.core.windows.values.Layout` has them:
-doubles, whole numbers, and null bits; little-endian throughout.
+first, each as int64 time (ms), int64 id, and the values' words of 8 bytes (see `values.Layout`): doubles, whole
+numbers and null bits; little-endian throughout.
 """
 
 from __future__ import annotations
