@@ -62,8 +62,13 @@ def _broker() -> MemoryBroker:
     broker = MemoryBroker(PARTITIONS)
     for name in (MEASURES, EXAMPLES, ALERTS, MODELS, MONITOR_CHANGELOG):
         broker.topics[name] = [Partition()]
-    broker.append(Output(MODELS, [b"fraud@1", b"fraud@2"], list(_models())))
+    broker.append(models())
     return broker
+
+
+def models() -> Output:
+    """Return both promotions as they were published."""
+    return Output(MODELS, [b"fraud@1", b"fraud@2"], list(_models()))
 
 
 def filled(history: tuple[tuple[bytes, ...], tuple[bytes, ...]]) -> MemoryBroker:
@@ -86,9 +91,14 @@ def _references() -> References:
 
 
 def monitor(limits: Limits) -> MonitorStage:
+    return monitor_of(limits, PARTITIONS)
+
+
+def monitor_of(limits: Limits, partitions: int) -> MonitorStage:
+    """Return a monitor of so many partitions of scored events."""
     found = _references()
     return MonitorStage(
-        lambda: Watch(MODEL, found, PARTITIONS, replace(MONITORS, limits=limits), SCORED, Policy()),
+        lambda: Watch(MODEL, found, partitions, replace(MONITORS, limits=limits), SCORED, Policy()),
         lambda: ConceptWatch(MODEL, found, limits, EXAMPLES, POLICY),
         Validate(RecordReader(EXAMPLE_SCHEMA, unknown), 1 << 20),
         found,

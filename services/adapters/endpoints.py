@@ -20,7 +20,7 @@ from services.adapters.embedded_kafka import EmbeddedKafka
 from services.adapters.embedded_valkey import EmbeddedValkey
 from services.adapters.kafka_client import check_settings
 from services.adapters.server_process import PortTaken
-from services.adapters.topic_names import topic_names
+from services.adapters.topic_names import cluster_of
 from services.core.urls import without_credentials
 from services.errors import Misconfigured, Retry
 from services.settings import Settings
@@ -151,8 +151,7 @@ def resolve(settings: Settings, redis: bool = True) -> Endpoints:
     valkey = _valkey(directory, ports)
     embedded = valkey.url if redis or valkey.process.pid() is not None else ""
     url = settings.redis_url.get_secret_value() if settings.redis_url else embedded
-    topics = topic_names(settings)
-    cluster = Cluster({**settings.kafka, **kafka}, topics.project, topics.names)
+    cluster = cluster_of(settings, {**settings.kafka, **kafka})
     return Endpoints(cluster, url, kafka_embedded=use_kafka, redis_embedded=use_valkey)
 
 

@@ -19,12 +19,14 @@ import os
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from services.adapters.cluster import Cluster, inside
 from services.errors import Misconfigured
 from services.settings import Settings
 from services.topology import (
@@ -112,6 +114,17 @@ def load_topic_names(feature_repo: Path) -> TopicNames:
 def topic_names(settings: Settings) -> TopicNames:
     """Return what the topics of the settings' feature repo are called; see `load_topic_names`."""
     return load_topic_names(settings.feature_repo)
+
+
+def plain_name(settings: Settings, given: str) -> str:
+    """Return the engine's name of a topic that an operator has named by it, or by its name on the cluster."""
+    return inside(Cluster({}, names=topic_names(settings).names), given)
+
+
+def cluster_of(settings: Settings, kafka: Mapping[str, str]) -> Cluster:
+    """Return how the project of the settings reaches a cluster with these client settings."""
+    found = topic_names(settings)
+    return Cluster(kafka, found.project, found.names)
 
 
 def _name(path: Path, key: str, given: Any, least: int = 0) -> str:

@@ -31,9 +31,11 @@ def consume(
     from services.adapters.contracts import load_all
     from services.adapters.endpoints import resolve
     from services.adapters.schema_topic import schema_resolver
+    from services.adapters.topic_names import plain_name
     from services.cli.newest import newest
 
     settings = load_settings()
+    topic = plain_name(settings, topic)
     kafka = resolve(settings, redis=False).kafka
     known = [contract.schema for contract in load_all(settings).values()]
     resolver = schema_resolver(settings, kafka, known)

@@ -71,13 +71,19 @@ def list_contracts(as_json: Json = False) -> None:
 
 
 @contracts.command("show")
-def show(topic: Annotated[str, typer.Argument(help="Topic name.")], as_json: Json = False) -> None:
+def show(
+    topic: Annotated[str, typer.Argument(help="Topic, by its plain name or the one on the cluster.")],
+    as_json: Json = False,
+) -> None:
     """Show what a topic's records hold: fields, units, constraints. With --json, their Avro schema.
 
     Of a topic that the engine derives, such as scored, examples and those between stages, this is the whole schema,
     features included.
     """
-    contract = contract_of(load_settings(), topic)
+    from services.adapters.topic_names import plain_name
+
+    settings = load_settings()
+    contract = contract_of(settings, plain_name(settings, topic))
     if as_json:
         typer.echo(contract.schema.to_json())
         return

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from services.adapters.contracts import load_all
 from services.adapters.dead_letters import DeadLetter, Selection, read_dead_letters
 from services.adapters.endpoints import resolve
-from services.adapters.redrive import Redriven, redrive, redriven_ids, sort_out
+from services.adapters.redrive import Redriven, redrive, redriven_ids, restored, sort_out
 from services.adapters.schema_registry import connect
 from services.adapters.schema_topic import SchemaResolver, read_schemas
 from services.adapters.topics import partition_counts
@@ -49,6 +49,18 @@ class Desk:
     def redriven(self) -> set[str]:
         """Return the ids of those that were sent back."""
         return redriven_ids(self._kafka)
+
+    def cut(self, topics: Collection[str]) -> list[str]:
+        """Return the ids of those that need their original, of one of these topics, and would still find it there."""
+        done = self.redriven()
+        return [
+            letter.id
+            for letter in self.letters(Selection())
+            if letter.whole_sha256
+            and letter.topic in topics
+            and letter.id not in done
+            and restored(self._kafka, letter) is not None
+        ]
 
     def plan(self, selection: Selection) -> Redriven:
         """Return what `redrive` would do, and do nothing."""

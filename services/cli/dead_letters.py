@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from services.cli.dead_letter_desk import Desk
 
 Reason = Annotated[str | None, typer.Option(help="Only this reason, e.g. undecodable or range.")]
-OfTopic = Annotated[str | None, typer.Option(help="Only records of this topic.")]
+OfTopic = Annotated[
+    str | None, typer.Option(help="Only records of this topic, by its plain name or the one on the cluster.")
+]
 Stage = Annotated[str | None, typer.Option(help="Only those turned away by this stage.")]
 Since = Annotated[
     str | None, typer.Option(help="Only those turned away since: 30m, 12h, 7d, or an ISO 8601 time (UTC).")
@@ -224,7 +226,9 @@ def _selection(
     reason: str | None, topic: str | None, stage: str | None, since: str | None, ids: Iterable[str] = ()
 ) -> Selection:
     from services.adapters.dead_letters import Selection
+    from services.adapters.topic_names import plain_name
 
+    topic = None if topic is None else plain_name(load_settings(), topic)
     return Selection(reason, topic, stage, since_ms(since, time.time_ns() // 1_000_000), frozenset(ids))
 
 

@@ -40,7 +40,12 @@ def register(app: typer.Typer) -> None:
 
 def ingest_command(
     file: Annotated[Path, typer.Argument(help="File to publish: .parquet, .csv, .tsv, .jsonl or .ndjson.")],
-    topic: Annotated[str, typer.Option(help="Topic; its contract is schemas/TOPIC.avsc.")],
+    topic: Annotated[
+        str,
+        typer.Option(
+            help="Topic, by its plain name or the one on the cluster; its contract is schemas/PLAIN_NAME.avsc."
+        ),
+    ],
     rate: Annotated[float | None, typer.Option(help="So many rows a second.")] = None,
     speed: Annotated[
         float | None, typer.Option(help="So many times faster than event time: 1 is real, 3600 an hour a second.")
@@ -72,12 +77,14 @@ def ingest_command(
     from services.adapters.contracts import load_contract
     from services.adapters.ingest import Progress, columns_for, ingest, resume_row
     from services.adapters.tabular import open_table
+    from services.adapters.topic_names import plain_name
     from services.cli.lateness import first_event_ms, unit_warning
     from services.cli.publishing import kafka_with, publisher_with_bar, writer_for
 
     pace = pace_of(rate, speed)
     named = mapping_of(mapping or [])
     settings = load_settings()
+    topic = plain_name(settings, topic)
     console = Console(stderr=True)
     contract = load_contract(settings, topic)
     declared = declared_by(separator, quote, encoding, decimal_comma, time_unit, time_zone, truncate_times)

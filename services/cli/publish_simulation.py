@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from services.adapters.contracts import load_contract
+from services.adapters.topic_names import plain_name
 from services.cli.publishing import kafka_with, publisher_with_bar, writer_for
 from services.core.simulation.simulate import labels_of
 
@@ -33,7 +34,8 @@ def publish_simulation(
         Kafka did not take everything.
     """
     sources = [(topic, stream), (labels_topic, labels_of(stream))]
-    flows = [(name, load_contract(settings, name), batch) for name, batch in sources if name is not None]
+    given = [(plain_name(settings, name), batch) for name, batch in sources if name is not None]
+    flows = [(name, load_contract(settings, name), batch) for name, batch in given]
     writers = {name: writer_for(settings, name, contract) for name, contract, _ in flows}
     kafka = kafka_with(settings, list(writers))
     total = sum(batch.length for _, _, batch in flows)

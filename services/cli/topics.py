@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -46,14 +47,22 @@ def adopt_command(names: Names = None) -> None:
 
 
 def rescale_command(
-    count: Annotated[int, typer.Argument(min=1, max=1024, help="Partitions of every keyed topic afterwards.")],
+    count: Annotated[
+        int, typer.Argument(min=1, max=1024, help="Partitions of every keyed topic afterwards: more than now.")
+    ],
+    abandon: Annotated[
+        bool,
+        typer.Option("--abandon-cut-letters", help="Go on although dead letters of cut records lose their originals."),
+    ] = False,
 ) -> None:
     """Give all keyed topics more partitions, and move records, state and offsets. Safe to repeat after a crash.
 
-    Producers and stages must be stopped (SIGTERM), and everything read to the end.
+    Producers and stages must be stopped (SIGTERM), and everything read to the end. Partitions are only added; fewer
+    are refused.
     """
     from services.adapters.endpoints import resolve
     from services.cli.assembly import assemble
+    from services.cli.dead_letter_desk import Desk
     from services.transport.rescale import Rescale
 
     settings, console = load_settings(), Console()
@@ -62,4 +71,8 @@ def rescale_command(
     def say(words: str) -> None:
         console.print(f"[green]✓[/] {words}", highlight=False)
 
-    Rescale(resolve(settings).kafka, assembly.topology, count, settings.replication, say).run()
+    def cut_letters(topics: Collection[str]) -> list[str]:
+        return [] if abandon else Desk(settings, say).cut(topics)
+
+    kafka = resolve(settings, redis=False).kafka
+    Rescale(kafka, assembly.topology, count, settings.replication, say, cut_letters).run()

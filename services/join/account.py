@@ -5,7 +5,7 @@ Each message replaces the one before with its key, so whoever reads them twice, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,6 +83,16 @@ class Account:
             (rows.TALLY, rows.encode_tally(self.told.tally)),
             (rows.CLOCK, rows.encode_clock(self.told.scored_to_ms, self.told.labels_to_ms)),
         ]
+
+    def cover(self, days: Iterable[int]) -> list[tuple[bytes, bytes]]:
+        """Count nothing on those of the days of which there is no prediction, and return the rows that hold it.
+
+        For a ledger that was built again with other keys: what was published of a day before must be replaced.
+        """
+        missing = [day for day in days if day not in self.predicted]
+        self.predicted |= {day: {} for day in missing}
+        self._unpublished |= dict.fromkeys(missing)
+        return [(rows.day_key(day), encode_predicted({})) for day in missing]
 
     def forget(self, before_ms: int) -> list[bytes]:
         """Forget days that ended before this time, and return the keys of their rows."""

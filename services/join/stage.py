@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from services.core.avro.encode import RecordWriter
+from services.core.generations import generation_of
 from services.core.ledger import tally
 from services.core.ledger.recovery import Recovery, plan_recovery
 from services.join.step import Join, Joined
@@ -73,7 +74,8 @@ class JoinStage:
         store = self._stores[partition] = self._open_store(partition)
         join = self._joins[partition] = self._join(store)
         retained = {topic: range(log.beginning(topic, partition), log.end(topic, partition)) for topic in self.inputs}
-        plan = plan_recovery(store.offsets(), committed, retained)
+        valid_for = store.offsets()
+        plan = plan_recovery(valid_for, committed, retained)
         self._tell(partition, plan)
         if plan.discard:
             join.clear()
@@ -85,6 +87,9 @@ class JoinStage:
                     join.apply(flows[SCORED], flows[LABELS], {topic: int(chunk.offsets[-1]) + 1})
                     replayed += len(chunk)
                 on_progress(f"{JOIN}[{partition}]: {replayed} records of {topic} replayed")
+        # A ledger that follows a topic which was created again does not have what it counted of the earlier one.
+        if (plan.discard or not valid_for) and not any(map(generation_of, plan.go_on.values())):
+            join.cover(_published_days(log, partition))
         # A crash may have come between the ledger and what is published of it: the next checkpoint tells it again.
         return Recovered(plan.go_on, tally.counters(join.account.told.tally)["pending"], replayed, True)
 
@@ -172,6 +177,17 @@ class JoinStage:
         counts = tally.counters(told.tally)
         held = sum(counts[name] for name in ("pending", "labelled", "retracted", "waiting"))
         return StateSize(max(0, told.scored_to_ms), held, held, 0)
+
+
+def _published_days(log: LogReader, partition: int) -> list[int]:
+    """Return the days, since 1970-01-01 UTC, of which a partition has published how many predictions there are."""
+    counted: dict[bytes, bool] = {}
+    for records in log.read(JOIN_CHANGELOG, 0, 0, None):
+        for key, value in zip(records.keys, records.values, strict=True):
+            source, _, day = (key or b"").partition(b"|")
+            if source == b"%d" % partition and day:
+                counted[day] = value is not None
+    return [int(day) for day, there in counted.items() if there]
 
 
 def _of_partition(flow: Flow, partition: int) -> Flow:

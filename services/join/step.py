@@ -11,7 +11,7 @@ Exactly once, with a store that knows nothing of transactions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,6 +187,11 @@ class Join:
         self._store.write([key for key, _ in puts], [value for _, value in puts], joined.deleted, next_offsets)
         self._names.update(joined.sources)
         self._swept_ms = min(self._swept_ms, joined.oldest_ms)
+
+    def cover(self, days: Iterable[int]) -> None:
+        """Have all of these days published again, also those of which there is no prediction; see `Account.cover`."""
+        puts = self.account.cover(days)
+        self._store.write([key for key, _ in puts], [value for _, value in puts], [], {})
 
     def sweep(self, now_ms: int, limit: int = 1000) -> Swept:
         """Forget what is past the horizon, at most ``limit`` events at a time, oldest first.

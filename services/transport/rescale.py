@@ -2,15 +2,15 @@
 
 Records of a topic are appended again in the partitions that their keys belong to now, in the order of each key, and the
 earlier copies are deleted once all are there; so the topic and its offsets go on, and groups that had read everything
-are set to the ends. Rows of window state move to their key's partition. What is counted per partition (label ledger,
-measures) is counted again from the records at the next start.
+are set to the ends. Rows of window state move to their key's partition. What measures have counted and not published
+yet stays with its partition. Label ledgers are built again from the records at the next start.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -34,9 +34,9 @@ from services.adapters.topic_registry import (
 from services.adapters.topics import partition_counts, require_topics
 from services.core.partitioner import partition_of
 from services.errors import Misconfigured, Retry, Stop
-from services.topology import MEASURE_CHANGELOG, SCORED, StagePlan, Topology
-from services.transport.recovery import MARKER_KEY, Marker
-from services.transport.rescale_state import move_rows, refused_offsets, reset_measures, state_rows
+from services.topology import MEASURE_CHANGELOG, SCORED, Topology
+from services.transport.rescale_checks import refuse_cut_letters, require_checkpoint, require_growth, require_measured
+from services.transport.rescale_state import move_measures, move_rows, refused_offsets
 
 _HEADER: Final = "millstream.rescale"
 _TIMEOUT_S: Final = 60.0
@@ -56,14 +56,26 @@ class Rescale:
         Partitions of every keyed topic afterwards.
     say : callable
         Reports each step.
+    cut_letters : callable (topics) -> ids
+        Returns the dead letters that could be sent back to these topics now and not afterwards; see
+        `services.transport.rescale_checks.refuse_cut_letters`.
     """
 
-    def __init__(self, kafka: Mapping[str, str], topology: Topology, count: int, replication: int, say: Say) -> None:
+    def __init__(
+        self,
+        kafka: Mapping[str, str],
+        topology: Topology,
+        count: int,
+        replication: int,
+        say: Say,
+        cut_letters: Callable[[Collection[str]], Sequence[str]] = lambda _topics: (),
+    ) -> None:
         self._kafka = kafka
         self._topology = topology
         self._count = count
         self._replication = replication
         self._say = say
+        self._cut_letters = cut_letters
         self._admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
         self._names = [topic.name for topic in topology.topics if topic.partitions is None]
         state = {stage.changelog for stage in topology.stages} | {MEASURE_CHANGELOG}
@@ -109,12 +121,12 @@ class Rescale:
             rows = move_rows(self._kafka, stage, self._count, read)
             self._say(f"{stage.changelog}: {rows} rows of state moved")
         if MEASURE_CHANGELOG in self._names:
-            reset_measures(self._kafka, stored(SCORED, "begins"))
+            move_measures(self._kafka, read[SCORED])
 
     def _begin(self) -> dict[str, Any]:
         now = require_topics(self._kafka, self._topology.topics)
-        if self._count <= now:
-            raise Misconfigured(f"the topics have {now} partitions; they can grow only, not go to {self._count}")
+        require_growth(now, self._count)
+        refuse_cut_letters(self._cut_letters(set(self._logs)))
         origins = claim(self._kafka, self._topology, self._replication)
         origins.check()
         bases = {name: origins.base(name) for name in self._names}
@@ -122,7 +134,9 @@ class Rescale:
         drained = {n: [ends[named(self._kafka, n), p] for p in range(now)] for n in self._logs}
         groups = self._drained(ends)
         for stage in self._topology.stages:
-            self._require_checkpoint(stage, now, bases)
+            require_checkpoint(self._kafka, self._admin, self._topology, stage, now, bases)
+        if MEASURE_CHANGELOG in self._names:
+            require_measured(self._kafka, self._admin, self._topology, now, bases[SCORED])
         journal = {"to": self._count, "drained": drained, "copied": {}, "groups": groups, "bases": bases}
         write_journal(self._kafka, self._topology.project, journal)
         return journal
@@ -154,29 +168,6 @@ class Rescale:
 
     def _any(self, topic: str, partition: int, start: int, end: int) -> bool:
         return start < end and any(True for _ in read_committed(dict(self._kafka), topic, partition, start, end))
-
-    def _require_checkpoint(self, stage: StagePlan, now: int, bases: Mapping[str, int]) -> None:
-        committed = committed_offsets(self._admin, self._topology.group(stage.name))
-        layouts: dict[str, set[str]] = {topic: set() for topic in stage.inputs}
-        for partition in range(now):
-            marker = state_rows(self._kafka, stage.changelog, partition).get(MARKER_KEY)
-            stored = Marker.decode(marker) if marker is not None else None
-            valid = {stage.input: stored.events if stored is not None else None}
-            if stage.labels is not None:
-                valid[stage.labels.input] = stored.labels if stored is not None else None
-            for topic, known in valid.items():
-                at = committed.get((named(self._kafka, topic), partition))
-                if at is not None and (known is None or known.next_offset != at + bases[topic]):
-                    raise Misconfigured(
-                        f"{stage.changelog}[{partition}] holds no checkpoint of the committed offset {at} of {topic}: "
-                        f"start stage {stage.name} and stop it with SIGTERM, so that it writes one"
-                    )
-                layouts[topic] |= {known.fingerprint} if known is not None else set()
-        if mixed := [topic for topic, found in layouts.items() if len(found) > 1]:
-            raise Misconfigured(
-                f"{stage.changelog} holds state of several layouts of {mixed[0]}: start stage {stage.name} and stop it "
-                "with SIGTERM, so that all of it is written in one"
-            )
 
     def _grow(self) -> None:
         counts = partition_counts(self._kafka, self._names)

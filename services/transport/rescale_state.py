@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from services.adapters.kafka_client import read_committed
 from services.adapters.producer import write_rows
@@ -87,11 +87,27 @@ def _marker(
     return Marker(Valid(read[stage.input][partition], like.events.fingerprint), labels, newest_ms)
 
 
-def reset_measures(kafka: Mapping[str, str], begins: Sequence[int]) -> None:
-    """Have the measures of every partition counted again from these stored offsets of the scored records on."""
+def move_measures(kafka: Mapping[str, str], read: Sequence[int]) -> None:
+    """Keep what each partition has counted and not published, and go on behind the scored records that were read.
+
+    Counts add up over partitions, so that the events they are of may move to others.
+
+    Parameters
+    ----------
+    read : sequence of int
+        Stored offsets by partition.
+    """
     rows = []
-    for partition, offset in enumerate(begins):
-        counts = base64.b64encode(PartitionCounts(partition, SLOT_MS).snapshot()).decode()
-        value = json.dumps({"next_offset": offset, "counts": counts}).encode()
+    for partition, offset in enumerate(read):
+        held = measured(kafka, partition)
+        nothing = base64.b64encode(PartitionCounts(partition, SLOT_MS).snapshot()).decode()
+        value = json.dumps({"next_offset": offset, "counts": nothing if held is None else held["counts"]}).encode()
         rows.append((partition, b"%d" % partition, value))
     write_rows(kafka, MEASURE_CHANGELOG, rows)
+
+
+def measured(kafka: Mapping[str, str], partition: int) -> dict[str, Any] | None:
+    """Return what a partition has counted and not published, and the offset that is valid for; None without any."""
+    value = state_rows(kafka, MEASURE_CHANGELOG, partition).get(b"%d" % partition)
+    found: dict[str, Any] | None = None if value is None else json.loads(value)
+    return found

@@ -111,8 +111,10 @@ def test_records_state_and_offsets_move_and_windows_are_those_of_a_run_that_neve
     with pytest.raises(Misconfigured, match=r"has not read .*-in\[\d\] from offset 0 on"):
         Rescale(broker, project, MORE, 1, print).run()
     _run(broker, project, stage, 100)
-    with pytest.raises(Misconfigured, match="have 2 partitions; they can grow only"):
+    with pytest.raises(Misconfigured, match="have 2 partitions already"):
         Rescale(broker, project, COUNT, 1, print).run()
+    with pytest.raises(Misconfigured, match=r"cannot shrink to 1: rescale only adds partitions"):
+        Rescale(broker, project, 1, 1, print).run()
     before = _records(broker, plan.input)
 
     # Crashes while records are copied, before the earlier ones are deleted, and before state moves.

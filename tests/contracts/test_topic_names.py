@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
+import click
 import pytest
+import typer
 from cards import CONTRACTS, TRANSACTIONS, declaration, topology, view
 from repos import repo
+from typer.testing import CliRunner
 
 from services.adapters.cluster import Cluster, inside, named
-from services.adapters.topic_names import INTERNAL, PUBLIC, load_topic_names
+from services.adapters.topic_names import INTERNAL, PUBLIC, load_topic_names, plain_name
+from services.cli import MODULES
+from services.cli.assembly import Assembly
+from services.cli.bench.stack import Job, Stack
+from services.cli.dead_letters import _selection
 from services.errors import Misconfigured
 from services.settings import load_settings
 from services.topology import JOIN_CHANGELOG, LABELS, MEASURES, SCORED, derive
@@ -77,3 +87,64 @@ def test_topics_that_follow_from_the_declaration_carry_the_project_and_schemas_s
     assert derived == {
         "flights.customer.changelog", "flights.terminal.changelog", "flights.transactions.terminal",
     }  # fmt: skip
+
+
+def _program(*modules: str) -> typer.Typer:
+    program = typer.Typer()
+    program.callback()(lambda: None)
+    for name in modules:
+        importlib.import_module(f"services.cli.{name}").register(program)
+    return program
+
+
+def _renamed(folder: Path) -> Path:
+    where = repo(folder, project="flights").feature_repo
+    (where / "topics.toml").write_text('public = "f-"\n[names]\nlabels = "arrivals"')
+    return where
+
+
+def test_a_topic_is_named_by_its_plain_name_or_by_the_one_on_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = _renamed(tmp_path)
+    settings = load_settings({}, feature_repo=where, state_dir=tmp_path / "state")
+    given = {"labels": LABELS, "arrivals": LABELS, "f-scored": SCORED, "scored": SCORED, "unknown": "unknown"}
+    assert {name: plain_name(settings, name) for name in given} == given
+    monkeypatch.setenv("MILLSTREAM_FEATURE_REPO", str(where))
+    monkeypatch.setenv("MILLSTREAM_STATE_DIR", str(tmp_path / "state"))
+    assert _selection(None, "arrivals", None, None).topic == LABELS
+    shown = CliRunner().invoke(_program("contracts"), ["contracts", "show", "arrivals"])
+    assert shown.exit_code == 0, shown.output
+    assert "known_at_ms" in shown.output
+    (tmp_path / "labels.csv").write_text("event_id,label,known_at_ms\n1,1,1533081600000\n")
+    refused = CliRunner().invoke(
+        _program("contracts", "ingest"), ["ingest", str(tmp_path / "labels.csv"), "--topic", "arrivals"]
+    )
+    # Its contract is found; only Kafka is not.
+    assert "no Kafka" in str(refused.exception or refused.output), refused.output
+
+
+def _takes_a_topic(command: click.Command, path: str = "") -> Iterator[str]:
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _takes_a_topic(inner, f"{path} {name}".strip())
+    yield from (f"{path} {each.name}" for each in command.params if "topic" in str(each.name))
+
+
+def test_every_command_that_takes_a_topic_is_known() -> None:
+    """One that is added must take both names, with `plain_name`."""
+    assert set(_takes_a_topic(cast("click.Command", typer.main.get_command(_program(*MODULES))))) == {
+        "consume topic",
+        "contracts show topic",
+        "dead-letters list topic",
+        "dead-letters redrive topic",
+        "ingest topic",
+        "simulate labels_topic",
+        "simulate topic",
+    }
+
+
+def test_benches_reach_a_renamed_project_by_its_names(tmp_path: Path) -> None:
+    settings = load_settings({}, feature_repo=_renamed(tmp_path), state_dir=tmp_path)
+    stack = Stack(tmp_path, {"bootstrap.servers": "x:1"}, "", "exactly_once", 1, print)
+    job = Job(stack, settings, cast("Assembly", None), tmp_path)
+    assert (named(job.kafka, SCORED), dict(job.kafka)) == ("f-scored", {"bootstrap.servers": "x:1"})

@@ -12,6 +12,7 @@ import numpy as np
 from confluent_kafka import Consumer, Message, TopicPartition
 from numpy.typing import NDArray
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import PASSING, raise_for
 from services.adapters.process_usage import usage_of
 from services.adapters.producer import Deliveries, drain, open_producer, publish
@@ -107,7 +108,7 @@ class Observer:
                 "queued.max.messages.kbytes": 65_536,
             }
         )
-        self._consumer.assign([TopicPartition(self.topic, p, 0) for p in range(self.partitions)])
+        self._consumer.assign([TopicPartition(named(self.kafka, self.topic), p, 0) for p in range(self.partitions)])
 
     def close(self) -> None:
         """Leave."""
@@ -240,7 +241,7 @@ def publish_paced(
     while sent < len(due_s):
         ready = int(np.searchsorted(due_s, time.monotonic(), side="right"))
         for event in range(start + sent, start + ready):
-            producer.produce(topic, workload.values[event], workload.keys[event])
+            producer.produce(named(kafka, topic), workload.values[event], workload.keys[event])
         sent = max(sent, ready)
         producer.poll(0)
         if sent < len(due_s):

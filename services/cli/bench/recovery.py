@@ -8,6 +8,7 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
+from services.adapters.cluster import named
 from services.adapters.topics import create_topics
 from services.cli.bench import scrape
 from services.cli.bench.audit import check
@@ -63,7 +64,7 @@ def measure_recovery(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
             words = CASES[case]
             if case == "changelog lost":
                 changelog = job.assembly.topology.stages[0].changelog
-                delete_topics(AdminClient(dict(job.kafka)), [changelog])
+                delete_topics(AdminClient(dict(job.kafka)), [named(job.kafka, changelog)])
                 create_topics(job.kafka, job.assembly.topology.topics, plan.partitions, 1)
             stack.say(f"recovery: {words}; starting")
             started_s = time.monotonic()

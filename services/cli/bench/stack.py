@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from services.adapters import endpoints
+from services.adapters.topic_names import cluster_of
 from services.adapters.topics import partition_counts
 from services.cli.assembly import Assembly, assemble
 from services.cli.bench.model import train_model
@@ -68,7 +69,7 @@ class Job:
     @property
     def kafka(self) -> Mapping[str, str]:
         """Client settings."""
-        return self.stack.kafka
+        return cluster_of(self.settings, self.stack.kafka)
 
     @property
     def schema(self) -> Schema:
@@ -138,7 +139,7 @@ def set_up(stack: Stack, feature_repo: Path, partitions: int) -> Job:
     initialise(job.settings, lambda _step: None)
     service = job.assembly.declaration.service
     train_model(stack.seed, tuple(column for column, _ in service.features)).save_model(str(job.model_file))
-    promote(stack.kafka, service, job.model_file.read_text())
+    promote(job.kafka, service, job.model_file.read_text())
     return job
 
 

@@ -15,7 +15,9 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
+from services.adapters.cluster import named
 from services.adapters.kafka_client import client_logger
+from services.adapters.topic_names import cluster_of
 from services.cli.chaos.cluster import Cluster
 from services.cli.chaos.nemesis import Deed
 from services.cli.setup import initialise
@@ -44,8 +46,9 @@ def grow(settings: Settings, cluster: Cluster, topology: Topology, workers: Sequ
         cluster.add(name)
     _await(lambda: all(map(cluster.ready, workers)), "workers did not become ready on new topics", cluster)
     topic = topology.stages[turn % len(topology.stages)].input
-    admin = _admin(settings.kafka)
-    for future in admin.create_partitions([NewPartitions(topic, 5)]).values():
+    kafka = cluster_of(settings, settings.kafka)
+    admin = _admin(kafka)
+    for future in admin.create_partitions([NewPartitions(named(kafka, topic), 5)]).values():
         future.result(_TIMEOUT_S)
     grown_s = time.monotonic()
 
@@ -65,16 +68,17 @@ def grow(settings: Settings, cluster: Cluster, topology: Topology, workers: Sequ
 
 
 def _afresh(settings: Settings, topology: Topology) -> None:
-    admin = _admin(settings.kafka)
+    kafka = cluster_of(settings, settings.kafka)
+    admin, names = _admin(kafka), {named(kafka, topic.name) for topic in topology.topics}
     deadline = time.monotonic() + _TIMEOUT_S
     for name in topology.names:
         while not _group_deleted(admin, f"{topology.project}.{name}"):
             if time.monotonic() > deadline:
                 raise Stop(f"the group of stage {name} keeps members although every worker is gone")
             time.sleep(0.5)
-    for future in admin.delete_topics([topic.name for topic in topology.topics]).values():
+    for future in admin.delete_topics(sorted(names)).values():
         future.result(_TIMEOUT_S)
-    while set(admin.list_topics(timeout=_TIMEOUT_S).topics) & {topic.name for topic in topology.topics}:
+    while set(admin.list_topics(timeout=_TIMEOUT_S).topics) & names:
         if time.monotonic() > deadline:
             raise Stop("deleted topics do not go away")
         time.sleep(0.2)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from services.adapters.cluster import inside, named
 from services.adapters.kafka_client import client_logger
 
 Place = tuple[str, int, int]
@@ -120,7 +121,9 @@ class Observer:
 
     def _consume(self) -> None:
         consumer = self._client("chaos-observer")
-        consumer.assign([TopicPartition(topic, p, 0) for topic in self.topics for p in range(self.partitions)])
+        consumer.assign(
+            [TopicPartition(named(self.kafka, topic), p, 0) for topic in self.topics for p in range(self.partitions)]
+        )
         last: dict[tuple[str, int], int] = {}
         while not self._ending.is_set():
             messages = consumer.consume(5_000, timeout=0.05)
@@ -129,7 +132,7 @@ class Observer:
                 if message.error() is not None:
                     continue  # the broker is away: librdkafka comes back by itself
                 topic, partition, offset = (
-                    str(message.topic()),
+                    inside(self.kafka, str(message.topic())),
                     int(message.partition() or 0),
                     int(message.offset() or 0),
                 )
@@ -157,12 +160,12 @@ class Observer:
 
     def _sample(self, client: Consumer, log: Consumer, watched: Watched) -> Sample:
         at_s = time.monotonic()
-        asked = [TopicPartition(watched.topic, p) for p in range(self.partitions)]
+        asked = [TopicPartition(named(self.kafka, watched.topic), p) for p in range(self.partitions)]
         committed = {p.partition: p.offset for p in client.committed(asked, timeout=5) if p.offset >= 0}
         ends = {p: self._end(client, watched.topic, p) for p in range(self.partitions)}
         written = {(topic, p): self._end(log, topic, p) for topic in watched.outputs for p in range(self.partitions)}
         return Sample(watched.group, watched.topic, at_s, committed, written, ends)
 
     def _end(self, client: Consumer, topic: str, partition: int) -> int:
-        _low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
+        _low, high = client.get_watermark_offsets(TopicPartition(named(self.kafka, topic), partition), timeout=5)
         return int(high)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.adapters.endpoints import free_ports
+from services.adapters.endpoints import free_ports, resolve
 from services.adapters.promotions import publish as promote
 from services.adapters.schema_topic import SchemaResolver, schema_resolver
 from services.cli.assembly import Assembly
@@ -163,7 +163,7 @@ class ChaosRun:
 
     def _prepare(self) -> None:
         self.settings: Settings = self.cluster.start(self._say)
-        self.kafka = dict(self.settings.kafka)
+        self.kafka = resolve(self.settings, redis=False).kafka
         self.assembly: Assembly = initialise(self.settings, self._say)
         service = self.assembly.declaration.service
         self.good = [contender(service, version, self.plan.seed) for version in (1, 2)]
