@@ -148,7 +148,7 @@ def read_registry(kafka: Mapping[str, str]) -> dict[tuple[str, str], Record]:
     found: dict[tuple[str, str], Record] = {}
     for messages in read_committed(kafka, REGISTRY, 0, 0, None):
         for message in messages:
-            if (message.key() or b"").startswith(_JOURNAL):
+            if (message.key() or b"").startswith(b"#"):  # no record of a topic
                 continue
             try:
                 record = Record.decode(message.key() or b"", message.value() or b"")

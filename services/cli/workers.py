@@ -10,6 +10,7 @@ from services.adapters import telemetry as telemetry_adapter
 from services.adapters.cluster import named
 from services.adapters.endpoints import Endpoints, resolve
 from services.adapters.feature_times import FeatureTimes
+from services.adapters.guarantees import may_repeat
 from services.adapters.origins import Origins
 from services.adapters.schema_registry import connect, registry_prefix
 from services.adapters.schema_topic import SchemaResolver, publish_schemas, read_schemas
@@ -61,6 +62,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
     layout = partition_counts(endpoints.kafka, [topic.name for topic in assembly.topology.topics])
     partitions = require_topics(endpoints.kafka, assembly.topology.topics)
     origins = claim(endpoints.kafka, assembly.topology, settings.replication)
+    repeats = may_repeat(endpoints.kafka, assembly.topology, settings.guarantee == "exactly_once")
     letter_bytes = largest_record_bytes(endpoints.kafka, DEAD_LETTERS)
     publish_schemas(endpoints.kafka, assembly.schemas)
     slot = WorkerSlot(settings.state_dir / "workers", settings.worker_id)
@@ -89,6 +91,7 @@ def build_worker(settings: Settings, names: Sequence[str], stack: contextlib.Exi
             transaction_timeout_ms=settings.transaction_timeout_ms,
             partitions=layout,
             origins=origins,
+            repeats=repeats,
         )
         limits = LoopLimits(settings.batch_records, settings.checkpoint_interval_ms)
         letters = DeadLetterLimit(settings.dead_letter_share, settings.dead_letter_window)

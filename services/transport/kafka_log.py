@@ -50,6 +50,8 @@ class KafkaLog(CommittedRecords):
         How many the input topics had when their layout was checked; where it is not told, what is seen first counts.
     origins : Origins, optional
         Which logs the stored offsets are of; without them, topics are not compared.
+    repeats : bool
+        Whether topics may hold records repeatedly although this stage writes exactly once.
     """
 
     def __init__(
@@ -62,11 +64,12 @@ class KafkaLog(CommittedRecords):
         transaction_timeout_ms: int,
         partitions: Mapping[str, int] | None = None,
         origins: Origins | None = None,
+        repeats: bool = False,
     ) -> None:
         self._kafka = kafka
         self._origins = origins or Origins()
         self.member = self._leaving = False
-        self.atomic = exactly_once
+        self.atomic = exactly_once and not repeats
         self._topics: tuple[str, ...] = ()
         self._inside: dict[str, str] = {}
         self._assignment: Assignment | None = None

@@ -15,6 +15,7 @@ from services.adapters.cluster import Cluster
 from services.adapters.earlier_names import refuse_earlier_names
 from services.adapters.endpoints import Endpoints
 from services.adapters.groups import committed_offsets, set_offsets
+from services.adapters.guarantees import may_repeat
 from services.adapters.topic_adoption import adopt
 from services.adapters.topic_registry import REGISTRY, Record, claim, read_registry
 from services.adapters.topics import create_topics
@@ -174,6 +175,23 @@ def test_a_record_that_is_none_is_passed_over(kafka: Endpoints) -> None:
     found = read_registry(kafka.kafka)[project.project, given.name]
     assert found.origin.topic_id
     assert Record.decode(found.key(), found.encode()) == found
+
+
+def test_a_project_that_wrote_at_least_once_goes_on_looking_for_repeated_records(kafka: Endpoints) -> None:
+    project, given, state = _project()
+    create_topics(kafka.kafka, [given, state], 1, 1)
+    running = _log(kafka.kafka, project)
+    assert not may_repeat(kafka.kafka, project, exactly_once=True)
+    _write(running, given, 1)
+    assert _read(running, given, 1) == [0]
+    with pytest.raises(Misconfigured, match="workers of this project run exactly once"):
+        may_repeat(kafka.kafka, project, exactly_once=False)
+    running.close()
+    assert may_repeat(kafka.kafka, project, exactly_once=False)
+    assert may_repeat(kafka.kafka, project, exactly_once=True)
+    assert may_repeat(kafka.kafka, project, exactly_once=False)
+    claim(kafka.kafka, project, 1).check()
+    assert not may_repeat(kafka.kafka, replace(project, project=f"{project.project}-other"), exactly_once=True)
 
 
 def test_two_projects_work_on_topics_of_their_own_under_one_name(kafka: Endpoints) -> None:
