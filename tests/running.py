@@ -18,6 +18,8 @@ from confluent_kafka import Message
 from services.adapters.kafka_client import read_committed
 from services.adapters.topics import partition_counts
 
+_PATIENCE = 4
+
 
 @dataclass
 class Workers:
@@ -59,7 +61,7 @@ class Workers:
         except (OSError, ValueError):
             return False
 
-    def stop(self, name: str, deadline_s: float = 30) -> int:
+    def stop(self, name: str, deadline_s: float = 120) -> int:
         """SIGTERM; return the exit code."""
         process = self.running.pop(name)
         process.send_signal(signal.SIGTERM)
@@ -92,12 +94,12 @@ def committed(kafka: Mapping[str, str], topic: str) -> list[Message]:
 
 
 def wait_until(condition: object, seconds: float, workers: Workers | None = None) -> None:
-    """Ask until the condition holds; fail after a generous deadline."""
+    """Ask until the condition holds; fail after a generous deadline, more so on a machine that is slow or shared."""
     assert callable(condition)
-    deadline_s = time.monotonic() + seconds
+    deadline_s = time.monotonic() + _PATIENCE * seconds
     while not condition():
         if workers is not None:
             workers.alive()
         logs = "\n".join(f"--- {name}\n{workers.tail(name)}" for name in workers.running) if workers else ""
-        assert time.monotonic() < deadline_s, f"did not come true within {seconds} s\n{logs}"
+        assert time.monotonic() < deadline_s, f"did not come true within {_PATIENCE * seconds} s\n{logs}"
         time.sleep(0.2)
