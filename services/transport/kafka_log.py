@@ -119,7 +119,7 @@ class KafkaLog(CommittedRecords):
             self._origins.check()
             # A partition that was added has no state and no changelog to read it from: that would be waited for.
             self._refuse_growth(self._topics[0], 1 + max((each.partition for each in partitions), default=-1))
-            self._take(consumer, assignment, [each.partition for each in partitions])
+            consumer.incremental_assign(self._recovered(consumer, assignment, [each.partition for each in partitions]))
             self.member = True
 
         def gone(tell: Callable[[Sequence[int]], None], consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -138,7 +138,8 @@ class KafkaLog(CommittedRecords):
             on_lost=functools.partial(gone, assignment.lost),
         )
 
-    def _take(self, consumer: Consumer, assignment: Assignment, partitions: Sequence[int]) -> None:
+    def _recovered(self, consumer: Consumer, assignment: Assignment, partitions: Sequence[int]) -> list[TopicPartition]:
+        """Let the stage recover these partitions; return where to read on."""
         starts: list[TopicPartition] = []
         for partition in partitions:
             begun = assignment.assigned(partition, self._committed(consumer, partition))
@@ -146,7 +147,7 @@ class KafkaLog(CommittedRecords):
             starts += [self._at(topic, partition, at[topic]) for topic in self._topics]
             self._starts |= {(topic, partition): at[topic] for topic in self._topics}
             self._owned.add(partition)
-        consumer.incremental_assign(starts)
+        return starts
 
     def rewind(self) -> None:
         """See `StageLog.rewind`."""
@@ -155,8 +156,10 @@ class KafkaLog(CommittedRecords):
             return
         self._held = Aligned()
         try:
-            self._consumer.incremental_unassign([self._at(topic, p) for topic in self._topics for p in partitions])
-            self._take(self._consumer, self._assignment, partitions)
+            # The assignment itself must stay as it is: to change it would answer a revocation that waits for the next
+            # poll, and partitions that belong to another member would be kept.
+            for start in self._recovered(self._consumer, self._assignment, partitions):
+                self._consumer.seek(start)
         except KafkaException as failure:
             raise Retry(f"recovering in place: {failure.args[0].str()}") from failure
 

@@ -338,6 +338,32 @@ def test_partitions_follow_when_a_second_member_joins(crowd: World) -> None:
 
 
 @pytest.mark.kafka
+def test_a_rewind_keeps_no_partition_that_another_member_is_given(crowd: World) -> None:
+    world = crowd
+    world.append(Output(world.topic, _numbered(20).keys, _numbered(20).values))
+    (first, second), (one, two) = (world.join(), world.join()), (Seen(), Seen())
+    first.subscribe([world.topic], one.assignment())
+    offsets = one.read(first, 20)
+    first.send([])
+    first.commit(offsets)
+    second.subscribe([world.topic], two.assignment())
+    for _ in range(50):  # until the revocation of one partition waits for the first member's next poll
+        second.poll(1, 0.1)
+    assert (one.revoked, two.assigned) == ([], {})
+    first.rewind()
+    for _ in range(30):
+        second.poll(1, 0.1)
+    assert two.assigned == {}, "a partition has two owners"
+    for _ in range(300):
+        first.poll(1, 0.05)
+        second.poll(1, 0.05)
+        if two.assigned:
+            break
+    assert {partition for _, partition in two.assigned} == set(one.revoked)
+    assert len(one.revoked) == 1
+
+
+@pytest.mark.kafka
 def test_a_spare_is_a_member_with_no_partition(crowd: World) -> None:
     world = crowd
     logs, everyone = [world.join() for _ in range(PARTITIONS + 1)], [Seen() for _ in range(PARTITIONS + 1)]

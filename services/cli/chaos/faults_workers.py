@@ -44,7 +44,7 @@ def kill_at(point: str) -> Callable[[Arena], str]:
             arena.harm(awaited(lambda: cluster.killed(victim) > known, 60))
             cluster.stop("guest")
             return f"{victim} when the guest came"
-        came = awaited(lambda: cluster.killed(victim) > known, 40)
+        came = awaited(lambda: cluster.killed(victim) > known, 120)
         arena.harm(came)
         if not came:
             cluster.kill(victim)
