@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from services.core.partitioner import partition_of
-from services.errors import Stop
-from services.topology import CHANGELOG
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.records import Output, Place
+from millstream.core.partitioner import partition_of
+from millstream.errors import Stop
+from millstream.topology import CHANGELOG
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.records import Output, Place
 
 FATES = ("fine", "nothing written", "partly written", "written, not committed")
 

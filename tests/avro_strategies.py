@@ -10,9 +10,8 @@ from typing import Any
 import fastavro
 import numpy as np
 from hypothesis import strategies as st
-
-from services.core.avro.schema import Schema
-from services.core.batch import Array, Batch, Mask
+from millstream.core.avro.schema import Schema
+from millstream.core.batch import Array, Batch, Mask
 
 SYMBOLS = ["red", "green", "blue"]
 ENUM = {"type": "enum", "name": "Colour", "symbols": SYMBOLS}

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-from services.adapters.contracts import load_all
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.declaration import Aggregate, Declaration, Function, Service, View
-from services.core.text import as_text
-from services.featurize.step import Featurize
-from services.settings import load_settings
-from services.topology import DEAD_LETTERS, Topology, derive
-from services.transport.clock_bound import ClockBound
-from services.transport.records import Output
-from services.transport.stage import Stage
-from services.validate.step import Validate
+from millstream.adapters.contracts import load_all
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.declaration import Aggregate, Declaration, Function, Service, View
+from millstream.core.text import as_text
+from millstream.featurize.step import Featurize
+from millstream.settings import load_settings
+from millstream.topology import DEAD_LETTERS, Topology, derive
+from millstream.transport.clock_bound import ClockBound
+from millstream.transport.records import Output
+from millstream.transport.stage import Stage
+from millstream.validate.step import Validate
 
 DAY_MS = 86_400_000
 START_MS = 1_533_081_600_000

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
-
-from services.adapters import endpoints
-from services.adapters.endpoints import Endpoints
-from services.settings import Settings, load_settings
+from millstream.adapters import endpoints
+from millstream.adapters.endpoints import Endpoints
+from millstream.settings import Settings, load_settings
 
 # The developer's own endpoints must neither be used nor harmed.
 for variable in [name for name in os.environ if name.startswith("MILLSTREAM_")]:

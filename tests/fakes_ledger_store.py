@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.errors import Stop
+from millstream.errors import Stop
 
 
 class FakeLedgerStore:

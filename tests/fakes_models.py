@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-
-from services.core.declaration import Aggregate, Declaration, Service, View
-from services.core.manifest import Manifest, Training, define, sha256
-from services.core.profile import profile
-from services.ports import ModelVersion
+from millstream.core.declaration import Aggregate, Declaration, Service, View
+from millstream.core.manifest import Manifest, Training, define, sha256
+from millstream.core.profile import profile
+from millstream.ports import ModelVersion
 
 HOUR_MS = 3_600_000
 FEATURES = (("load__mean_1h", "float64"), ("load__count_1h", "int64"))

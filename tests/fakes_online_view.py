@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from services.errors import Retry
-from services.ports import ViewRows
+from millstream.errors import Retry
+from millstream.ports import ViewRows
 
 
 class FakeOnlineView:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.core.manifest import sha256
-from services.errors import Refused
-from services.ports import ModelVersion
+from millstream.core.manifest import sha256
+from millstream.errors import Refused
+from millstream.ports import ModelVersion
 
 
 class FakeRegistry:

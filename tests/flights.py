@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from millstream.settings import Settings
 from repos import STORE
-
-from services.settings import Settings
 
 DEFINITIONS = """
 import os

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from millstream.cli.assembly import Assembly
+from millstream.core.avro.decode import RecordReader
+from millstream.core.batch import Batch
+from millstream.core.partitioner import partition_of
+from millstream.topology import EXAMPLES, QUALITY, SCORED
 from quality_oracle import Figures, by_key
 from running import committed
 from statements import Said
-
-from services.cli.assembly import Assembly
-from services.core.avro.decode import RecordReader
-from services.core.batch import Batch
-from services.core.partitioner import partition_of
-from services.topology import EXAMPLES, QUALITY, SCORED
 
 _MOST_BYTES = 1 << 30
 

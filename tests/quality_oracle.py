@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from millstream.cli.assembly import Assembly
+from millstream.cli.measuring import counted
+from millstream.core.batch import Batch
+from millstream.core.quality.board import Board
+from millstream.core.quality.report import Reporter
+from millstream.core.quality.topic import as_batch, with_gaps
 from statements import Said, history
-
-from services.cli.assembly import Assembly
-from services.cli.measuring import counted
-from services.core.batch import Batch
-from services.core.quality.board import Board
-from services.core.quality.report import Reporter
-from services.core.quality.topic import as_batch, with_gaps
 
 VALUES = ("value", "lower", "upper", "mature", "coverage", "examples", "positives")
 Figures = dict[str, tuple[object, ...]]

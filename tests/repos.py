@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.settings import Settings
+from millstream.settings import Settings
 
 STORE = """
 project: {project}
@@ -13,11 +13,11 @@ registry:
   registry_type: sql
   path: sqlite:///.millstream/feast-registry.db
 online_store:
-  type: services.adapters.online_store.MillstreamRedisOnlineStore
+  type: millstream.adapters.online_store.MillstreamRedisOnlineStore
 offline_store:
   type: duckdb
 batch_engine:
-  type: services.adapters.compute_engine.ServedRowsComputeEngine
+  type: millstream.adapters.compute_engine.ServedRowsComputeEngine
 entity_key_serialization_version: 3
 """
 

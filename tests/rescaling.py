@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import pytest
-
-from services.core.partitioner import partition_of
-from services.topology import MEASURE_CHANGELOG, SCORED, Topology
-from services.transport import rescale_state
-from services.transport.memory_log import Entry, MemoryBroker, Partition
-from services.transport.records import Output
-from services.transport.rescale_state import move_measures, move_rows
+from millstream.core.partitioner import partition_of
+from millstream.topology import MEASURE_CHANGELOG, SCORED, Topology
+from millstream.transport import rescale_state
+from millstream.transport.memory_log import Entry, MemoryBroker, Partition
+from millstream.transport.records import Output
+from millstream.transport.rescale_state import move_measures, move_rows
 
 
 def broker_for(topology: Topology, partitions: int) -> MemoryBroker:

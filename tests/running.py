@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import Message
-
-from services.adapters.kafka_client import read_committed
-from services.adapters.topics import partition_counts
+from millstream.adapters.kafka_client import read_committed
+from millstream.adapters.topics import partition_counts
 
 _PATIENCE = 4
 
@@ -39,7 +38,7 @@ class Workers:
         }
         with self.log(name).open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "services", "run", *stages], stdout=log, stderr=log, env=environment
+                [sys.executable, "-m", "millstream", "run", *stages], stdout=log, stderr=log, env=environment
             )
 
     def log(self, name: str) -> Path:

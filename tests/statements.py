@@ -6,10 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.contracts import Contract
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.contracts import Contract
 
 DAY_MS = 86_400_000
 PRECEDENCE = "investigator, bank"

@@ -8,27 +8,26 @@ from dataclasses import replace
 import numpy as np
 from cards import CONTRACTS, topology, view
 from fakes_models import a_manifest
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.drift.concept_watch import POLICY, ConceptWatch
+from millstream.core.drift.declared import Limits, Monitors
+from millstream.core.drift.incidents import Policy
+from millstream.core.drift.watch import Watch
+from millstream.join.contract import examples_schema
+from millstream.monitor.measure import MeasureStage
+from millstream.monitor.monitor import MonitorStage
+from millstream.monitor.references import References
+from millstream.topology import ALERTS, DEAD_LETTERS, EXAMPLES, MEASURES, MODELS, MONITOR_CHANGELOG, SCORED
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog, Partition
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
+from millstream.transport.work import Work
+from millstream.validate.step import Validate
 from watched import HOUR_MS, reference
-
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.drift.concept_watch import POLICY, ConceptWatch
-from services.core.drift.declared import Limits, Monitors
-from services.core.drift.incidents import Policy
-from services.core.drift.watch import Watch
-from services.join.contract import examples_schema
-from services.monitor.measure import MeasureStage
-from services.monitor.monitor import MonitorStage
-from services.monitor.references import References
-from services.topology import ALERTS, DEAD_LETTERS, EXAMPLES, MEASURES, MODELS, MONITOR_CHANGELOG, SCORED
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog, Partition
-from services.transport.observer import Unobserved
-from services.transport.records import Output
-from services.transport.work import Work
-from services.validate.step import Validate
 
 MODEL = "fraud"
 MONITORS = Monitors(windows_ms=(6 * HOUR_MS, 24 * HOUR_MS))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from services.core.declaration import Aggregate, Function, View
-from services.core.windows.store import Upstream
+from millstream.core.declaration import Aggregate, Function, View
+from millstream.core.windows.store import Upstream
 
 OK, DUPLICATE, LATE = 0, 1, 2
 _UNIT = 2**128  # values are rounded to multiples of 1 / _UNIT

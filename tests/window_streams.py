@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-
-from services.core.declaration import Aggregate, Function, KeyType, View
-from services.core.windows.state import Results
-from services.core.windows.store import Updated, WindowStore
+from millstream.core.declaration import Aggregate, Function, KeyType, View
+from millstream.core.windows.state import Results
+from millstream.core.windows.store import Updated, WindowStore
 
 FUNCTIONS = get_args(Function)
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

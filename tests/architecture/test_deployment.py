@@ -12,15 +12,14 @@ import pytest
 import typer
 import typer.main
 import yaml
+from millstream import cli
+from millstream.adapters import kafka_jars
+from millstream.adapters.contracts import load_all, load_contract
+from millstream.adapters.feature_repo import load_declaration
+from millstream.settings import PREFIX, Settings
+from millstream.topology import EXAMPLES, SCORED, derive
 from packaging.requirements import Requirement
 from packaging.version import Version
-
-from services import cli
-from services.adapters import kafka_jars
-from services.adapters.contracts import load_all, load_contract
-from services.adapters.feature_repo import load_declaration
-from services.settings import PREFIX, Settings
-from services.topology import EXAMPLES, SCORED, derive
 
 ROOT = Path(__file__).parent.parent.parent
 INFRA = ROOT / "infra"
@@ -46,7 +45,7 @@ def canonical(name: str) -> str:
 def commands() -> dict[str, Any]:
     app = typer.Typer()
     for name in cli.MODULES:
-        importlib.import_module(f"services.cli.{name}").register(app)
+        importlib.import_module(f"millstream.cli.{name}").register(app)
     group: Any = typer.main.get_command(app)
     return dict(group.commands)
 

@@ -7,8 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-
-from services.adapters.metric_catalogue import (
+from millstream.adapters.metric_catalogue import (
     CATALOGUE,
     COUNTERS,
     GAUGES,

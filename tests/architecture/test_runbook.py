@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from services.core.drift.alert import RUNBOOK, Kind
+from millstream.core.drift.alert import RUNBOOK, Kind
 
 ROOT = Path(__file__).parents[2]
 

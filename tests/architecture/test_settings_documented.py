@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-
-from services.errors import Misconfigured
-from services.settings import DECIDED, load_settings
+from millstream.errors import Misconfigured
+from millstream.settings import DECIDED, load_settings
 
 PAGE = Path(__file__).parents[2] / "infra" / "docs" / "cluster.md"
 ROW = re.compile(r"^\| (`[a-z.]+`(?:, `[a-z.]+`)*) \| (.*) \|$", re.MULTILINE)

@@ -17,27 +17,26 @@ import pytest
 import typer
 from cards import topology, view
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined] # public, says its manual
+from millstream.adapters.alert_sinks import as_alertmanager, post_alert
+from millstream.adapters.contracts import load_contract, schemas_dir
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.producer import Deliveries, drain, open_producer
+from millstream.adapters.producer import publish as queue
+from millstream.adapters.topics import create_topics
+from millstream.cli import alerts as commands
+from millstream.cli import exit_code
+from millstream.cli.alert_forward import Withheld
+from millstream.cli.alert_rows import json_line
+from millstream.cli.screen import humane
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.drift.actions import Action
+from millstream.core.drift.alert import Evidence, Kind, Signal
+from millstream.core.drift.incidents import Evaluation, Policy, initial, update
+from millstream.errors import Misconfigured, Retry
+from millstream.monitor.monitor import as_batch
+from millstream.settings import load_settings
+from millstream.topology import ALERT_ACTIONS, ALERTS, SCHEMAS
 from typer.testing import CliRunner
-
-from services.adapters.alert_sinks import as_alertmanager, post_alert
-from services.adapters.contracts import load_contract, schemas_dir
-from services.adapters.endpoints import Endpoints
-from services.adapters.producer import Deliveries, drain, open_producer
-from services.adapters.producer import publish as queue
-from services.adapters.topics import create_topics
-from services.cli import alerts as commands
-from services.cli import exit_code
-from services.cli.alert_forward import Withheld
-from services.cli.alert_rows import json_line
-from services.cli.screen import humane
-from services.core.avro.encode import RecordWriter
-from services.core.drift.actions import Action
-from services.core.drift.alert import Evidence, Kind, Signal
-from services.core.drift.incidents import Evaluation, Policy, initial, update
-from services.errors import Misconfigured, Retry
-from services.monitor.monitor import as_batch
-from services.settings import load_settings
-from services.topology import ALERT_ACTIONS, ALERTS, SCHEMAS
 
 pytestmark = pytest.mark.kafka
 HOUR_MS = 3_600_000

@@ -12,18 +12,17 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from millstream.adapters.batch_history import BatchHistory, BatchTable, open_batch_history
+from millstream.adapters.batch_views import BatchViewReader
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.feature_repo import apply, open_store, quiet_feast
+from millstream.cli.assembly import assemble
+from millstream.cli.replaying import History
+from millstream.core.batch import Batch
+from millstream.core.declaration import BatchView
+from millstream.errors import Misconfigured
+from millstream.settings import Settings
 from repos import CONTRACT, VIEW, repo
-
-from services.adapters.batch_history import BatchHistory, BatchTable, open_batch_history
-from services.adapters.batch_views import BatchViewReader
-from services.adapters.endpoints import Endpoints
-from services.adapters.feature_repo import apply, open_store, quiet_feast
-from services.cli.assembly import assemble
-from services.cli.replaying import History
-from services.core.batch import Batch
-from services.core.declaration import BatchView
-from services.errors import Misconfigured
-from services.settings import Settings
 
 NOW_MS = 1_541_030_400_000
 TTL_MS = 5_000

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-
-from services.adapters import endpoints as servers
-from services.adapters.batch_views import BatchViewReader
-from services.adapters.endpoints import Endpoints
-from services.adapters.feast_values import decode_column, decode_value
-from services.core.batch import Batch
-from services.core.declaration import BatchView, Declaration, FeatureType, Service
-from services.settings import Settings
+from millstream.adapters import endpoints as servers
+from millstream.adapters.batch_views import BatchViewReader
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.feast_values import decode_column, decode_value
+from millstream.core.batch import Batch
+from millstream.core.declaration import BatchView, Declaration, FeatureType, Service
+from millstream.settings import Settings
 
 VALUES: dict[FeatureType, tuple[str, list[Any]]] = {
     "int64": ("INT64", [0, 1, -1, 300, 2**63 - 1, -(2**63)]),

@@ -11,29 +11,28 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from millstream.adapters.contracts import load_contract
+from millstream.cli import bench
+from millstream.cli.bench import audit, labels, learning, staleness, view
+from millstream.cli.bench.measure import Latency, Throughput
+from millstream.cli.bench.memory import MemoryWatch
+from millstream.cli.bench.model import train_model
+from millstream.cli.bench.one_stage import SideResult, complaints, ratios
+from millstream.cli.bench.oracle import FEATURES, Answer, features_of, wrong_answers
+from millstream.cli.bench.path import reference_events
+from millstream.cli.bench.plan import BenchPlan, Measured, long_form
+from millstream.cli.bench.report import as_markdown, print_report, write_markdown
+from millstream.cli.bench.run import PARTS, machine_facts, run_bench, run_part
+from millstream.cli.bench.sides import FEATURE_REPO, own_environ, own_environment
+from millstream.cli.bench.stack import Stack, as_it_is, own_stack, set_up
+from millstream.cli.bench.workload import DAY_MS, Workload, generate
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Schema
+from millstream.core.batch import Batch
+from millstream.learn.compare import Pace
+from millstream.settings import load_settings
 from rich.console import Console
 from typer.testing import CliRunner
-
-from services.adapters.contracts import load_contract
-from services.cli import bench
-from services.cli.bench import audit, labels, learning, staleness, view
-from services.cli.bench.measure import Latency, Throughput
-from services.cli.bench.memory import MemoryWatch
-from services.cli.bench.model import train_model
-from services.cli.bench.one_stage import SideResult, complaints, ratios
-from services.cli.bench.oracle import FEATURES, Answer, features_of, wrong_answers
-from services.cli.bench.path import reference_events
-from services.cli.bench.plan import BenchPlan, Measured, long_form
-from services.cli.bench.report import as_markdown, print_report, write_markdown
-from services.cli.bench.run import PARTS, machine_facts, run_bench, run_part
-from services.cli.bench.sides import FEATURE_REPO, own_environ, own_environment
-from services.cli.bench.stack import Stack, as_it_is, own_stack, set_up
-from services.cli.bench.workload import DAY_MS, Workload, generate
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Schema
-from services.core.batch import Batch
-from services.learn.compare import Pace
-from services.settings import load_settings
 
 
 @pytest.fixture(scope="module")

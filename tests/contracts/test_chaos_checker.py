@@ -9,29 +9,28 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-
-from services.cli.assembly import Assembly, assemble
-from services.cli.chaos.checker import hop_ids
-from services.cli.chaos.checker_state import check_state
-from services.cli.chaos.contenders import contender
-from services.cli.chaos.faults import FAULTS, KILLS
-from services.cli.chaos.history import History, Table, place_ids, read_history
-from services.cli.chaos.invariants import check_topics
-from services.cli.chaos.nemesis import Deed, idle
-from services.cli.chaos.observer import Observer, Sample, Watched
-from services.cli.chaos.oracle import Undisturbed, run_undisturbed
-from services.cli.chaos.stream import ChaosStream
-from services.core.manifest import define
-from services.score.scorer import Champion
-from services.score.step import Score
-from services.settings import load_settings
-from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output, Records
-from services.transport.recovery import MARKER_KEY
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.chaos.checker import hop_ids
+from millstream.cli.chaos.checker_state import check_state
+from millstream.cli.chaos.contenders import contender
+from millstream.cli.chaos.faults import FAULTS, KILLS
+from millstream.cli.chaos.history import History, Table, place_ids, read_history
+from millstream.cli.chaos.invariants import check_topics
+from millstream.cli.chaos.nemesis import Deed, idle
+from millstream.cli.chaos.observer import Observer, Sample, Watched
+from millstream.cli.chaos.oracle import Undisturbed, run_undisturbed
+from millstream.cli.chaos.stream import ChaosStream
+from millstream.core.manifest import define
+from millstream.score.scorer import Champion
+from millstream.score.step import Score
+from millstream.settings import load_settings
+from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output, Records
+from millstream.transport.recovery import MARKER_KEY
 
 PARTITIONS = 2
 CHUNK, CHUNKS = 100, 8

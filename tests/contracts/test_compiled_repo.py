@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from services.adapters import compiled_repo as module
-from services.adapters.compiled_repo import compiled_repo, forget
-from services.adapters.feature_repo import load_declaration
-from services.settings import Settings, load_settings
+from millstream.adapters import compiled_repo as module
+from millstream.adapters.compiled_repo import compiled_repo, forget
+from millstream.adapters.feature_repo import load_declaration
+from millstream.settings import Settings, load_settings
 
 REPO = load_settings({}).feature_repo
 
@@ -58,8 +57,8 @@ def test_what_is_kept_equals_what_was_compiled(settings: Settings, compilations:
 def test_a_worker_starts_without_feast(settings: Settings) -> None:
     compiled_repo(settings)
     program = (
-        "import sys; from services.cli.assembly import assemble; from services.settings import load_settings;"
-        "from services.adapters.view_writer import open_online_view;"
+        "import sys; from millstream.cli.assembly import assemble; from millstream.settings import load_settings;"
+        "from millstream.adapters.view_writer import open_online_view;"
         "assembly = assemble(load_settings());"
         "open_online_view(assembly.settings, assembly.declaration, 'redis://127.0.0.1:1').close();"
         "print({'feast', 'pandas', 'pyarrow'} & set(sys.modules))"

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from services.adapters.contracts import load_all, load_contract, schemas_dir
-from services.core.batch import Batch
-from services.core.contracts import Contract
-from services.errors import Misconfigured
-from services.settings import Settings, load_settings
+from millstream.adapters.contracts import load_all, load_contract, schemas_dir
+from millstream.core.batch import Batch
+from millstream.core.contracts import Contract
+from millstream.errors import Misconfigured
+from millstream.settings import Settings, load_settings
 
 SETTINGS = load_settings({})
 ALL = load_all(SETTINGS)

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import typer
+from millstream.cli import contracts
 from typer.testing import CliRunner
-
-from services.cli import contracts
 
 RUNNER = CliRunner()
 EVENT: dict[str, Any] = {
@@ -111,7 +110,7 @@ def test_a_version_that_is_no_contract_is_reported(repo: Repo) -> None:
 def run_for_people(*arguments: str) -> tuple[int, str]:
     """Run as the command line does, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", "from services.cli import main; main()", "contracts", *arguments],
+        [sys.executable, "-c", "from millstream.cli import main; main()", "contracts", *arguments],
         capture_output=True,
         text=True,
         check=False,

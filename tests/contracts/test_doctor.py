@@ -11,15 +11,14 @@ from typing import NamedTuple
 import pytest
 import redis
 import typer
+from millstream.adapters import endpoints
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.probes import Finding, probe_kafka, probe_redis, probe_registry
+from millstream.cli import doctor, stack
+from millstream.settings import Settings
 from pydantic import SecretStr
 from repos import VIEW, repo
 from typer.testing import CliRunner
-
-from services.adapters import endpoints
-from services.adapters.endpoints import Endpoints
-from services.adapters.probes import Finding, probe_kafka, probe_redis, probe_registry
-from services.cli import doctor, stack
-from services.settings import Settings
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ def test_an_unknown_host_and_a_wrong_setting_are_explained() -> None:
 
 
 def test_passwords_without_tls_are_warned_of_unless_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.adapters.probes._PATIENCE_S", 0.0)
+    monkeypatch.setattr("millstream.adapters.probes._PATIENCE_S", 0.0)
     sasl = {
         "security.protocol": "SASL_PLAINTEXT",
         "sasl.mechanisms": "PLAIN",

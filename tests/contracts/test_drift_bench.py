@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import typer
+from millstream.cli import drift
+from millstream.cli.drift.bench import as_markdown
+from millstream.cli.drift.bench_parts import PARTS
+from millstream.cli.tables import write_section
+from millstream.errors import Misconfigured
 from typer.testing import CliRunner
-
-from services.cli import drift
-from services.cli.drift.bench import as_markdown
-from services.cli.drift.bench_parts import PARTS
-from services.cli.tables import write_section
-from services.errors import Misconfigured
 
 PAGE = Path(drift.__file__).parent / "MONITORS.md"
 FIGURES = PAGE.with_name("monitors.json")

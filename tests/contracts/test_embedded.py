@@ -15,14 +15,13 @@ import redis
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from millstream.adapters import endpoints, kafka_client, kafka_jars
+from millstream.adapters.logs import secrets_of
+from millstream.adapters.probes import probe_redis
+from millstream.adapters.server_process import PortTaken, ServerProcess, start_mark, tail
+from millstream.errors import Misconfigured, Retry, Stop
+from millstream.settings import Settings, load_settings
 from pydantic import SecretStr
-
-from services.adapters import endpoints, kafka_client, kafka_jars
-from services.adapters.logs import secrets_of
-from services.adapters.probes import probe_redis
-from services.adapters.server_process import PortTaken, ServerProcess, start_mark, tail
-from services.errors import Misconfigured, Retry, Stop
-from services.settings import Settings, load_settings
 
 NO_KAFKA = {"bootstrap.servers": "127.0.0.1:1"}
 
@@ -121,7 +120,7 @@ def test_two_starts_at_once_make_one_server(tmp_path: Path) -> None:
 @pytest.mark.redis
 def test_a_server_outlives_its_starter_and_its_terminal_signals(tmp_path: Path) -> None:
     program = (
-        "import os; from services.adapters import endpoints; from services.settings import Settings\n"
+        "import os; from millstream.adapters import endpoints; from millstream.settings import Settings\n"
         f"endpoints.start(Settings(state_dir={str(tmp_path)!r}, kafka={NO_KAFKA!r}), lambda step: None)\n"
         "print(os.getsid(0), os.getpgid(0))"
     )
@@ -366,6 +365,6 @@ def test_free_ports_are_distinct_and_none_that_an_outgoing_connection_may_take(m
     assert len(set(found)) == 50
     assert max(found) < lowest
     drawn = iter([found[0], found[0], found[1]])
-    monkeypatch.setattr("services.adapters.endpoints.random.randrange", lambda *_: next(drawn))
+    monkeypatch.setattr("millstream.adapters.endpoints.random.randrange", lambda *_: next(drawn))
     with socket.create_server(("127.0.0.1", found[0])):
         assert endpoints.free_ports(1) == [found[1]]

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from millstream.adapters.contracts import load_all
+from millstream.adapters.declared_columns import check_taken, check_topics
+from millstream.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast
+from millstream.core.contracts import Contract
+from millstream.core.declaration import Declaration
+from millstream.errors import Misconfigured
+from millstream.settings import load_settings
+from millstream.topology import derive
 from repos import CONTRACT, HEAD, SERVICE, VIEW, repo
-
-from services.adapters.contracts import load_all
-from services.adapters.declared_columns import check_taken, check_topics
-from services.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast
-from services.core.contracts import Contract
-from services.core.declaration import Declaration
-from services.errors import Misconfigured
-from services.settings import load_settings
-from services.topology import derive
 
 ON_DEMAND = """
 @on_demand_feature_view(

@@ -16,17 +16,16 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.feast_check import difference, feast_fallback, feast_rows, sample_rows, written_by_feast
+from millstream.adapters.feast_codec import ViewCodec
+from millstream.adapters.feature_repo import apply, load_declaration, objects_of, open_store, quiet_feast
+from millstream.adapters.offline_log import OfflineLog, view_schema
+from millstream.adapters.online_view import RedisOnlineView
+from millstream.core.declaration import Aggregate, FeatureType, KeyType, View
+from millstream.ports import ViewRows
+from millstream.settings import Settings
 from repos import repo
-
-from services.adapters.endpoints import Endpoints
-from services.adapters.feast_check import difference, feast_fallback, feast_rows, sample_rows, written_by_feast
-from services.adapters.feast_codec import ViewCodec
-from services.adapters.feature_repo import apply, load_declaration, objects_of, open_store, quiet_feast
-from services.adapters.offline_log import OfflineLog, view_schema
-from services.adapters.online_view import RedisOnlineView
-from services.core.declaration import Aggregate, FeatureType, KeyType, View
-from services.ports import ViewRows
-from services.settings import Settings
 
 NOW = datetime.now(UTC).replace(microsecond=123_457) - timedelta(days=1)
 NOW_US = (NOW - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
@@ -170,7 +169,9 @@ def test_feasts_plain_redis_store_reads_them_too(plant: Settings, valkey: Endpoi
     write(plant, valkey.redis_url, heat(("press", 0, 91.5, 60.25)))
     address = valkey.redis_url.removeprefix("redis://").partition("/")[0]
     yaml = plant.feature_repo / "feature_store.yaml"
-    before, _, after = yaml.read_text().partition("  type: services.adapters.online_store.MillstreamRedisOnlineStore\n")
+    before, _, after = yaml.read_text().partition(
+        "  type: millstream.adapters.online_store.MillstreamRedisOnlineStore\n"
+    )
     tail = after.partition("\n")[2]
     yaml.write_text(f"{before}  type: redis\n  connection_string: {address}\n{tail}")
     assert read(plant, "press")["mean_celsius_86400s"] == [60.25]

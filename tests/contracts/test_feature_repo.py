@@ -6,16 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from millstream.adapters.contracts import load_all, load_contract
+from millstream.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast
+from millstream.cli.features import described, entity_row
+from millstream.core.contracts import Contract
+from millstream.core.declaration import Aggregate, View
+from millstream.errors import Misconfigured
+from millstream.settings import Settings, load_settings
+from millstream.topology import Topology, derive
 from repos import CONTRACT, HEAD, SERVICE, VIEW, repo
-
-from services.adapters.contracts import load_all, load_contract
-from services.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast
-from services.cli.features import described, entity_row
-from services.core.contracts import Contract
-from services.core.declaration import Aggregate, View
-from services.errors import Misconfigured
-from services.settings import Settings, load_settings
-from services.topology import Topology, derive
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
@@ -316,7 +315,7 @@ def test_applying_twice_changes_nothing_and_what_went_is_forgotten(tmp_path: Pat
     settings = settings.model_copy(update={"redis_url": None})
     with pytest.MonkeyPatch.context() as patch:
         # The online rows of the view that went would be deleted, but no server runs here.
-        patch.setattr("services.adapters.online_store.MillstreamRedisOnlineStore.update", lambda *_, **__: None)
+        patch.setattr("millstream.adapters.online_store.MillstreamRedisOnlineStore.update", lambda *_, **__: None)
         apply(settings)
     with quiet_feast():
         assert {view.name for view in open_store(settings).list_stream_feature_views()} == {"heat"}

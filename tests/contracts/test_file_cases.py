@@ -9,22 +9,21 @@ from pathlib import Path
 import polars as pl
 import pytest
 from fakes_producer import FakeProducer
-
-from services.adapters.contracts import load_contract
-from services.adapters.csv_rows import Dialect
-from services.adapters.ingest import BadRow, Progress, columns_for, ingest
-from services.adapters.paced_publisher import PacedPublisher
-from services.adapters.producer import drain
-from services.adapters.tabular import Declared, open_table
-from services.cli.lateness import first_event_ms, unit_warning
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.avro.reading import Reading
-from services.core.avro.schema import Field
-from services.core.contracts import Contract
-from services.core.label_rows import LabelShape
-from services.errors import Misconfigured
-from services.settings import load_settings
+from millstream.adapters.contracts import load_contract
+from millstream.adapters.csv_rows import Dialect
+from millstream.adapters.ingest import BadRow, Progress, columns_for, ingest
+from millstream.adapters.paced_publisher import PacedPublisher
+from millstream.adapters.producer import drain
+from millstream.adapters.tabular import Declared, open_table
+from millstream.cli.lateness import first_event_ms, unit_warning
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.reading import Reading
+from millstream.core.avro.schema import Field
+from millstream.core.contracts import Contract
+from millstream.core.label_rows import LabelShape
+from millstream.errors import Misconfigured
+from millstream.settings import load_settings
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 EVENTS = Contract.parse((SCHEMAS / "transactions.avsc").read_text())

@@ -7,16 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 from fakes_producer import FakeProducer
-
-from services.adapters.ingest import BadRow, Progress, columns_for, ingest, resume_row
-from services.adapters.paced_publisher import PacedPublisher
-from services.adapters.producer import drain
-from services.adapters.tabular import open_table
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.contracts import Contract
-from services.core.pacing import FLAT_OUT, Pace
-from services.errors import Misconfigured, Stop
+from millstream.adapters.ingest import BadRow, Progress, columns_for, ingest, resume_row
+from millstream.adapters.paced_publisher import PacedPublisher
+from millstream.adapters.producer import drain
+from millstream.adapters.tabular import open_table
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.contracts import Contract
+from millstream.core.pacing import FLAT_OUT, Pace
+from millstream.errors import Misconfigured, Stop
 
 CONTRACT = Contract.parse(
     {
@@ -156,7 +155,7 @@ def test_after_a_failure_going_on_at_the_named_row_misses_nothing(tmp_path: Path
 
 
 def refused_value(encode: Any, row: int) -> bytes:
-    from services.core.batch import Batch
+    from millstream.core.batch import Batch
 
     columns = {
         "id": np.array([row]),

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 from fakes_ledger_store import FakeLedgerStore
-
-from services.adapters.ledger_store import LedgerMemory, RocksLedgerStore
-from services.errors import Retry, Stop
-from services.ports import LedgerStore
+from millstream.adapters.ledger_store import LedgerMemory, RocksLedgerStore
+from millstream.errors import Retry, Stop
+from millstream.ports import LedgerStore
 
 MEMORY = LedgerMemory(16 << 20)
 Reopen = Callable[[], LedgerStore]
@@ -84,7 +83,7 @@ def test_a_store_is_open_once_and_one_of_another_layout_starts_empty(
     with pytest.raises(Retry, match="still open"):
         RocksLedgerStore(tmp_path, MEMORY)
     store.close()
-    monkeypatch.setattr("services.adapters.ledger_store.LAYOUT", "other")
+    monkeypatch.setattr("millstream.adapters.ledger_store.LAYOUT", "other")
     store = RocksLedgerStore(tmp_path, MEMORY)
     assert store.offsets() == {}
     store.close()

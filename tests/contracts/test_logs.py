@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import httpx2
 import mode
 import pytest
-
-from services.adapters.logs import configure_logs, secrets_of
-from services.errors import Misconfigured
-from services.settings import load_settings
+from millstream.adapters.logs import configure_logs, secrets_of
+from millstream.errors import Misconfigured
+from millstream.settings import load_settings
 
 logger = logging.getLogger("millstream.test")
 

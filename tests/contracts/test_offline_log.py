@@ -10,12 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from millstream.adapters.feature_repo import apply, load_declaration, open_store, quiet_feast
+from millstream.adapters.offline_log import OfflineLog, view_schema, view_table
+from millstream.core.batch import Batch
+from millstream.core.declaration import Aggregate, View
 from repos import repo
-
-from services.adapters.feature_repo import apply, load_declaration, open_store, quiet_feast
-from services.adapters.offline_log import OfflineLog, view_schema, view_table
-from services.core.batch import Batch
-from services.core.declaration import Aggregate, View
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

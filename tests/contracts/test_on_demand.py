@@ -15,12 +15,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from services.adapters.on_demand_transform import Transform
-from services.core.batch import Batch
-from services.core.declaration import FeatureType, OnDemandView
-from services.core.feast_cast import FEAST_NAMES, cast_column, cast_value
-from services.score.on_demand import compute
+from millstream.adapters.on_demand_transform import Transform
+from millstream.core.batch import Batch
+from millstream.core.declaration import FeatureType, OnDemandView
+from millstream.core.feast_cast import FEAST_NAMES, cast_column, cast_value
+from millstream.score.on_demand import compute
 
 TYPES = list(FEAST_NAMES)
 PLUS_2 = dt.timezone(dt.timedelta(hours=2))

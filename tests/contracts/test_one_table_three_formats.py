@@ -14,10 +14,9 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from services.adapters.tabular import open_table
-from services.core.avro.convert import to_batch
-from services.core.avro.schema import Field
+from millstream.adapters.tabular import open_table
+from millstream.core.avro.convert import to_batch
+from millstream.core.avro.schema import Field
 
 MILLIS = Field("t_ms", "long", nullable=True, default=None, logical_type="timestamp-millis")
 FIELDS = {

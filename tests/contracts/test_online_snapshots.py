@@ -11,22 +11,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.producer import Deliveries, drain, open_producer
+from millstream.adapters.producer import publish as queue
+from millstream.adapters.river_pipelines import OnlineModel
+from millstream.adapters.telemetry import Telemetry
+from millstream.adapters.topics import create_topics
+from millstream.cli.serving import _snapshots
+from millstream.core.declaration import Service
+from millstream.learn.stage import LearnStage
+from millstream.score.policy import SHADOW
+from millstream.score.step import Score
+from millstream.topology import SNAPSHOTS, Topic
+from millstream.transport.kafka_log import KafkaLog
 from online_models import FEATURES, KEY, declared, learner_of, signed
 from running import wait_until
-
-from services.adapters.endpoints import Endpoints
-from services.adapters.producer import Deliveries, drain, open_producer
-from services.adapters.producer import publish as queue
-from services.adapters.river_pipelines import OnlineModel
-from services.adapters.telemetry import Telemetry
-from services.adapters.topics import create_topics
-from services.cli.serving import _snapshots
-from services.core.declaration import Service
-from services.learn.stage import LearnStage
-from services.score.policy import SHADOW
-from services.score.step import Score
-from services.topology import SNAPSHOTS, Topic
-from services.transport.kafka_log import KafkaLog
 
 pytestmark = pytest.mark.kafka
 

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import redis
 from fakes_online_view import FakeOnlineView
-
-from services.adapters.endpoints import Endpoints
-from services.adapters.feast_codec import ViewCodec
-from services.adapters.feature_times import FeatureTimes
-from services.adapters.online_view import RedisOnlineView
-from services.adapters.redis_cas import SHA
-from services.core.declaration import Aggregate, View
-from services.errors import Retry
-from services.ports import OnlineView, ViewRows
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.feast_codec import ViewCodec
+from millstream.adapters.feature_times import FeatureTimes
+from millstream.adapters.online_view import RedisOnlineView
+from millstream.adapters.redis_cas import SHA
+from millstream.core.declaration import Aggregate, View
+from millstream.errors import Retry
+from millstream.ports import OnlineView, ViewRows
 
 PROJECT = "online_view_suite"
 AGGREGATES = (

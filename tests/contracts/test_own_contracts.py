@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from millstream.adapters.contracts import load_all, shipped_dir
+from millstream.adapters.feature_repo import open_store
+from millstream.cli import contracts as contracts_command
+from millstream.cli.runnable import assemble_runnable
+from millstream.errors import Misconfigured
+from millstream.settings import Settings, load_settings
 from repos import HEAD, STORE, VIEW
-
-from services.adapters.contracts import load_all, shipped_dir
-from services.adapters.feature_repo import open_store
-from services.cli import contracts as contracts_command
-from services.cli.runnable import assemble_runnable
-from services.errors import Misconfigured
-from services.settings import Settings, load_settings
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
 READING: dict[str, Any] = {

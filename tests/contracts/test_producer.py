@@ -2,9 +2,8 @@
 
 import pytest
 from fakes_producer import FakeProducer
-
-from services.adapters.producer import Deliveries, drain, publish
-from services.errors import Retry, Stop
+from millstream.adapters.producer import Deliveries, drain, publish
+from millstream.errors import Retry, Stop
 
 VALUES = [b"%d" % i for i in range(10)]
 

@@ -11,18 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 from fakes_models import a_declaration, a_version
-
-from services.adapters import promotions
-from services.adapters.endpoints import Endpoints
-from services.adapters.producer import Deliveries, drain, open_producer
-from services.adapters.producer import publish as queue
-from services.adapters.promotions import follow, latest, publish
-from services.adapters.topics import create_topics
-from services.cli.champion import champion_fit
-from services.cli.serving import _promotions
-from services.errors import Refused
-from services.settings import load_settings
-from services.topology import MODELS, SCHEMAS, Topic
+from millstream.adapters import promotions
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.producer import Deliveries, drain, open_producer
+from millstream.adapters.producer import publish as queue
+from millstream.adapters.promotions import follow, latest, publish
+from millstream.adapters.topics import create_topics
+from millstream.cli.champion import champion_fit
+from millstream.cli.serving import _promotions
+from millstream.errors import Refused
+from millstream.settings import load_settings
+from millstream.topology import MODELS, SCHEMAS, Topic
 
 pytestmark = pytest.mark.kafka
 _numbers = count(1)

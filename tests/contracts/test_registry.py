@@ -7,12 +7,11 @@ from itertools import count
 import pytest
 from fakes_models import a_body, a_manifest
 from fakes_registry import FakeRegistry
-
-from services.adapters.registry import open_registry
-from services.core.manifest import sha256
-from services.errors import Refused
-from services.ports import ModelRegistry
-from services.settings import Settings
+from millstream.adapters.registry import open_registry
+from millstream.core.manifest import sha256
+from millstream.errors import Refused
+from millstream.ports import ModelRegistry
+from millstream.settings import Settings
 
 _numbers = count(1)
 

@@ -12,25 +12,24 @@ import numpy as np
 import pytest
 from cards import events, first_stage, published, view
 from confluent_kafka.admin import AdminClient
-
-from services.adapters.endpoints import Endpoints
-from services.adapters.groups import committed_offsets
-from services.adapters.kafka_client import read_committed
-from services.adapters.producer import Deliveries, drain, open_producer, publish
-from services.adapters.topic_registry import claim, read_registry
-from services.adapters.topics import create_topics, partition_counts
-from services.core.batch import Batch
-from services.core.partitioner import partition_of
-from services.errors import Misconfigured, Retry
-from services.topology import Topic, Topology
-from services.transport import rescale
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.kafka_log import KafkaLog
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.rescale import Rescale
-from services.transport.stage import Stage
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.groups import committed_offsets
+from millstream.adapters.kafka_client import read_committed
+from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.topic_registry import claim, read_registry
+from millstream.adapters.topics import create_topics, partition_counts
+from millstream.core.batch import Batch
+from millstream.core.partitioner import partition_of
+from millstream.errors import Misconfigured, Retry
+from millstream.topology import Topic, Topology
+from millstream.transport import rescale
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.kafka_log import KafkaLog
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.rescale import Rescale
+from millstream.transport.stage import Stage
 
 pytestmark = pytest.mark.kafka
 COUNT, MORE = 2, 5

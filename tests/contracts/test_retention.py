@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from cards import DAY_MS, topology, view
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
-
-from services.adapters.endpoints import Endpoints
-from services.adapters.retention import alter_retention, needed_ms, retention_ms, short_topics
-from services.adapters.topics import create_topics
-from services.core.windows.store import Sources, WindowStore
-from services.errors import Misconfigured
-from services.featurize.upstream import upstream_of
-from services.settings import load_settings
-from services.topology import LABELS, SCORED, Topic
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.retention import alter_retention, needed_ms, retention_ms, short_topics
+from millstream.adapters.topics import create_topics
+from millstream.core.windows.store import Sources, WindowStore
+from millstream.errors import Misconfigured
+from millstream.featurize.upstream import upstream_of
+from millstream.settings import load_settings
+from millstream.topology import LABELS, SCORED, Topic
 
 VIEWS = view("activity", "customer", days=(1, 30)), view("terminal_activity", "terminal", days=(7,))
 

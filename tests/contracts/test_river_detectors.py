@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from millstream.adapters.river_detectors import Adwin, Kswin
+from millstream.adapters.river_documented import DOCUMENTED, Documented
+from millstream.core.drift import streaming
+from millstream.core.drift.detector import Detector, Floats
 from river import drift
-
-from services.adapters.river_detectors import Adwin, Kswin
-from services.adapters.river_documented import DOCUMENTED, Documented
-from services.core.drift import streaming
-from services.core.drift.detector import Detector, Floats
 
 Make = Callable[[], Detector]
 

@@ -10,18 +10,17 @@ import fastavro
 import numpy as np
 import pytest
 from cards import TRANSACTIONS, events, published
-
-from services.adapters.schema_registry import SchemaRegistry, connect, registry_prefix
-from services.adapters.schema_topic import schema_resolver
-from services.cli.chaos.registry_stub import RegistryStub
-from services.cli.consume import _decoded
-from services.cli.lateness import newest_event_ms
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Schema, SchemaError, SchemaId
-from services.core.batch import Batch
-from services.errors import Misconfigured, Retry
-from services.settings import load_settings
+from millstream.adapters.schema_registry import SchemaRegistry, connect, registry_prefix
+from millstream.adapters.schema_topic import schema_resolver
+from millstream.cli.chaos.registry_stub import RegistryStub
+from millstream.cli.consume import _decoded
+from millstream.cli.lateness import newest_event_ms
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Schema, SchemaError, SchemaId
+from millstream.core.batch import Batch
+from millstream.errors import Misconfigured, Retry
+from millstream.settings import load_settings
 
 SCHEMA = Schema.parse({"type": "record", "name": "E", "fields": [{"name": "x", "type": "long"}]})
 
@@ -65,8 +64,8 @@ def test_ingest_reads_the_newest_event_in_the_registry_s_framing(
     schema_id = registry(server).register("transactions", TRANSACTIONS.schema)
     value = published(events(1), registry_prefix(schema_id)).values[0]
     records = [(0, SimpleNamespace(value=lambda: value))]
-    monkeypatch.setattr("services.cli.lateness.newest", lambda *_given: records)
-    monkeypatch.setattr("services.adapters.schema_topic.read_schemas", lambda _kafka: {})
+    monkeypatch.setattr("millstream.cli.lateness.newest", lambda *_given: records)
+    monkeypatch.setattr("millstream.adapters.schema_topic.read_schemas", lambda _kafka: {})
     settings = load_settings({}, schema_registry_url=server.url)
     assert newest_event_ms(settings, {}, "transactions", TRANSACTIONS) == events(1).columns["event_time_ms"][0]
 

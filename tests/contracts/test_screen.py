@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 
 from cards import DAY_MS, START_MS, declaration, view
+from millstream.cli.lateness import late_warning
+from millstream.cli.screen import humane, print_rows, steps
+from millstream.settings import load_settings
 from rich.console import Console
-
-from services.cli.lateness import late_warning
-from services.cli.screen import humane, print_rows, steps
-from services.settings import load_settings
 
 
 def screen(width: int, *, terminal: bool = False) -> tuple[Console, io.StringIO]:

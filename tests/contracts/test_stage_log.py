@@ -12,17 +12,16 @@ from typing import cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-
-from services.adapters.endpoints import Endpoints
-from services.adapters.topics import create_topics
-from services.errors import Aborted, Misconfigured, Stop
-from services.topology import Topic
-from services.transport import kafka_log
-from services.transport.kafka_log import KafkaLog
-from services.transport.kafka_writer import KafkaWriter
-from services.transport.log import Assignment, StageLog
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.records import Output, Place, next_offsets
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.topics import create_topics
+from millstream.errors import Aborted, Misconfigured, Stop
+from millstream.topology import Topic
+from millstream.transport import kafka_log
+from millstream.transport.kafka_log import KafkaLog
+from millstream.transport.kafka_writer import KafkaWriter
+from millstream.transport.log import Assignment, StageLog
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.records import Output, Place, next_offsets
 
 PARTITIONS = 2
 

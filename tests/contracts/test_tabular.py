@@ -6,9 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-
-from services.adapters.tabular import Chunk, open_table
-from services.errors import Misconfigured
+from millstream.adapters.tabular import Chunk, open_table
+from millstream.errors import Misconfigured
 
 FRAME = pl.DataFrame(
     {"id": list(range(57)), "name": [f'n{i}, "é"\n' for i in range(57)], "x": [i / 4 for i in range(57)]}

@@ -11,18 +11,17 @@ import click
 import pytest
 import typer
 from cards import CONTRACTS, TRANSACTIONS, declaration, topology, view
+from millstream.adapters.cluster import Cluster, inside, named
+from millstream.adapters.topic_names import INTERNAL, PUBLIC, load_topic_names, plain_name
+from millstream.cli import MODULES
+from millstream.cli.assembly import Assembly
+from millstream.cli.bench.stack import Job, Stack
+from millstream.cli.dead_letters import _selection
+from millstream.errors import Misconfigured
+from millstream.settings import load_settings
+from millstream.topology import JOIN_CHANGELOG, LABELS, MEASURES, SCORED, derive
 from repos import repo
 from typer.testing import CliRunner
-
-from services.adapters.cluster import Cluster, inside, named
-from services.adapters.topic_names import INTERNAL, PUBLIC, load_topic_names, plain_name
-from services.cli import MODULES
-from services.cli.assembly import Assembly
-from services.cli.bench.stack import Job, Stack
-from services.cli.dead_letters import _selection
-from services.errors import Misconfigured
-from services.settings import load_settings
-from services.topology import JOIN_CHANGELOG, LABELS, MEASURES, SCORED, derive
 
 VIEWS = view("activity", "customer"), view("terminal_activity", "terminal")
 
@@ -93,7 +92,7 @@ def _program(*modules: str) -> typer.Typer:
     program = typer.Typer()
     program.callback()(lambda: None)
     for name in modules:
-        importlib.import_module(f"services.cli.{name}").register(program)
+        importlib.import_module(f"millstream.cli.{name}").register(program)
     return program
 
 

@@ -10,21 +10,20 @@ from dataclasses import replace
 import pytest
 from cards import topology, view
 from confluent_kafka.admin import AdminClient
-
-from services.adapters.cluster import Cluster
-from services.adapters.earlier_names import refuse_earlier_names
-from services.adapters.endpoints import Endpoints
-from services.adapters.groups import committed_offsets, set_offsets
-from services.adapters.guarantees import may_repeat
-from services.adapters.topic_adoption import adopt
-from services.adapters.topic_registry import REGISTRY, Record, claim, read_registry
-from services.adapters.topics import create_topics
-from services.core.generations import GENERATION
-from services.errors import Misconfigured
-from services.topology import SCORED, Topic, Topology
-from services.transport.kafka_log import KafkaLog
-from services.transport.log import Assignment
-from services.transport.records import Output, next_offsets
+from millstream.adapters.cluster import Cluster
+from millstream.adapters.earlier_names import refuse_earlier_names
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.groups import committed_offsets, set_offsets
+from millstream.adapters.guarantees import may_repeat
+from millstream.adapters.topic_adoption import adopt
+from millstream.adapters.topic_registry import REGISTRY, Record, claim, read_registry
+from millstream.adapters.topics import create_topics
+from millstream.core.generations import GENERATION
+from millstream.errors import Misconfigured
+from millstream.topology import SCORED, Topic, Topology
+from millstream.transport.kafka_log import KafkaLog
+from millstream.transport.log import Assignment
+from millstream.transport.records import Output, next_offsets
 
 pytestmark = pytest.mark.kafka
 

@@ -12,10 +12,9 @@ import pytest
 from fakes_online_view import FakeOnlineView
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.adapters.view_writer import ViewWriter, newest
-from services.errors import Stop
-from services.ports import ViewRows
+from millstream.adapters.view_writer import ViewWriter, newest
+from millstream.errors import Stop
+from millstream.ports import ViewRows
 
 
 def rows(view: str, given: Sequence[tuple[int | str, int]], mark: float = 0.0) -> ViewRows:

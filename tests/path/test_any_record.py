@@ -11,17 +11,16 @@ import pytest
 from fakes_ledger_store import FakeLedgerStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from services.cli.assembly import Assembly, assemble
-from services.cli.monitoring import measure_stage, monitor_stage
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Field, Schema
-from services.core.batch import Batch
-from services.core.requirements import UNUSABLE
-from services.core.text import as_text
-from services.settings import load_settings
-from services.topology import (
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.monitoring import measure_stage, monitor_stage
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Field, Schema
+from millstream.core.batch import Batch
+from millstream.core.requirements import UNUSABLE
+from millstream.core.text import as_text
+from millstream.settings import load_settings
+from millstream.topology import (
     DEAD_LETTERS,
     EXAMPLES,
     JOIN,
@@ -32,12 +31,12 @@ from services.topology import (
     QUALITY,
     SCORED,
 )
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output
-from services.transport.work import Work
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
+from millstream.transport.work import Work
 
 NOW_MS = 1_541_030_400_000
 LONGS = [0, 1, -1, 2**31, -(2**31), 2**53 + 1, 2**63 - 1, -(2**63), NOW_MS, 253_402_300_799_999, 253_402_300_800_000]

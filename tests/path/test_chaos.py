@@ -12,17 +12,16 @@ from typing import Any
 import fastavro
 import pytest
 from confluent_kafka import Producer
+from millstream.adapters.feature_repo import open_store
+from millstream.cli.chaos.arena import Arena
+from millstream.cli.chaos.drive import drive
+from millstream.cli.chaos.faults import FAULTS, KILLS
+from millstream.cli.chaos.run import ChaosPlan, ChaosRun
+from millstream.cli.chaos.stream import START_MS
+from millstream.errors import Stop
+from millstream.transport.recovery import MARKER_KEY
 from rich.console import Console
 from running import committed
-
-from services.adapters.feature_repo import open_store
-from services.cli.chaos.arena import Arena
-from services.cli.chaos.drive import drive
-from services.cli.chaos.faults import FAULTS, KILLS
-from services.cli.chaos.run import ChaosPlan, ChaosRun
-from services.cli.chaos.stream import START_MS
-from services.errors import Stop
-from services.transport.recovery import MARKER_KEY
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

@@ -7,20 +7,19 @@ from cards import CONTRACTS, DAY_MS, START_MS, TRANSACTIONS, events, first_stage
 from crashing import crash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.adapters.topics import TIMESTAMP_AFTER_MS
-from services.cli.workers import clock_bound
-from services.core.avro.decode import RecordReader
-from services.core.batch import Batch
-from services.settings import load_settings
-from services.topology import DEAD_LETTERS
-from services.transport.clock_bound import AHEAD, BLOCK, REFUSED_PREFIX, ClockBound, RefusedOffsets
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output
-from services.transport.stage import Stage
+from millstream.adapters.topics import TIMESTAMP_AFTER_MS
+from millstream.cli.workers import clock_bound
+from millstream.core.avro.decode import RecordReader
+from millstream.core.batch import Batch
+from millstream.settings import load_settings
+from millstream.topology import DEAD_LETTERS
+from millstream.transport.clock_bound import AHEAD, BLOCK, REFUSED_PREFIX, ClockBound, RefusedOffsets
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
+from millstream.transport.stage import Stage
 
 BOUND_MS = 3_600_000
 END_MS = START_MS + 2 * DAY_MS

@@ -11,21 +11,20 @@ import numpy as np
 import pytest
 import typer
 from confluent_kafka import Producer
+from millstream.adapters.contracts import load_all
+from millstream.adapters.dead_letters import DeadLetter, Selection, read_dead_letters
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.kafka_client import read_committed
+from millstream.adapters.redrive import REDRIVEN, Redriven, redrive, transactional_id
+from millstream.adapters.topics import create_topics
+from millstream.cli import dead_letters
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.errors import Fenced, Misconfigured
+from millstream.settings import Settings, load_settings
+from millstream.topology import DEAD_LETTERS, Topic
 from running import wait_until
 from typer.testing import CliRunner
-
-from services.adapters.contracts import load_all
-from services.adapters.dead_letters import DeadLetter, Selection, read_dead_letters
-from services.adapters.endpoints import Endpoints
-from services.adapters.kafka_client import read_committed
-from services.adapters.redrive import REDRIVEN, Redriven, redrive, transactional_id
-from services.adapters.topics import create_topics
-from services.cli import dead_letters
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.errors import Fenced, Misconfigured
-from services.settings import Settings, load_settings
-from services.topology import DEAD_LETTERS, Topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

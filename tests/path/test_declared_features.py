@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 import typer
 from cards import events
+from millstream.adapters.monitors_file import FILE
+from millstream.cli import features
+from millstream.cli.assembly import assemble
+from millstream.cli.doctor import check_feature_repo
+from millstream.cli.replaying import History
+from millstream.core.batch import Batch
+from millstream.errors import Misconfigured
+from millstream.settings import Settings, load_settings
 from repos import CONTRACT, VIEW, repo
 from typer.testing import CliRunner
-
-from services.adapters.monitors_file import FILE
-from services.cli import features
-from services.cli.assembly import assemble
-from services.cli.doctor import check_feature_repo
-from services.cli.replaying import History
-from services.core.batch import Batch
-from services.errors import Misconfigured
-from services.settings import Settings, load_settings
 
 HOUR_MS = 3_600_000
 

@@ -19,17 +19,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigEntry,
     ConfigResource,
 )
+from millstream.adapters import endpoints as servers
+from millstream.cli.assembly import Assembly
+from millstream.cli.setup import initialise
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.settings import Settings, load_settings
+from millstream.topology import DEAD_LETTERS, SCORED
+from millstream.transport.clock_bound import AHEAD
 from running import Workers, committed, wait_until
-
-from services.adapters import endpoints as servers
-from services.cli.assembly import Assembly
-from services.cli.setup import initialise
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.settings import Settings, load_settings
-from services.topology import DEAD_LETTERS, SCORED
-from services.transport.clock_bound import AHEAD
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
@@ -107,7 +106,7 @@ def reasons(settings: Settings, assembly: Assembly) -> list[tuple[str, str]]:
 def millstream(settings: Settings, *arguments: str) -> str:
     environment = {**os.environ, "MILLSTREAM_STATE_DIR": str(settings.state_dir.resolve())}
     done = subprocess.run(
-        [sys.executable, "-m", "services", *arguments], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "millstream", *arguments], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

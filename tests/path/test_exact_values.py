@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flights import CONTRACT, flights_repo
-
-from services.adapters.column_types import with_column_types
-from services.adapters.feature_repo import check_columns, load_declaration
-from services.adapters.offline_log import view_table, with_entity
-from services.cli.assembly import Assembly, assemble
-from services.cli.late_labels import Labels
-from services.cli.replaying import History
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.partitioner import partition_of
-from services.errors import Misconfigured
-from services.transport.records import Records
+from millstream.adapters.column_types import with_column_types
+from millstream.adapters.feature_repo import check_columns, load_declaration
+from millstream.adapters.offline_log import view_table, with_entity
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.late_labels import Labels
+from millstream.cli.replaying import History
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.partitioner import partition_of
+from millstream.errors import Misconfigured
+from millstream.transport.records import Records
 
 DAY_MS = 86_400_000
 START_MS = 1_541_030_400_000

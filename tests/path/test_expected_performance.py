@@ -12,22 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes_models import a_manifest
+from millstream.adapters import endpoints as servers
+from millstream.adapters.promotions import publish
+from millstream.cli.setup import initialise
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.drift.declared import Monitors
+from millstream.core.manifest import sha256
+from millstream.ports import ModelVersion
+from millstream.settings import Settings, load_settings
+from millstream.topology import LABELS, SCORED
+from millstream.transport.kafka_log import KafkaLog
+from millstream.transport.records import Output
 from running import Workers, wait_until
 from sklearn.metrics import average_precision_score
 from statements import label_records
 from watched import DAY_MS, START_MS, WEEK_MS, reference, scored, traffic
-
-from services.adapters import endpoints as servers
-from services.adapters.promotions import publish
-from services.cli.setup import initialise
-from services.core.avro.encode import RecordWriter
-from services.core.drift.declared import Monitors
-from services.core.manifest import sha256
-from services.ports import ModelVersion
-from services.settings import Settings, load_settings
-from services.topology import LABELS, SCORED
-from services.transport.kafka_log import KafkaLog
-from services.transport.records import Output
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
@@ -106,6 +105,6 @@ def _told(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _run(settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "services", "drift", "performance", *options]
+    command = [sys.executable, "-m", "millstream", "drift", "performance", *options]
     environment = {"MILLSTREAM_STATE_DIR": str(settings.state_dir), "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
     return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)

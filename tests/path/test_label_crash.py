@@ -16,24 +16,23 @@ import pytest
 from cards import events
 from confluent_kafka import Producer
 from label_loop import as_of_ms, check_chain, examples, figures, labelled, scored
+from millstream.adapters import endpoints as servers
+from millstream.adapters.promotions import publish as promote
+from millstream.adapters.river_model import OnlineScorer
+from millstream.adapters.river_snapshot import read_header, signing_key
+from millstream.cli.assembly import Assembly
+from millstream.cli.chaos.contenders import contender
+from millstream.cli.setup import initialise
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.text import as_text
+from millstream.learn.learner import Learner
+from millstream.settings import Settings, load_settings
+from millstream.topology import DEAD_LETTERS, EXAMPLES, LABELS, SCORED, SNAPSHOTS
 from quality_oracle import recomputed
 from running import Workers, committed, wait_until
 from statements import PRECEDENCE, Said, label_records, statements
-
-from services.adapters import endpoints as servers
-from services.adapters.promotions import publish as promote
-from services.adapters.river_model import OnlineScorer
-from services.adapters.river_snapshot import read_header, signing_key
-from services.cli.assembly import Assembly
-from services.cli.chaos.contenders import contender
-from services.cli.setup import initialise
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.text import as_text
-from services.learn.learner import Learner
-from services.settings import Settings, load_settings
-from services.topology import DEAD_LETTERS, EXAMPLES, LABELS, SCORED, SNAPSHOTS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

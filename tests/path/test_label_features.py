@@ -12,32 +12,31 @@ from cards import DAY_MS, events, published, topology, view
 from crashing import crash
 from fakes_ledger_store import FakeLedgerStore
 from fakes_online_view import FakeOnlineView
+from millstream.adapters.topics import BIG_RECORD_BYTES
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.ingest import label_shape
+from millstream.cli.late_labels import Labels
+from millstream.cli.replay import run_replay
+from millstream.cli.replay_labels import Late, late_labels
+from millstream.cli.replaying import History
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.declaration import Aggregate, View
+from millstream.core.windows.store import WindowStore
+from millstream.errors import Misconfigured
+from millstream.featurize.labels import Asking, LabelFeatures
+from millstream.ports import ViewRows
+from millstream.settings import load_settings
+from millstream.topology import LABELS, SCORED
+from millstream.transport.bootstrap import seed
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
+from millstream.transport.work import Work
 from rich.console import Console
-
-from services.adapters.topics import BIG_RECORD_BYTES
-from services.cli.assembly import Assembly, assemble
-from services.cli.ingest import label_shape
-from services.cli.late_labels import Labels
-from services.cli.replay import run_replay
-from services.cli.replay_labels import Late, late_labels
-from services.cli.replaying import History
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.declaration import Aggregate, View
-from services.core.windows.store import WindowStore
-from services.errors import Misconfigured
-from services.featurize.labels import Asking, LabelFeatures
-from services.ports import ViewRows
-from services.settings import load_settings
-from services.topology import LABELS, SCORED
-from services.transport.bootstrap import seed
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output
-from services.transport.work import Work
 
 NEVER_MS = 1 << 60
 DELAY_MS = 7 * DAY_MS

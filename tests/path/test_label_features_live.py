@@ -9,20 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cards import DAY_MS, events, published
+from millstream.adapters import endpoints as servers
+from millstream.adapters.feature_repo import open_store
+from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.cli.assembly import Assembly
+from millstream.cli.setup import initialise
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.settings import Settings, load_settings
+from millstream.topology import LABELS, SCORED
+from millstream.transport.kafka_reader import KafkaReader
+from millstream.transport.records import Output
 from running import Workers, committed, wait_until
-
-from services.adapters import endpoints as servers
-from services.adapters.feature_repo import open_store
-from services.adapters.producer import Deliveries, drain, open_producer, publish
-from services.cli.assembly import Assembly
-from services.cli.setup import initialise
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.settings import Settings, load_settings
-from services.topology import LABELS, SCORED
-from services.transport.kafka_reader import KafkaReader
-from services.transport.records import Output
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

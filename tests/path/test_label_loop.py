@@ -10,26 +10,25 @@ import pytest
 from at_least_once import FATES, AtLeastOnceLog
 from cards import events
 from fakes_ledger_store import FakeLedgerStore
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.replaying import History
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.ledger.tally import counters, decode_told
+from millstream.core.partitioner import partition_of
+from millstream.core.text import as_text
+from millstream.errors import Stop
+from millstream.settings import load_settings
+from millstream.topology import EXAMPLES, JOIN_CHANGELOG, LABELS, QUALITY, SCORED
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
+from millstream.transport.work import Work
 from quality_oracle import by_key, recomputed
 from statements import PRECEDENCE, label_records, statements
-
-from services.cli.assembly import Assembly, assemble
-from services.cli.replaying import History
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.ledger.tally import counters, decode_told
-from services.core.partitioner import partition_of
-from services.core.text import as_text
-from services.errors import Stop
-from services.settings import load_settings
-from services.topology import EXAMPLES, JOIN_CHANGELOG, LABELS, QUALITY, SCORED
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output
-from services.transport.work import Work
 
 _Log = TypeVar("_Log", bound=MemoryLog)
 EVENTS = 120

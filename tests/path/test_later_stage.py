@@ -6,22 +6,21 @@ import numpy as np
 import pytest
 from cards import CONTRACTS, DAY_MS, TRANSACTIONS, events, first_stage, published, topology, view
 from crashing import crash
-
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.partitioner import partition_of
-from services.core.text import as_text
-from services.featurize.step import Featurize
-from services.featurize.upstream import upstream_of
-from services.topology import DEAD_LETTERS
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.recovery import Marker
-from services.transport.stage import Stage
-from services.validate.step import Validate
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.partitioner import partition_of
+from millstream.core.text import as_text
+from millstream.featurize.step import Featurize
+from millstream.featurize.upstream import upstream_of
+from millstream.topology import DEAD_LETTERS
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.recovery import Marker
+from millstream.transport.stage import Stage
+from millstream.validate.step import Validate
 
 VIEWS = view("activity", "customer"), view("terminal_activity", "terminal")
 TOPOLOGY = topology(*VIEWS, view("own", "transaction"))  # a third stage, so that the second does not score

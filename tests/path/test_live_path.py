@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 from cards import START_MS, TRANSACTIONS, events
 from confluent_kafka import Producer
+from millstream.adapters import endpoints as servers
+from millstream.cli.assembly import Assembly
+from millstream.cli.replaying import History
+from millstream.cli.setup import initialise
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.text import as_text
+from millstream.settings import Settings, load_settings
+from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED
 from running import Workers, committed, wait_until
-
-from services.adapters import endpoints as servers
-from services.cli.assembly import Assembly
-from services.cli.replaying import History
-from services.cli.setup import initialise
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.text import as_text
-from services.settings import Settings, load_settings
-from services.topology import DEAD_LETTERS, PREDICTIONS, SCORED
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

@@ -10,28 +10,27 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message
 from fakes_models import a_manifest
+from millstream.adapters import endpoints as servers
+from millstream.adapters.promotions import publish
+from millstream.adapters.topics import partition_counts
+from millstream.cli.assembly import Assembly
+from millstream.cli.monitoring import measure_stage, monitor_stage
+from millstream.cli.setup import initialise
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.drift.declared import Monitors
+from millstream.core.manifest import sha256
+from millstream.ports import ModelVersion
+from millstream.settings import Settings, load_settings
+from millstream.topology import ALERTS, EXAMPLES, MEASURE, MEASURES, MODELS, MONITOR, MONITOR_CHANGELOG, SCORED
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.kafka_log import KafkaLog
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog, Partition
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
 from running import Workers, committed, wait_until
 from watched import DAY_MS, HOUR_MS, START_MS, examples, reference, scored, traffic
-
-from services.adapters import endpoints as servers
-from services.adapters.promotions import publish
-from services.adapters.topics import partition_counts
-from services.cli.assembly import Assembly
-from services.cli.monitoring import measure_stage, monitor_stage
-from services.cli.setup import initialise
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.drift.declared import Monitors
-from services.core.manifest import sha256
-from services.ports import ModelVersion
-from services.settings import Settings, load_settings
-from services.topology import ALERTS, EXAMPLES, MEASURE, MEASURES, MODELS, MONITOR, MONITOR_CHANGELOG, SCORED
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.kafka_log import KafkaLog
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog, Partition
-from services.transport.observer import Unobserved
-from services.transport.records import Output
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

@@ -15,17 +15,16 @@ from cards import events, published
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-
-from services.adapters.endpoints import Endpoints
-from services.adapters.feature_repo import apply, open_store, quiet_feast
-from services.adapters.offline_log import OfflineLog
-from services.adapters.offline_writer import OfflineWriter
-from services.cli.assembly import Assembly, assemble
-from services.cli.replaying import History
-from services.core.avro.decode import RecordReader
-from services.core.batch import Batch
-from services.settings import load_settings
-from services.transport.records import Records
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.feature_repo import apply, open_store, quiet_feast
+from millstream.adapters.offline_log import OfflineLog
+from millstream.adapters.offline_writer import OfflineWriter
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.replaying import History
+from millstream.core.avro.decode import RecordReader
+from millstream.core.batch import Batch
+from millstream.settings import load_settings
+from millstream.transport.records import Records
 
 pytestmark = pytest.mark.kafka
 

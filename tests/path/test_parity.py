@@ -14,21 +14,20 @@ import redis
 import typer
 from cards import TRANSACTIONS, events
 from confluent_kafka import Producer
+from millstream.adapters import endpoints as servers
+from millstream.adapters.feast_codec import ViewCodec
+from millstream.cli import parity
+from millstream.cli.assembly import Assembly
+from millstream.cli.feature_log import keep
+from millstream.cli.setup import initialise
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.text import as_text
+from millstream.errors import Misconfigured
+from millstream.ports import ViewRows
+from millstream.settings import Settings, load_settings
+from millstream.topology import SCORED
 from running import Workers, committed, wait_until
 from typer.testing import CliRunner
-
-from services.adapters import endpoints as servers
-from services.adapters.feast_codec import ViewCodec
-from services.cli import parity
-from services.cli.assembly import Assembly
-from services.cli.feature_log import keep
-from services.cli.setup import initialise
-from services.core.avro.encode import RecordWriter
-from services.core.text import as_text
-from services.errors import Misconfigured
-from services.ports import ViewRows
-from services.settings import Settings, load_settings
-from services.topology import SCORED
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

@@ -6,14 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from millstream.cli.chaos.poison import print_report
+from millstream.cli.chaos.poison_ledger import ANSWERED, DUPLICATE
+from millstream.cli.chaos.poison_messages import GOOD
+from millstream.cli.chaos.poison_oracle import Fault
+from millstream.cli.chaos.poison_outcomes import Expected, Found, Letter, check
+from millstream.cli.chaos.poison_run import PoisonPlan, run_poison
 from rich.console import Console
-
-from services.cli.chaos.poison import print_report
-from services.cli.chaos.poison_ledger import ANSWERED, DUPLICATE
-from services.cli.chaos.poison_messages import GOOD
-from services.cli.chaos.poison_oracle import Fault
-from services.cli.chaos.poison_outcomes import Expected, Found, Letter, check
-from services.cli.chaos.poison_run import PoisonPlan, run_poison
 
 COUNT = 3_000
 RANGE = Fault("range", "amount")

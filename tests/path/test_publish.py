@@ -6,18 +6,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 import typer
+from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.kafka_client import read_committed
+from millstream.adapters.topics import create_topics
+from millstream.cli import ingest, simulate
+from millstream.core.avro.decode import RecordReader
+from millstream.core.contracts import Contract
+from millstream.core.partitioner import partition_of
+from millstream.errors import Misconfigured
+from millstream.settings import Settings
+from millstream.topology import Topic
 from typer.testing import CliRunner
-
-from services.adapters.endpoints import Endpoints
-from services.adapters.kafka_client import read_committed
-from services.adapters.topics import create_topics
-from services.cli import ingest, simulate
-from services.core.avro.decode import RecordReader
-from services.core.contracts import Contract
-from services.core.partitioner import partition_of
-from services.errors import Misconfigured
-from services.settings import Settings
-from services.topology import Topic
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

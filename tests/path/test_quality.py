@@ -14,21 +14,20 @@ import numpy as np
 import pytest
 from cards import events
 from label_loop import as_of_ms, figures, labelled, scored
+from millstream.adapters import endpoints as servers
+from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.cli.quality_figures import read_figures
+from millstream.cli.setup import initialise
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.metrics import DAY_MS
+from millstream.core.text import as_text
+from millstream.settings import Settings, load_settings
+from millstream.topology import LABELS, QUALITY_CHANGELOG, SCORED
 from quality_oracle import Figures, recomputed
 from running import Workers, committed, wait_until
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 from statements import PRECEDENCE, label_records, statements
-
-from services.adapters import endpoints as servers
-from services.adapters.producer import Deliveries, drain, open_producer, publish
-from services.cli.quality_figures import read_figures
-from services.cli.setup import initialise
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.metrics import DAY_MS
-from services.core.text import as_text
-from services.settings import Settings, load_settings
-from services.topology import LABELS, QUALITY_CHANGELOG, SCORED
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
@@ -143,6 +142,6 @@ def _check_commands(settings: Settings) -> None:
 
 
 def _run(settings: Settings, *arguments: str) -> str:
-    command = [sys.executable, "-m", "services", *arguments]
+    command = [sys.executable, "-m", "millstream", *arguments]
     environment = {"MILLSTREAM_STATE_DIR": str(settings.state_dir), "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=120).stdout

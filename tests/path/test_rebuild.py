@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from cards import events, published
 from fakes_online_view import FakeOnlineView
-
-from services.cli.assembly import Assembly, assemble
-from services.cli.rebuilding import rebuild_partition
-from services.ports import ViewRows
-from services.settings import load_settings
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.rebuilding import rebuild_partition
+from millstream.ports import ViewRows
+from millstream.settings import load_settings
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
 
 PARTITIONS = 2
 

@@ -12,17 +12,16 @@ from cards import DAY_MS, events, first_stage, published, view
 from crashing import crash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.declaration import Aggregate, ColumnType, View
-from services.core.windows.store import WindowStore
-from services.errors import Rebalanced
-from services.ports import ViewRows
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output, Place
-from services.transport.stage import Stage
+from millstream.core.declaration import Aggregate, ColumnType, View
+from millstream.core.windows.store import WindowStore
+from millstream.errors import Rebalanced
+from millstream.ports import ViewRows
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output, Place
+from millstream.transport.stage import Stage
 
 CUSTOMER = view("activity", "customer")
 NEVER_MS = 1 << 60
@@ -266,7 +265,7 @@ def test_a_view_that_is_not_online_is_computed_and_not_kept_for_readers() -> Non
 
 
 def test_a_failed_transaction_is_not_survived() -> None:
-    from services.errors import Stop
+    from millstream.errors import Stop
 
     broker = _broker(published(events(10)))
     loop = _loop(broker, CUSTOMER)

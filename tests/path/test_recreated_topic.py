@@ -8,17 +8,16 @@ from cards import events, first_stage, published, view
 from crashing import crash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.adapters.origins import Origin, Origins, out_of_range
-from services.core.batch import Batch
-from services.core.generations import GENERATION, generation_of
-from services.core.ledger.recovery import Recovery, plan_recovery
-from services.errors import Misconfigured
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.stage import Stage
+from millstream.adapters.origins import Origin, Origins, out_of_range
+from millstream.core.batch import Batch
+from millstream.core.generations import GENERATION, generation_of
+from millstream.core.ledger.recovery import Recovery, plan_recovery
+from millstream.errors import Misconfigured
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.stage import Stage
 
 CUSTOMER = view("activity", "customer")
 TOPIC, CHANGELOG, OUT = "transactions", "customer.changelog", "transactions.terminal"

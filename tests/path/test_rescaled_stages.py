@@ -10,21 +10,15 @@ import numpy as np
 import pytest
 from cards import events, published, topology, view
 from fakes_ledger_store import FakeLedgerStore
-from quality_oracle import by_key
-from rescaling import broker_for, rescaled
-from statements import PRECEDENCE, label_records, statements
-from watched import DAY_MS, HOUR_MS, START_MS, examples, scored, traffic
-from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, measure, models, monitor_of
-
-from services.cli.assembly import Assembly, assemble
-from services.cli.monitoring import measure_stage, monitor_stage
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.drift.declared import Limits
-from services.monitor.monitor import MonitorStage
-from services.settings import load_settings
-from services.topology import (
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.monitoring import measure_stage, monitor_stage
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.drift.declared import Limits
+from millstream.monitor.monitor import MonitorStage
+from millstream.settings import load_settings
+from millstream.topology import (
     ALERTS,
     DEAD_LETTERS,
     EXAMPLES,
@@ -41,12 +35,17 @@ from services.topology import (
     Topic,
     Topology,
 )
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output
-from services.transport.work import Work
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
+from millstream.transport.work import Work
+from quality_oracle import by_key
+from rescaling import broker_for, rescaled
+from statements import PRECEDENCE, label_records, statements
+from watched import DAY_MS, HOUR_MS, START_MS, examples, scored, traffic
+from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, measure, models, monitor_of
 
 COUNT, MORE = 2, 5
 EVENTS = 150

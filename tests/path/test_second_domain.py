@@ -11,30 +11,29 @@ import numpy as np
 import polars as pl
 import pytest
 import typer
+from millstream.adapters import endpoints as servers
+from millstream.adapters.dead_letters import read_dead_letters
+from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.cli import app, features
+from millstream.cli.assembly import Assembly, assemble
+from millstream.cli.late_labels import Labels
+from millstream.cli.replaying import History
+from millstream.cli.setup import initialise
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.text import as_text
+from millstream.settings import Settings, load_settings
+from millstream.topology import DEAD_LETTERS, EXAMPLES, LABELS, MEASURES, PREDICTIONS, QUALITY, SCORED, SNAPSHOTS
+from millstream.transport.bootstrap import seed
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
 from repos import STORE
 from running import Workers, committed, wait_until
 from typer.testing import CliRunner
-
-from services.adapters import endpoints as servers
-from services.adapters.dead_letters import read_dead_letters
-from services.adapters.producer import Deliveries, drain, open_producer, publish
-from services.cli import app, features
-from services.cli.assembly import Assembly, assemble
-from services.cli.late_labels import Labels
-from services.cli.replaying import History
-from services.cli.setup import initialise
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.text import as_text
-from services.settings import Settings, load_settings
-from services.topology import DEAD_LETTERS, EXAMPLES, LABELS, MEASURES, PREDICTIONS, QUALITY, SCORED, SNAPSHOTS
-from services.transport.bootstrap import seed
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output
 
 CONTRACT = """
 {

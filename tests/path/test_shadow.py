@@ -12,23 +12,22 @@ import numpy as np
 import pytest
 import typer
 from cards import DAY_MS, events
+from millstream.adapters import endpoints as servers
+from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.river_model import OnlineScorer
+from millstream.adapters.river_snapshot import signing_key
+from millstream.cli import models
+from millstream.cli.assembly import Assembly
+from millstream.cli.setup import initialise
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.text import as_text
+from millstream.errors import Misconfigured
+from millstream.settings import Settings, load_settings
+from millstream.topology import LABELS, SCORED, SNAPSHOTS
 from running import Workers, committed, wait_until
 from typer.testing import CliRunner
-
-from services.adapters import endpoints as servers
-from services.adapters.producer import Deliveries, drain, open_producer, publish
-from services.adapters.river_model import OnlineScorer
-from services.adapters.river_snapshot import signing_key
-from services.cli import models
-from services.cli.assembly import Assembly
-from services.cli.setup import initialise
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.text import as_text
-from services.errors import Misconfigured
-from services.settings import Settings, load_settings
-from services.topology import LABELS, SCORED, SNAPSHOTS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

@@ -7,20 +7,19 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from millstream.adapters.feature_repo import load_declaration
+from millstream.adapters.promotions import latest
+from millstream.adapters.topics import create_topics
+from millstream.cli import MODULES, app
+from millstream.cli.models import metric_title
+from millstream.cli.train import duration_ms, longest_window_ms
+from millstream.cli.training_data import read_features, with_labels
+from millstream.core.batch import Batch
+from millstream.errors import Misconfigured, Refused
+from millstream.score.scorer import Champion
+from millstream.settings import Settings
+from millstream.topology import MODELS, SCHEMAS, Topic
 from typer.testing import CliRunner
-
-from services.adapters.feature_repo import load_declaration
-from services.adapters.promotions import latest
-from services.adapters.topics import create_topics
-from services.cli import MODULES, app
-from services.cli.models import metric_title
-from services.cli.train import duration_ms, longest_window_ms
-from services.cli.training_data import read_features, with_labels
-from services.core.batch import Batch
-from services.errors import Misconfigured, Refused
-from services.score.scorer import Champion
-from services.settings import Settings
-from services.topology import MODELS, SCHEMAS, Topic
 
 DAY_MS = 86_400_000
 
@@ -29,8 +28,7 @@ DAY_MS = 86_400_000
 def run():
     """Run a command of the ``millstream`` program; errors made on purpose come out as they are."""
     import typer
-
-    from services.cli import models, train
+    from millstream.cli import models, train
 
     assert {"models", "train"} <= set(MODULES)
     program = typer.Typer()

@@ -8,10 +8,9 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
-
-from services.core.declaration import Aggregate, View
-from services.core.simulation.simulate import Simulation, simulate
-from services.core.windows.store import OK, WindowStore
+from millstream.core.declaration import Aggregate, View
+from millstream.core.simulation.simulate import Simulation, simulate
+from millstream.core.windows.store import OK, WindowStore
 
 DAY_MS = 86_400_000
 WINDOWS_DAYS = (1, 7, 30)

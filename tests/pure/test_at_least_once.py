@@ -11,29 +11,28 @@ from at_least_once import FATES, AtLeastOnceLog
 from cards import CONTRACTS, events, first_stage, published, view
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from millstream.adapters.river_pipelines import declare
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch, Rejection
+from millstream.core.drift.declared import Limits
+from millstream.core.repeats import Newest, first_times
+from millstream.errors import Stop
+from millstream.learn.learner import Learner
+from millstream.learn.stage import LearnStage
+from millstream.monitor.monitor import MonitorStage
+from millstream.monitor.quality_blocks import MARKER, Blocks, records_of
+from millstream.topology import DEAD_LETTERS, EXAMPLES, SCORED
+from millstream.transport.dead_letters import DeadLetterLimit, dead_letter_output
+from millstream.transport.flow import Flow
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output, Records
+from millstream.transport.stage import Stage
+from millstream.transport.work import Work
 from river import linear_model, preprocessing
 from watched import DAY_MS, START_MS, examples, scored, traffic
 from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, filled, measure, monitor
-
-from services.adapters.river_pipelines import declare
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch, Rejection
-from services.core.drift.declared import Limits
-from services.core.repeats import Newest, first_times
-from services.errors import Stop
-from services.learn.learner import Learner
-from services.learn.stage import LearnStage
-from services.monitor.monitor import MonitorStage
-from services.monitor.quality_blocks import MARKER, Blocks, records_of
-from services.topology import DEAD_LETTERS, EXAMPLES, SCORED
-from services.transport.dead_letters import DeadLetterLimit, dead_letter_output
-from services.transport.flow import Flow
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output, Records
-from services.transport.stage import Stage
-from services.transport.work import Work
 
 KEY = b"sixteen bytes or more"
 DECLARED = declare("fraud", preprocessing.StandardScaler() | linear_model.LogisticRegression(), ("a", "b"))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.core.ledger.beliefs import beliefs
-from services.core.ledger.label_sets import LabelSets, stamps
-from services.core.ledger.resolution import Policy, resolve
+from millstream.core.ledger.beliefs import beliefs
+from millstream.core.ledger.label_sets import LabelSets, stamps
+from millstream.core.ledger.resolution import Policy, resolve
 
 EVENTS = 3
 POLICY = Policy(("bank",), 100)

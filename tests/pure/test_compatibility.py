@@ -7,10 +7,9 @@ import pytest
 from avro_strategies import record, records, rows_of, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.avro.compatibility import breaking_changes
-from services.core.avro.decode import RecordReader
-from services.core.contracts import Contract
+from millstream.core.avro.compatibility import breaking_changes
+from millstream.core.avro.decode import RecordReader
+from millstream.core.contracts import Contract
 
 BASE: dict[str, Any] = {
     **record(

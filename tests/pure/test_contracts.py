@@ -9,11 +9,10 @@ import pytest
 from avro_strategies import batch_of, record
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.core.avro.schema import SchemaError
-from services.core.batch import Batch
-from services.core.contracts import Contract
-from services.core.text import as_text
+from millstream.core.avro.schema import SchemaError
+from millstream.core.batch import Batch
+from millstream.core.contracts import Contract
+from millstream.core.text import as_text
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
 SOURCE = {

@@ -10,9 +10,8 @@ from typing import Any
 
 import fastavro
 from cards import events, first_stage, view
-
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Schema
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Schema
 
 PAGE = Path(__file__).parents[2] / "infra" / "docs" / "contracts.md"
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-
-from services.core.avro.convert import convert, to_batch
-from services.core.avro.match_columns import match_columns
-from services.core.avro.schema import Field
+from millstream.core.avro.convert import convert, to_batch
+from millstream.core.avro.match_columns import match_columns
+from millstream.core.avro.schema import Field
 
 FAILED = object()
 MILLIS = Field("t", "long", logical_type="timestamp-millis")

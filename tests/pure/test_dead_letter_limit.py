@@ -1,10 +1,9 @@
 """The share of dead letters above which a stage stops."""
 
 import pytest
-
-from services.core.batch import Rejection
-from services.errors import Stop
-from services.transport.dead_letters import DeadLetterLimit
+from millstream.core.batch import Rejection
+from millstream.errors import Stop
+from millstream.transport.dead_letters import DeadLetterLimit
 
 
 def _rejections(count: int, reason: str = "range") -> list[Rejection]:

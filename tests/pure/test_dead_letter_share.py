@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from cards import CONTRACTS, events, first_stage, published, view
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Rejection
+from millstream.core.drift.declared import Limits
+from millstream.topology import DEAD_LETTERS
+from millstream.transport.dead_letters import dead_letter_output
+from millstream.transport.memory_log import MemoryBroker
+from millstream.transport.records import Output, Records
 from watched import START_MS, traffic
 from watched import scored as scored_of
 from watching import MODEL, NAMES, SCHEMA, alerts_of, filled, loop_of, measure, monitor
-
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Rejection
-from services.core.drift.declared import Limits
-from services.topology import DEAD_LETTERS
-from services.transport.dead_letters import dead_letter_output
-from services.transport.memory_log import MemoryBroker
-from services.transport.records import Output, Records
 
 DAYS = 3
 HOUR_MS = 3_600_000

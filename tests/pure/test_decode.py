@@ -11,9 +11,8 @@ import pytest
 from avro_strategies import ENUM, record, records, rows_of, same, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.avro.decode import Decoded, RecordReader
-from services.core.avro.schema import Schema, SchemaId
+from millstream.core.avro.decode import Decoded, RecordReader
+from millstream.core.avro.schema import Schema, SchemaId
 
 LIMIT = 1_000_000
 WRITER_OF_OLD = record(

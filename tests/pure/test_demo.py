@@ -10,32 +10,31 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from millstream.adapters.contracts import load_contract
+from millstream.cli.demo.alarms import Alarms
+from millstream.cli.demo.feed import first_untold
+from millstream.cli.demo.injection import Injection, announcement
+from millstream.cli.demo.learning import Learning
+from millstream.cli.demo.screen import Moment, Screen
+from millstream.cli.demo.summary import compare, list_alerts
+from millstream.cli.demo.watching import Seen
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.drift.alert import Evidence, Kind, Signal
+from millstream.core.drift.incidents import Evaluation, Policy, initial, update
+from millstream.core.drift.seasons import HOUR_MS
+from millstream.core.metrics import DAY_MS
+from millstream.core.quality.board import Board
+from millstream.core.quality.contenders import Measured
+from millstream.core.quality.report import Reporter
+from millstream.core.quality.topic import as_batch
+from millstream.monitor.monitor import as_batch as as_alerts
+from millstream.settings import load_settings
+from millstream.topology import ALERTS, QUALITY
 from online_models import KEY, declared, learner_of
 from rich.console import Console
 from sklearn.metrics import average_precision_score
-
-from services.adapters.contracts import load_contract
-from services.cli.demo.alarms import Alarms
-from services.cli.demo.feed import first_untold
-from services.cli.demo.injection import Injection, announcement
-from services.cli.demo.learning import Learning
-from services.cli.demo.screen import Moment, Screen
-from services.cli.demo.summary import compare, list_alerts
-from services.cli.demo.watching import Seen
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.drift.alert import Evidence, Kind, Signal
-from services.core.drift.incidents import Evaluation, Policy, initial, update
-from services.core.drift.seasons import HOUR_MS
-from services.core.metrics import DAY_MS
-from services.core.quality.board import Board
-from services.core.quality.contenders import Measured
-from services.core.quality.report import Reporter
-from services.core.quality.topic import as_batch
-from services.monitor.monitor import as_batch as as_alerts
-from services.settings import load_settings
-from services.topology import ALERTS, QUALITY
 
 SCHEMA = load_contract(load_settings({}), QUALITY).schema
 MEASURED = Measured("at_ms", "fraud", "block", 0.5, "card")

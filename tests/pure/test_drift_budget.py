@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-
-from services.core.drift import streaming
-from services.core.drift.budget import (
+from millstream.core.drift import streaming
+from millstream.core.drift.budget import (
     Budget,
     calibrate_series,
     least_cautious,
     openings,
     resampled_days,
 )
-from services.core.drift.law import Law
-from services.core.drift.plan import Plan
-from services.core.drift.reference import Reference, calibrate, held_out_rate, scaled_over_time
-from services.core.drift.seasons import HOUR_MS
-from services.core.drift.slot_counts import Binning
-from services.core.profile import profile
+from millstream.core.drift.law import Law
+from millstream.core.drift.plan import Plan
+from millstream.core.drift.reference import Reference, calibrate, held_out_rate, scaled_over_time
+from millstream.core.drift.seasons import HOUR_MS
+from millstream.core.drift.slot_counts import Binning
+from millstream.core.profile import profile
+from numpy.typing import NDArray
 
 PLAN = Plan(windows_ms=(24 * HOUR_MS, 168 * HOUR_MS))
 COLUMNS = 3

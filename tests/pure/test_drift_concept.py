@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from millstream.core.drift.compare import compare
+from millstream.core.drift.concept import MONITORS, Calibration, common_threshold, error_evidence, positive_evidence
+from millstream.core.drift.estimated_performance import estimate, expected_auc
+from millstream.core.drift.reconstruction import Reconstruction
+from millstream.core.drift.slot_counts import Binning
+from millstream.core.drift.streaming import cusum
+from millstream.core.profile import profile
 from numpy.typing import NDArray
-
-from services.core.drift.compare import compare
-from services.core.drift.concept import MONITORS, Calibration, common_threshold, error_evidence, positive_evidence
-from services.core.drift.estimated_performance import estimate, expected_auc
-from services.core.drift.reconstruction import Reconstruction
-from services.core.drift.slot_counts import Binning
-from services.core.drift.streaming import cusum
-from services.core.profile import profile
 
 Floats = NDArray[np.float64]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from services.core.drift.budget import DAY_MS
-from services.core.drift.concept import MONITORS, Calibration, common_threshold
-from services.core.drift.dispersion import dispersion
-from services.core.drift.evidence_sums import EvidenceSums
+from millstream.core.drift.budget import DAY_MS
+from millstream.core.drift.concept import MONITORS, Calibration, common_threshold
+from millstream.core.drift.dispersion import dispersion
+from millstream.core.drift.evidence_sums import EvidenceSums
 
 PER_DAY = 2_000
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.core.drift import streaming
-from services.core.drift.cost import measure
-from services.core.drift.drift_streams import BLANK, circles, learn_and_predict, sine1, two_levels
-from services.core.drift.evaluation import (
+from millstream.core.drift import streaming
+from millstream.core.drift.cost import measure
+from millstream.core.drift.drift_streams import BLANK, circles, learn_and_predict, sine1, two_levels
+from millstream.core.drift.evaluation import (
     CONTENDERS,
     VALUE_CONTENDERS,
     Contender,
@@ -23,7 +22,7 @@ from services.core.drift.evaluation import (
     levels_table,
     table,
 )
-from services.core.drift.windowed_psi import WindowedPsi
+from millstream.core.drift.windowed_psi import WindowedPsi
 
 
 def test_sine1_turns_round_at_each_drift_and_a_tenth_of_labels_is_wrong() -> None:

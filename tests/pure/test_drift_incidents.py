@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.core.drift.alert import Alert, Evidence, Kind, Signal
-from services.core.drift.declared import Monitors
-from services.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
-from services.core.drift.make_reference import make_reference
-from services.core.drift.plan import Plan
-from services.core.drift.signals import distribution_signals
-from services.core.drift.windowed import Reading
+from millstream.core.drift.alert import Alert, Evidence, Kind, Signal
+from millstream.core.drift.declared import Monitors
+from millstream.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
+from millstream.core.drift.make_reference import make_reference
+from millstream.core.drift.plan import Plan
+from millstream.core.drift.signals import distribution_signals
+from millstream.core.drift.windowed import Reading
 
 HOUR_MS = 3_600_000
 POLICY = Policy(close_after=2, cooldown_ms=5 * HOUR_MS, reminder_ms=4 * HOUR_MS)

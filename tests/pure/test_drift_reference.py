@@ -11,22 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-from services.adapters.monitors_file import FILE, load_monitors
-from services.cli.drift.performance import by_day
-from services.core.drift.budget import Budget
-from services.core.drift.concept import Calibration
-from services.core.drift.declared import Limits, Monitors
-from services.core.drift.estimated_performance import estimate
-from services.core.drift.expected_metric import Cells
-from services.core.drift.make_reference import make_reference
-from services.core.drift.model_reference import SCORE, ModelReference
-from services.core.drift.reconstruction import COLUMN
-from services.core.drift.seasons import HOUR_MS
-from services.core.drift.slot_counts import Block
-from services.core.drift.slot_summary import Summary
-from services.core.metrics import average_precision
-from services.errors import Misconfigured
+from millstream.adapters.monitors_file import FILE, load_monitors
+from millstream.cli.drift.performance import by_day
+from millstream.core.drift.budget import Budget
+from millstream.core.drift.concept import Calibration
+from millstream.core.drift.declared import Limits, Monitors
+from millstream.core.drift.estimated_performance import estimate
+from millstream.core.drift.expected_metric import Cells
+from millstream.core.drift.make_reference import make_reference
+from millstream.core.drift.model_reference import SCORE, ModelReference
+from millstream.core.drift.reconstruction import COLUMN
+from millstream.core.drift.seasons import HOUR_MS
+from millstream.core.drift.slot_counts import Block
+from millstream.core.drift.slot_summary import Summary
+from millstream.core.metrics import average_precision
+from millstream.errors import Misconfigured
 
 FEATURES = ("a", "b", "flag")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from services.cli.drift.report import _write, report
-from services.errors import Misconfigured
+from millstream.cli.drift.report import _write, report
+from millstream.errors import Misconfigured
 
 
 def test_a_page_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:

@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.drift.alert import ONLINE, Alert
-from services.core.drift.concept_watch import ConceptWatch, Labelled
-from services.core.drift.declared import Limits, Monitors
-from services.core.drift.incidents import Policy
-from services.core.drift.make_reference import make_reference
-from services.core.drift.model_reference import ModelReference
-from services.core.drift.partition_counts import Counting, Events, PartitionCounts
-from services.core.drift.seasons import HOUR_MS
-from services.core.drift.slot_counts import ABSENT
-from services.core.drift.slot_summary import SLOT_MS
-from services.core.drift.watch import Watch
+from millstream.core.drift.alert import ONLINE, Alert
+from millstream.core.drift.concept_watch import ConceptWatch, Labelled
+from millstream.core.drift.declared import Limits, Monitors
+from millstream.core.drift.incidents import Policy
+from millstream.core.drift.make_reference import make_reference
+from millstream.core.drift.model_reference import ModelReference
+from millstream.core.drift.partition_counts import Counting, Events, PartitionCounts
+from millstream.core.drift.seasons import HOUR_MS
+from millstream.core.drift.slot_counts import ABSENT
+from millstream.core.drift.slot_summary import SLOT_MS
+from millstream.core.drift.watch import Watch
 
 NAMES = ("x", "y", "kind")
 MONITORS = Monitors(windows_ms=(24 * HOUR_MS,), segment_by="kind")

@@ -12,20 +12,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from millstream.core.drift import distance
+from millstream.core.drift.declared import Monitors
+from millstream.core.drift.make_reference import make_reference
+from millstream.core.drift.model_reference import ModelReference
+from millstream.core.drift.partition_counts import Counting, Events, PartitionCounts
+from millstream.core.drift.plan import Plan
+from millstream.core.drift.reference import Reference, readings_over_time
+from millstream.core.drift.seasons import HOUR_MS, hour_of_week, seasonal_shares
+from millstream.core.drift.slot_counts import ABSENT, Binning
+from millstream.core.drift.slot_summary import Summary
+from millstream.core.drift.windowed import Reading, Windows
+from millstream.core.profile import FeatureProfile, profile
 from numpy.typing import NDArray
-
-from services.core.drift import distance
-from services.core.drift.declared import Monitors
-from services.core.drift.make_reference import make_reference
-from services.core.drift.model_reference import ModelReference
-from services.core.drift.partition_counts import Counting, Events, PartitionCounts
-from services.core.drift.plan import Plan
-from services.core.drift.reference import Reference, readings_over_time
-from services.core.drift.seasons import HOUR_MS, hour_of_week, seasonal_shares
-from services.core.drift.slot_counts import ABSENT, Binning
-from services.core.drift.slot_summary import Summary
-from services.core.drift.windowed import Reading, Windows
-from services.core.profile import FeatureProfile, profile
 
 counts = st.lists(st.integers(0, 50), min_size=2, max_size=6)
 

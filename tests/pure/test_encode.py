@@ -7,10 +7,9 @@ import pytest
 from avro_strategies import ENUM, batch_of, record, records, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Schema
-from services.core.batch import Batch
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Schema
+from millstream.core.batch import Batch
 
 
 @settings(deadline=None, max_examples=200)

@@ -6,21 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from services.adapters.evaluation_plot import bars_png, daily_png
-from services.adapters.lightgbm_model import TextModel
-from services.adapters.river_pipelines import CHAMPION_LOGIT, declare
-from services.cli.demo.book import PROTOCOL, SIZES
-from services.cli.evaluate.candidates import candidates
-from services.cli.evaluate.champions import Events, Plan, moments, served
-from services.core.evaluation.by_day import by_day, overall
-from services.core.evaluation.protocol import Protocol, parts
-from services.core.metrics import DAY_MS, evaluate
-from services.core.simulation.simulate import Simulation, simulate
-from services.learn.compare import serve_delayed
-from services.learn.learner import Learner
-from services.retrain.choose import choose
-from services.retrain.fit import Growth, fit
+from millstream.adapters.evaluation_plot import bars_png, daily_png
+from millstream.adapters.lightgbm_model import TextModel
+from millstream.adapters.river_pipelines import CHAMPION_LOGIT, declare
+from millstream.cli.demo.book import PROTOCOL, SIZES
+from millstream.cli.evaluate.candidates import candidates
+from millstream.cli.evaluate.champions import Events, Plan, moments, served
+from millstream.core.evaluation.by_day import by_day, overall
+from millstream.core.evaluation.protocol import Protocol, parts
+from millstream.core.metrics import DAY_MS, evaluate
+from millstream.core.simulation.simulate import Simulation, simulate
+from millstream.learn.compare import serve_delayed
+from millstream.learn.learner import Learner
+from millstream.retrain.choose import choose
+from millstream.retrain.fit import Growth, fit
 
 PNG = b"\x89PNG"
 

@@ -7,9 +7,8 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pytest
-
-from services.adapters.lightgbm_model import TextModel
-from services.core.forest import Forest
+from millstream.adapters.lightgbm_model import TextModel
+from millstream.core.forest import Forest
 
 _BASE = {"objective": "binary", "verbosity": -1, "min_data_in_leaf": 2, "seed": 3, "num_threads": 1}
 

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from cards import events, first_stage, published, view
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Array, Batch
+from millstream.core.drift.declared import Limits
+from millstream.core.drift.slot_summary import Summary, Tally
+from millstream.monitor.freshness import EVERY_S, Columns, Freshness
+from millstream.topology import MEASURES, SCORED
+from millstream.transport.memory_log import MemoryBroker
+from millstream.transport.records import Output
 from watched import DAY_MS, HOUR_MS, START_MS, scored, traffic
 from watching import NAMES, SCHEMA, alerts_of, filled, loop_of, measure, monitor
-
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Array, Batch
-from services.core.drift.declared import Limits
-from services.core.drift.slot_summary import Summary, Tally
-from services.monitor.freshness import EVERY_S, Columns, Freshness
-from services.topology import MEASURES, SCORED
-from services.transport.memory_log import MemoryBroker
-from services.transport.records import Output
 
 VIEWS = {"activity": Columns("customer_id", "customer__feature_time_us")}
 

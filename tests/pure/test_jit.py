@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 HELPER = """
-from services.core.jit import fused
+from millstream.core.jit import fused
 @fused
 def helper(x):
     return x + {plus}
 """
 KERNEL = """
-from services.core.jit import kernel
+from millstream.core.jit import kernel
 from helper import helper
 @kernel
 def run(x):

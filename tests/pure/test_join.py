@@ -11,26 +11,25 @@ import pytest
 from fakes_ledger_store import FakeLedgerStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.adapters.contracts import load_contract, schemas_dir
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Field, Schema
-from services.core.batch import Batch
-from services.core.contracts import Contract
-from services.core.ledger.recovery import plan_recovery
-from services.core.ledger.resolution import Policy
-from services.core.ledger.tally import STATES, counters, decode_told
-from services.core.quality.board import Seen
-from services.core.quality.part import Predicted
-from services.core.quality.snapshot import decode_predicted
-from services.errors import Misconfigured, Stop
-from services.join.contract import examples_schema
-from services.join.statements import meaningful
-from services.join.step import Join
-from services.settings import load_settings
-from services.transport.flow import Flow
-from services.transport.records import Records
+from millstream.adapters.contracts import load_contract, schemas_dir
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Field, Schema
+from millstream.core.batch import Batch
+from millstream.core.contracts import Contract
+from millstream.core.ledger.recovery import plan_recovery
+from millstream.core.ledger.resolution import Policy
+from millstream.core.ledger.tally import STATES, counters, decode_told
+from millstream.core.quality.board import Seen
+from millstream.core.quality.part import Predicted
+from millstream.core.quality.snapshot import decode_predicted
+from millstream.errors import Misconfigured, Stop
+from millstream.join.contract import examples_schema
+from millstream.join.statements import meaningful
+from millstream.join.step import Join
+from millstream.settings import load_settings
+from millstream.transport.flow import Flow
+from millstream.transport.records import Records
 
 SETTINGS = load_settings({})
 ENVELOPE = Contract.parse((schemas_dir(SETTINGS) / "examples.avsc").read_text())

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from millstream.core.declaration import KeyType
+from millstream.core.windows.label_store import LabelStore, Statements
+from millstream.core.windows.store import DUPLICATE, LATE, OK
 from window_oracle import aggregate
 from window_streams import EXAMPLES, FUNCTIONS, NUMBERS, view
-
-from services.core.declaration import KeyType
-from services.core.windows.label_store import LabelStore, Statements
-from services.core.windows.store import DUPLICATE, LATE, OK
 
 LATENESS_MS = 8
 LONGEST_MS = 25

@@ -9,25 +9,24 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from millstream.adapters.river_model import OnlineScorer, floats, linear, rows
+from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel, declare
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Field, Schema
+from millstream.core.batch import Batch
+from millstream.core.prequential import Prequential
+from millstream.errors import Misconfigured, Refused, Stop
+from millstream.learn.learner import Learner
+from millstream.learn.stage import LearnStage
+from millstream.topology import EXAMPLES, LEARN, SNAPSHOTS
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output
+from millstream.validate.step import Validate
 from river import compose, drift, ensemble, forest, linear_model, naive_bayes, optim, preprocessing, tree
-
-from services.adapters.river_model import OnlineScorer, floats, linear, rows
-from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel, declare
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Field, Schema
-from services.core.batch import Batch
-from services.core.prequential import Prequential
-from services.errors import Misconfigured, Refused, Stop
-from services.learn.learner import Learner
-from services.learn.stage import LearnStage
-from services.topology import EXAMPLES, LEARN, SNAPSHOTS
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output
-from services.validate.step import Validate
 
 KEY = b"sixteen bytes or more"
 FEATURES = ("a", "b", "c", CHAMPION_SCORE)
@@ -189,7 +188,7 @@ def test_a_model_without_an_opinion_counts_nowhere_and_says_nan() -> None:
 
 
 def test_prequential_figures_are_those_of_a_batch() -> None:
-    from services.core.metrics import auc, brier, log_loss
+    from millstream.core.metrics import auc, brier, log_loss
 
     rng = np.random.default_rng(0)
     labels = rng.random(4000) < 0.2
@@ -293,9 +292,9 @@ def test_a_snapshot_that_outgrows_its_topic_stops_the_learner_and_says_what_to_d
     stage.learner = Learner(DECLARED["logistic"])
     (written,) = stage.checkpoint(0, {})
     size = len(written.values[0] or b"")
-    monkeypatch.setattr("services.learn.stage.MOST_BYTES", size)
+    monkeypatch.setattr("millstream.learn.stage.MOST_BYTES", size)
     assert stage.checkpoint(0, {})
-    monkeypatch.setattr("services.learn.stage.MOST_BYTES", size - 1)
+    monkeypatch.setattr("millstream.learn.stage.MOST_BYTES", size - 1)
     with pytest.raises(Stop, match=f"takes {size} bytes after 0 examples, .* declare fewer or smaller trees"):
         stage.checkpoint(0, {})
 

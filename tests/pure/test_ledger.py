@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.batch import Rows
-from services.core.ledger.fold import Held, fold
-from services.core.ledger.horizon import due
-from services.core.ledger.label_sets import KINDS, LabelSets, source_hashes, stamps
-from services.core.ledger.recovery import Recovery, plan_recovery
-from services.core.ledger.resolution import Policy, resolve
-from services.core.ledger.rows import decode_tally, encode_tally
-from services.core.ledger.tally import SIZE, STATES, counters, delay_quantile_s, of_batch, of_held
+from millstream.core.batch import Rows
+from millstream.core.ledger.fold import Held, fold
+from millstream.core.ledger.horizon import due
+from millstream.core.ledger.label_sets import KINDS, LabelSets, source_hashes, stamps
+from millstream.core.ledger.recovery import Recovery, plan_recovery
+from millstream.core.ledger.resolution import Policy, resolve
+from millstream.core.ledger.rows import decode_tally, encode_tally
+from millstream.core.ledger.tally import SIZE, STATES, counters, delay_quantile_s, of_batch, of_held
 
 SOURCES = ("investigator", "chargeback", "customer", "rumour")
 POLICY = Policy(("investigator", "chargeback"), horizon_ms=50)

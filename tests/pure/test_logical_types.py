@@ -17,16 +17,15 @@ import pytest
 from avro_strategies import record, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.avro.decode import Decoded, RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.avro.logical_type import UNDERLYING
-from services.core.avro.resolution import indistinguishable
-from services.core.avro.schema import Schema, SchemaError
-from services.core.contracts import Contract
-from services.core.declaration import Aggregate, Declaration, Service, View
-from services.join.contract import examples_schema
-from services.topology import derive
+from millstream.core.avro.decode import Decoded, RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.logical_type import UNDERLYING
+from millstream.core.avro.resolution import indistinguishable
+from millstream.core.avro.schema import Schema, SchemaError
+from millstream.core.contracts import Contract
+from millstream.core.declaration import Aggregate, Declaration, Service, View
+from millstream.join.contract import examples_schema
+from millstream.topology import derive
 
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}
 TYPES: dict[str, Any] = {

@@ -9,10 +9,9 @@ import pytest
 from fakes_models import a_declaration, a_manifest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.core.declaration import Service
-from services.core.manifest import Manifest, ManifestError, define, mismatches
-from services.core.profile import profile
+from millstream.core.declaration import Service
+from millstream.core.manifest import Manifest, ManifestError, define, mismatches
+from millstream.core.profile import profile
 
 SERVICE = Service("meters", (("load__mean_1h", "float64"), ("load__count_1h", "int64")), "0.0", 0.5, {})
 

@@ -8,23 +8,22 @@ import numpy as np
 from fakes_ledger_store import FakeLedgerStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.adapters.contracts import load_contract, schemas_dir
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Field, Schema
-from services.core.batch import Batch
-from services.core.contracts import Contract
-from services.core.ledger.label_sets import KINDS, source_hashes
-from services.core.ledger.resolution import Policy
-from services.core.metrics import DAY_MS
-from services.core.quality.board import Board, Examples, Scores
-from services.core.quality.contenders import _histories
-from services.join.contract import examples_schema
-from services.join.step import Join
-from services.settings import load_settings
-from services.transport.flow import Flow
-from services.transport.records import Records
+from millstream.adapters.contracts import load_contract, schemas_dir
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Field, Schema
+from millstream.core.batch import Batch
+from millstream.core.contracts import Contract
+from millstream.core.ledger.label_sets import KINDS, source_hashes
+from millstream.core.ledger.resolution import Policy
+from millstream.core.metrics import DAY_MS
+from millstream.core.quality.board import Board, Examples, Scores
+from millstream.core.quality.contenders import _histories
+from millstream.join.contract import examples_schema
+from millstream.join.step import Join
+from millstream.settings import load_settings
+from millstream.transport.flow import Flow
+from millstream.transport.records import Records
 
 SETTINGS = load_settings({})
 SCORED = Schema("shop.scored", (Field("id", "long"), Field("at_ms", "long"), Field("score", "double")))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.metrics import (
+from millstream.core.metrics import (
     DAY_MS,
     auc,
     average_precision,

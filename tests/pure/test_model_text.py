@@ -5,10 +5,9 @@ from __future__ import annotations
 import lightgbm
 import numpy as np
 import pytest
-
-from services.adapters.lightgbm_model import TextModel
-from services.core.model_text import fault
-from services.errors import Refused
+from millstream.adapters.lightgbm_model import TextModel
+from millstream.core.model_text import fault
+from millstream.errors import Refused
 
 _BY_CATEGORY = {"min_data_per_group": 5, "cat_smooth": 1}
 

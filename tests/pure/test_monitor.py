@@ -13,6 +13,19 @@ from cards import CONTRACTS
 from crashing import crash
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch
+from millstream.core.drift.declared import Limits, Monitors
+from millstream.core.drift.incidents import Policy
+from millstream.core.drift.online_scores import online_block
+from millstream.core.drift.slot_counts import Block
+from millstream.core.drift.slot_summary import Summary, Tally
+from millstream.core.drift.watch import Watch
+from millstream.topology import DEAD_LETTERS, EXAMPLES, MEASURES, SCORED
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.records import Output
+from millstream.transport.work import Work
 from watched import DAY_MS, HOUR_MS, START_MS, WEEK_MS, examples, scored, traffic
 from watching import (
     EXAMPLE_SCHEMA,
@@ -28,20 +41,6 @@ from watching import (
     unknown,
     unlimited,
 )
-
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.batch import Batch
-from services.core.drift.declared import Limits, Monitors
-from services.core.drift.incidents import Policy
-from services.core.drift.online_scores import online_block
-from services.core.drift.slot_counts import Block
-from services.core.drift.slot_summary import Summary, Tally
-from services.core.drift.watch import Watch
-from services.topology import DEAD_LETTERS, EXAMPLES, MEASURES, SCORED
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.records import Output
-from services.transport.work import Work
 
 MOVED_MS = START_MS + 2 * DAY_MS, START_MS + 3 * DAY_MS
 TURNED_MS = START_MS + 3 * DAY_MS

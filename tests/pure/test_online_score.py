@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes_models import FEATURES, a_declaration, a_version
+from millstream.adapters.river_model import OnlineScorer
+from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, declare
+from millstream.core.batch import Batch
+from millstream.learn.learner import Learner
+from millstream.score.online import Online
+from millstream.score.policy import Answering, AnswerPolicy
+from millstream.score.scorer import Answer, Champion, Scorer
+from millstream.score.step import Score
+from millstream.transport.flow import Flow
+from millstream.transport.records import Records
 from online_models import KEY, pipeline
 from river import linear_model, naive_bayes
-
-from services.adapters.river_model import OnlineScorer
-from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, declare
-from services.core.batch import Batch
-from services.learn.learner import Learner
-from services.score.online import Online
-from services.score.policy import Answering, AnswerPolicy
-from services.score.scorer import Answer, Champion, Scorer
-from services.score.step import Score
-from services.transport.flow import Flow
-from services.transport.records import Records
 
 SERVICE = a_declaration().service
 CHAMPION = Champion.load(a_version(7, threshold=0.3), SERVICE)

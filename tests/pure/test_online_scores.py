@@ -9,15 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from millstream.core.drift.alert import ONLINE, Signal
+from millstream.core.drift.budget import Budget
+from millstream.core.drift.declared import Monitors
+from millstream.core.drift.incidents import Policy
+from millstream.core.drift.online_scores import OnlineScores, online_block
+from millstream.core.drift.seasons import HOUR_MS
+from millstream.core.drift.watch import Watch
 from numpy.typing import NDArray
-
-from services.core.drift.alert import ONLINE, Signal
-from services.core.drift.budget import Budget
-from services.core.drift.declared import Monitors
-from services.core.drift.incidents import Policy
-from services.core.drift.online_scores import OnlineScores, online_block
-from services.core.drift.seasons import HOUR_MS
-from services.core.drift.watch import Watch
 
 WINDOWS_MS = 6 * HOUR_MS, 24 * HOUR_MS
 RARELY = Budget(1, 3650)

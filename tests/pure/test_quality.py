@@ -9,22 +9,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from millstream.adapters.contracts import load_contract
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.ledger.belief_history import encode_history
+from millstream.core.metrics import DAY_MS, card_precision_top_k
+from millstream.core.quality.board import Board, Examples, Scores, predictions
+from millstream.core.quality.cohort import Cohort, Rated
+from millstream.core.quality.figures import figures, wilson
+from millstream.core.quality.part import Part, Predicted
+from millstream.core.quality.report import Reported, Reporter
+from millstream.core.quality.score_cells import TOP, cells, representatives
+from millstream.core.quality.snapshot import changed_rows, is_forgotten, load, rows
+from millstream.core.quality.topic import as_batch, with_gaps
+from millstream.settings import load_settings
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
-
-from services.adapters.contracts import load_contract
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.ledger.belief_history import encode_history
-from services.core.metrics import DAY_MS, card_precision_top_k
-from services.core.quality.board import Board, Examples, Scores, predictions
-from services.core.quality.cohort import Cohort, Rated
-from services.core.quality.figures import figures, wilson
-from services.core.quality.part import Part, Predicted
-from services.core.quality.report import Reported, Reporter
-from services.core.quality.score_cells import TOP, cells, representatives
-from services.core.quality.snapshot import changed_rows, is_forgotten, load, rows
-from services.core.quality.topic import as_batch, with_gaps
-from services.settings import load_settings
 
 
 @dataclass(frozen=True)

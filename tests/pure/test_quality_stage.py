@@ -12,33 +12,32 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.adapters.contracts import load_contract
-from services.adapters.telemetry import Telemetry
-from services.core.avro.decode import RecordReader
-from services.core.avro.encode import RecordWriter
-from services.core.avro.schema import Field, Schema
-from services.core.batch import Batch
-from services.core.ledger.tally import SIZE, Told, encode_told
-from services.core.metrics import DAY_MS
-from services.core.quality.board import Board, predictions
-from services.core.quality.contenders import Measured
-from services.core.quality.pieces import joined, split
-from services.core.quality.report import Reporter
-from services.core.quality.snapshot import encode_predicted
-from services.core.quality.topic import as_batch, with_gaps
-from services.errors import Stop
-from services.monitor.quality_metrics import QualityMetrics
-from services.monitor.quality_stage import QualityStage
-from services.monitor.quality_state import Declared
-from services.settings import load_settings
-from services.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
-from services.transport.dead_letters import DeadLetterLimit
-from services.transport.loop import LoopLimits, StageLoop
-from services.transport.memory_log import MemoryBroker, MemoryLog
-from services.transport.observer import Unobserved
-from services.transport.records import Output, Place
-from services.validate.step import Validate
+from millstream.adapters.contracts import load_contract
+from millstream.adapters.telemetry import Telemetry
+from millstream.core.avro.decode import RecordReader
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Field, Schema
+from millstream.core.batch import Batch
+from millstream.core.ledger.tally import SIZE, Told, encode_told
+from millstream.core.metrics import DAY_MS
+from millstream.core.quality.board import Board, predictions
+from millstream.core.quality.contenders import Measured
+from millstream.core.quality.pieces import joined, split
+from millstream.core.quality.report import Reporter
+from millstream.core.quality.snapshot import encode_predicted
+from millstream.core.quality.topic import as_batch, with_gaps
+from millstream.errors import Stop
+from millstream.monitor.quality_metrics import QualityMetrics
+from millstream.monitor.quality_stage import QualityStage
+from millstream.monitor.quality_state import Declared
+from millstream.settings import load_settings
+from millstream.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
+from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.transport.loop import LoopLimits, StageLoop
+from millstream.transport.memory_log import MemoryBroker, MemoryLog
+from millstream.transport.observer import Unobserved
+from millstream.transport.records import Output, Place
+from millstream.validate.step import Validate
 
 FIGURES = load_contract(load_settings({}), QUALITY).schema
 SCHEMA = Schema(

@@ -17,16 +17,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from millstream.adapters import river_snapshot
+from millstream.adapters.river_model import OnlineScorer
+from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, FILE, OnlineModel, declare, load
+from millstream.adapters.river_snapshot import from_bytes, read_header, signing_key, to_bytes
+from millstream.core.declaration import Service
+from millstream.errors import Misconfigured, Refused
+from millstream.learn.learner import Learner
 from online_models import FEATURES, KEY, declared, learner_of, pipeline, signed
 from river import datasets, forest, linear_model, tree
-
-from services.adapters import river_snapshot
-from services.adapters.river_model import OnlineScorer
-from services.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, FILE, OnlineModel, declare, load
-from services.adapters.river_snapshot import from_bytes, read_header, signing_key, to_bytes
-from services.core.declaration import Service
-from services.errors import Misconfigured, Refused
-from services.learn.learner import Learner
 
 DECLARED = declared()
 LEARNER = learner_of(DECLARED)
@@ -243,13 +242,13 @@ def test_a_declaring_file_that_is_wrong_is_told_where(tmp_path: Path, text: str,
 
 def test_pickle_is_for_signed_snapshots_and_for_what_a_worker_itself_compiled() -> None:
     loaders = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "_pickle"}
-    services = Path(river_snapshot.__file__).parents[1]
+    package = Path(river_snapshot.__file__).parents[1]
     importing = set()
-    for path in services.rglob("*.py"):
+    for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if loaders & {name.split(".")[0] for name in names}:
-                importing.add(path.relative_to(services).as_posix())
+                importing.add(path.relative_to(package).as_posix())
     # The second reads a file of the state directory, next to the signing key: whoever writes there is the worker.
     assert importing == {"adapters/river_snapshot.py", "adapters/compiled_repo.py"}

@@ -4,9 +4,8 @@ import fastavro.schema
 import pytest
 from avro_strategies import record, specs
 from hypothesis import given
-
-from services.core.avro.schema import Schema, SchemaError
-from services.core.contracts import Contract
+from millstream.core.avro.schema import Schema, SchemaError
+from millstream.core.contracts import Contract
 
 
 @given(specs())

@@ -6,13 +6,12 @@ import lightgbm
 import numpy as np
 import pytest
 from fakes_models import FEATURES, a_body, a_declaration, a_manifest, a_version
-
-from services.adapters.lightgbm_model import TextModel
-from services.core.batch import Batch
-from services.core.manifest import define
-from services.errors import Misconfigured, Refused
-from services.score.baseline import Baseline
-from services.score.scorer import Champion, Scorer, probabilities
+from millstream.adapters.lightgbm_model import TextModel
+from millstream.core.batch import Batch
+from millstream.core.manifest import define
+from millstream.errors import Misconfigured, Refused
+from millstream.score.baseline import Baseline
+from millstream.score.scorer import Champion, Scorer, probabilities
 
 DECLARATION = a_declaration()
 SERVICE = DECLARATION.service

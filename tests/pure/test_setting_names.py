@@ -1,9 +1,8 @@
 """Settings that were renamed are still read under their former names."""
 
 import pytest
-
-from services.errors import Misconfigured
-from services.settings import load_settings
+from millstream.errors import Misconfigured
+from millstream.settings import load_settings
 
 
 def test_the_number_investigated_a_day_is_read_under_both_names(monkeypatch: pytest.MonkeyPatch) -> None:

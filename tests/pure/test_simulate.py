@@ -5,11 +5,10 @@ import random
 
 import numpy as np
 import pytest
-
-from services.core.batch import Batch
-from services.core.row_differences import RowDifferences, row_differences
-from services.core.simulation.published_order import published_order
-from services.core.simulation.simulate import DAY_S, Simulation, simulate
+from millstream.core.batch import Batch
+from millstream.core.row_differences import RowDifferences, row_differences
+from millstream.core.simulation.published_order import published_order
+from millstream.core.simulation.simulate import DAY_S, Simulation, simulate
 
 PUBLISHED_SHA256 = "5894792ee315c8650a3d65c024cf36991b21f503775e0bb0dccf715962b25abf"
 SMALL = Simulation(customers=40, terminals=300, days=20, radius=12.0)

@@ -11,17 +11,16 @@ import pytest
 from fakes_models import a_declaration
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.adapters.importance_plot import gains
-from services.cli.models import metric_title
-from services.core.manifest import Manifest, define, sha256
-from services.core.metrics import evaluate
-from services.errors import Misconfigured
-from services.ports import ModelVersion
-from services.retrain.fit import Growth
-from services.retrain.split import Window, split
-from services.retrain.train import TrainSpec, train
-from services.score.scorer import Champion
+from millstream.adapters.importance_plot import gains
+from millstream.cli.models import metric_title
+from millstream.core.manifest import Manifest, define, sha256
+from millstream.core.metrics import evaluate
+from millstream.errors import Misconfigured
+from millstream.ports import ModelVersion
+from millstream.retrain.fit import Growth
+from millstream.retrain.split import Window, split
+from millstream.retrain.train import TrainSpec, train
+from millstream.score.scorer import Champion
 
 DAY_MS = 86_400_000
 DECLARATION = a_declaration()

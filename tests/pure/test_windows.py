@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from hypothesis import given
+from millstream.core.declaration import KeyType
+from millstream.core.windows.store import DUPLICATE, LATE, WindowStore
 from window_oracle import OK, Oracle
 from window_streams import (
     EXAMPLES,
@@ -18,9 +20,6 @@ from window_streams import (
     two_views,
     view,
 )
-
-from services.core.declaration import KeyType
-from services.core.windows.store import DUPLICATE, LATE, WindowStore
 
 
 def same(got: Sequence[float], want: Sequence[float], names: Sequence[str]) -> None:

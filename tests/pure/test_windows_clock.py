@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from millstream.core.declaration import KeyType
+from millstream.core.windows.clock import CONFIRMING_EVENTS
+from millstream.core.windows.store import LATE, Sources, Updated, Upstream, WindowStore
 from window_oracle import OK, Entry, Oracle
 from window_streams import Event, busy_stream, columns, feed, two_views
-
-from services.core.declaration import KeyType
-from services.core.windows.clock import CONFIRMING_EVENTS
-from services.core.windows.store import LATE, Sources, Updated, Upstream, WindowStore
 
 FEW = settings(max_examples=8, deadline=None)
 DAY_MS = 86_400_000

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from millstream.core.identity import id_hashes
+from millstream.core.jit import kernel
+from millstream.core.windows.exact_sum import LIMIT, NEGATED, WORDS, accumulate, representable, rounded
 from numpy.typing import NDArray
-
-from services.core.identity import id_hashes
-from services.core.jit import kernel
-from services.core.windows.exact_sum import LIMIT, NEGATED, WORDS, accumulate, representable, rounded
 
 BELOW = math.nextafter(LIMIT, 0.0)
 finite = st.one_of(

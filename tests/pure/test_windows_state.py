@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from millstream.core.declaration import Function, KeyType
+from millstream.core.windows.clock import CONFIRMING_EVENTS
+from millstream.core.windows.store import DUPLICATE, LATE, WindowStore
 from window_oracle import OK
 from window_streams import (
     EXAMPLES,
@@ -20,10 +23,6 @@ from window_streams import (
     two_views,
     view,
 )
-
-from services.core.declaration import Function, KeyType
-from services.core.windows.clock import CONFIRMING_EVENTS
-from services.core.windows.store import DUPLICATE, LATE, WindowStore
 
 
 @EXAMPLES
@@ -54,7 +53,7 @@ def test_batches_do_not_show(events: list[Event], cuts: list[int]) -> None:
 @pytest.mark.parametrize("key_type", ["int64", "string"])
 @pytest.mark.parametrize("part_bytes", [64, 256_000])
 def test_a_restart_does_not_show(key_type: KeyType, part_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.core.windows.rows.PART_BYTES", part_bytes)
+    monkeypatch.setattr("millstream.core.windows.rows.PART_BYTES", part_bytes)
 
     @EXAMPLES
     @given(streams(key_type), st.lists(st.integers(0, 70), min_size=1, max_size=3), st.randoms(use_true_random=False))

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.core.batch import Batch
-from services.core.declaration import Aggregate, ColumnType, FeatureType, Function, View
-from services.core.windows.state import Results
-from services.core.windows.store import WindowStore
-from services.featurize.columns import FeatureColumns
+from millstream.core.batch import Batch
+from millstream.core.declaration import Aggregate, ColumnType, FeatureType, Function, View
+from millstream.core.windows.state import Results
+from millstream.core.windows.store import WindowStore
+from millstream.featurize.columns import FeatureColumns
 
 FUNCTIONS = get_args(Function)
 COUNTS, REALS = {"count", "count_distinct"}, {"mean", "std", "var"}

@@ -10,12 +10,11 @@ import pytest
 from cards import TRANSACTIONS, events, published
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.core.avro.decode import RecordReader
-from services.core.contracts import NOT_AFTER_MS, Contract
-from services.core.partitioner import partition_of
-from services.transport.records import Records
-from services.validate.step import Validate
+from millstream.core.avro.decode import RecordReader
+from millstream.core.contracts import NOT_AFTER_MS, Contract
+from millstream.core.partitioner import partition_of
+from millstream.transport.records import Records
+from millstream.validate.step import Validate
 
 
 def records(partitions: np.ndarray, seed: int) -> Records:

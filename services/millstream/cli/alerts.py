@@ -1,0 +1,171 @@
+"""``millstream alerts``: what is wrong, in full if wanted, and what somebody does about it."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from millstream.cli.alert_desk import now_ms, of_id, open_topic, with_actions
+from millstream.cli.alert_forward import forward
+from millstream.cli.alert_rows import json_line, silence_row, standing_row, told_row
+from millstream.cli.screen import humane, print_rows
+from millstream.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from millstream.core.drift.actions import Action
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+NoteOption = Annotated[str, typer.Option(help="Why, in a sentence.")]
+ByOption = Annotated[str | None, typer.Option(help="Who; default: you.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    alerts = typer.Typer(help="Alerts: list, follow, show, acknowledge, silence, hand on.", invoke_without_command=True)
+    alerts.callback()(list_alerts)
+    for each in (show, ack, silence, unsilence, forward):
+        alerts.command()(each)
+    app.add_typer(alerts, name="alerts")
+
+
+def list_alerts(
+    context: typer.Context,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Incidents that have ended as well, and silences in force.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with new alerts until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List open incidents, the newest word on each."""
+    if context.invoked_subcommand is not None:
+        return
+    topic, console = open_topic(), Console()
+    actions, at_ms = topic.actions(), now_ms()
+    rows = [row for row in topic.standing() if everything or row["event"] != "close"]
+    if as_json:
+        for row in rows:
+            typer.echo(json_line(with_actions(row, actions, at_ms)))
+    elif rows:
+        print_rows(console, [standing_row(with_actions(row, actions, at_ms), everything) for row in rows])
+    else:
+        console.print("nothing is open" if not everything else "there were no alerts yet")
+    if everything:
+        _list_silences(actions, at_ms, console, as_json)
+    if follow:
+        for told in topic.follow(None):
+            if told is not None and as_json:
+                typer.echo(json_line(told))
+            elif told is not None:
+                print_rows(console, [standing_row(with_actions(told, topic.actions(), now_ms()), everything)])
+
+
+def _list_silences(actions: list[Action], at_ms: int, console: Console, as_json: bool) -> None:
+    """List them apart from alerts: one that is about no present alert would be seen nowhere else."""
+    silences = [each for each in actions if each.action == "silence" and each.until_ms > at_ms]
+    if as_json:
+        for each in silences:
+            typer.echo(json_line(asdict(each)))
+    elif silences:
+        print_rows(console, [silence_row(each) for each in silences], "silences")
+
+
+def show(
+    alert_id: Annotated[str, typer.Argument(metavar="ID", help="Or its beginning.")], as_json: JsonOption = False
+) -> None:
+    """Show one incident in full: every alert of it that is retained, every subject, and what was done about it."""
+    topic, console = open_topic(), Console()
+    history = of_id(topic.history(), alert_id)
+    last = with_actions(history[-1], topic.actions(), now_ms())
+    if as_json:
+        typer.echo(json_line({**last, "subjects": json.loads(last["subjects"]), "history": history}))
+        return
+    plain = {
+        name: humane(name, value)
+        for name, value in last.items()
+        if name not in {"subjects", "acknowledged", "silenced"}
+    }
+    for title, state in (("acknowledged", last["acknowledged"]), ("silenced", last["silenced"])):
+        plain[title] = f"by {state['by']}: {state['note']}" if state else ""
+    table = Table(title=f"{last['kind']} incident {last['id']}", show_header=False)
+    for name, value in plain.items():
+        if value:
+            table.add_row(name, value)
+    console.print(table)
+    wanted = ("feature", "monitor", "statistic", "threshold", "importance", "shift")
+    subjects = [{name: humane(name, row[name]) for name in wanted} for row in json.loads(last["subjects"])]
+    print_rows(console, subjects, "subjects")
+    print_rows(console, [told_row(row) for row in history], "told")
+
+
+def ack(
+    alert_id: Annotated[str, typer.Argument(metavar="ID", help="Or its beginning.")],
+    note: NoteOption = "",
+    by: ByOption = None,
+) -> None:
+    """Say that you work on an incident; everybody sees it."""
+    topic = open_topic()
+    meant = of_id(topic.standing(), alert_id)[-1]["id"]
+    topic.act(_action("acknowledge", meant, "", "", 0, by, note))
+    Console().print(f"incident {meant} is acknowledged")
+
+
+def silence(
+    alert_id: Annotated[str, typer.Option("--id", help="One incident.")] = "",
+    kind: Annotated[str, typer.Option(help="All of a kind: data, score, concept, quality, operations.")] = "",
+    feature: Annotated[str, typer.Option(help="All that are led by this feature or column.")] = "",
+    span: Annotated[str, typer.Option("--for", help="How long, e.g. 12h or 7d.")] = "1d",
+    note: NoteOption = "",
+    by: ByOption = None,
+) -> None:
+    """Tell nobody of some alerts for a while; they stay on the topic, and on the list as silenced."""
+    from millstream.core.drift.alert import Kind
+    from millstream.core.drift.declared import parse_span_ms
+
+    if kind and kind not in get_args(Kind):
+        raise typer.BadParameter(f"there is no kind {kind!r}; there are: {', '.join(get_args(Kind))}")
+    topic = open_topic()
+    meant = of_id(topic.standing(), alert_id)[-1]["id"] if alert_id else ""
+    try:
+        action = _action("silence", meant, kind, feature, now_ms() + parse_span_ms(span), by, note)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    topic.act(action)
+    until = humane("until_ms", action.until_ms)
+    Console().print(
+        f"silence [bold]{action.id}[/] holds until {until} UTC; end it with `millstream alerts unsilence {action.id}`"
+    )
+    if feature and not any(row["feature"] == feature for row in topic.history()):
+        told = f"remark: so far no alert was led by {feature!r}; the silence is for those to come"
+        Console().print(told, markup=False, soft_wrap=True)
+
+
+def unsilence(action_id: Annotated[str, typer.Argument(metavar="ID", help="Of the silence.")]) -> None:
+    """End a silence."""
+    topic = open_topic()
+    if action_id not in {each.id for each in topic.actions() if each.action == "silence"}:
+        raise Misconfigured(f"there is no silence {action_id!r}; `millstream alerts --all` lists those in force")
+    topic.take_back(action_id)
+    Console().print(f"silence {action_id} is over")
+
+
+def _action(
+    action: Literal["acknowledge", "silence"],
+    alert_id: str,
+    kind: str,
+    feature: str,
+    until_ms: int,
+    by: str | None,
+    note: str,
+) -> Action:
+    from millstream.core.drift.actions import Action
+
+    made_ms, who = now_ms(), by or getpass.getuser()
+    made = hashlib.sha256(f"{action} {alert_id} {kind} {feature} {who} {made_ms}".encode()).hexdigest()[:12]
+    return Action(made, action, alert_id, kind, feature, until_ms, who, note, made_ms)

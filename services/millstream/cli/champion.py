@@ -1,0 +1,41 @@
+"""Whether the promoted model fits the feature repo, before a worker has to refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from millstream.adapters.promotions import latest
+from millstream.adapters.topics import partition_counts
+from millstream.core.declaration import Declaration
+from millstream.core.manifest import define
+from millstream.errors import Refused
+from millstream.score.scorer import Champion
+from millstream.topology import MODELS
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What answers, in words; ``refused`` is why the champion does not, None if it does or there is none."""
+
+    found: str
+    refused: str | None = None
+
+
+def champion_fit(kafka: Mapping[str, str], declaration: Declaration) -> Fit:
+    """Load the champion as a worker would and return what would answer.
+
+    Raises
+    ------
+    Retry, Stop
+        Kafka cannot be read.
+    """
+    name = declaration.service.name
+    present = latest(kafka, name) if partition_counts(kafka, [MODELS]) else None
+    if present is None:
+        return Fit(f"no model {name!r} is promoted yet: the declared rule answers")
+    try:
+        Champion.load(present, declaration.service, definitions=define(declaration))
+    except Refused as error:
+        return Fit("the declared rule answers", str(error))
+    return Fit(f"model {name!r} version {present.version} answers")

@@ -1,0 +1,107 @@
+"""The demo's workers: ``millstream run`` processes, as an operator would start them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from millstream.adapters.telemetry_endpoint import worker_file
+from millstream.cli.assembly import Assembly
+from millstream.errors import Stop
+from millstream.settings import Settings
+from millstream.topology import MEASURE, MONITOR
+
+_READY_S = 300
+_LEAVE_S = 30
+_LABELS_CHECKPOINT_MS = "2000"
+"""So often do snapshots and figures come: a second of the demo is hours of its events."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    """One worker, its log, and the file that says where it serves its metrics."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    address: Path
+
+    def check(self) -> None:
+        """Raise Stop, with the end of its log, if the worker has left."""
+        if self.process.poll() is not None:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            raise Stop(f"worker {self.name} left with code {self.process.returncode}; the end of {self.log}:\n{tail}")
+
+    def ready(self) -> bool:
+        """Return whether it has joined and recovered its partitions."""
+        try:
+            told = json.loads(self.address.read_text())
+            url = f"http://{told['host']}:{told['port']}/ready"
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return bool(told["pid"] == self.process.pid and answer.status == 200)
+        except (urllib.error.URLError, OSError, ValueError):
+            return False  # not there yet: asked again until the deadline
+
+    def end(self) -> None:
+        """Ask it to leave, and wait; then insist."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(_LEAVE_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def _shares(assembly: Assembly) -> dict[str, list[str]]:
+    """Return the stages of each worker: one each on the way to the answer, one for what labels do, one for alerts."""
+    from millstream.cli.workers import usual_stages
+
+    shares = {plan.name: [plan.name] for plan in assembly.topology.stages}
+    rest = [name for name in usual_stages(assembly) if name not in shares]
+    alerts = [name for name in rest if name in {MEASURE, MONITOR}]
+    labels = [name for name in rest if name not in alerts]
+    return shares | {name: stages for name, stages in (("labels", labels), ("alerts", alerts)) if stages}
+
+
+def start_workers(settings: Settings, assembly: Assembly, stack: ExitStack) -> list[WorkerProcess]:
+    """Start the workers, ended with ``stack``, and wait until each is ready.
+
+    Raises
+    ------
+    Stop
+        One left or did not become ready; the end of its log is told.
+    """
+    directory = settings.state_dir.resolve() / "workers"
+    directory.mkdir(parents=True, exist_ok=True)
+    workers = []
+    for title, stages in _shares(assembly).items():
+        name = f"demo-{title}"
+        path = directory / f"{name}.log"
+        log = stack.enter_context(path.open("wb"))
+        environment = {**os.environ, "MILLSTREAM_STATE_DIR": str(settings.state_dir.resolve())}
+        if title not in stages:
+            environment.setdefault("MILLSTREAM_CHECKPOINT_INTERVAL_MS", _LABELS_CHECKPOINT_MS)
+        command = [sys.executable, "-m", "millstream", "run", *stages, "--worker-id", name]
+        # A session of its own: Ctrl-C is for the demo, which then ends its workers in order.
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        worker = WorkerProcess(title, process, path, worker_file(settings.state_dir.resolve(), name))
+        stack.callback(worker.end)
+        workers.append(worker)
+    deadline_s = time.monotonic() + _READY_S
+    for worker in workers:
+        while not worker.ready():
+            worker.check()
+            if time.monotonic() > deadline_s:
+                raise Stop(f"worker {worker.name} was not ready within {_READY_S} s; see {worker.log}")
+            time.sleep(0.1)
+    return workers

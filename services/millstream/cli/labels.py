@@ -1,0 +1,99 @@
+"""``millstream labels``: how complete the labels are, how late they come, what contradicts and what fits nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from millstream.cli.screen import humane, print_rows
+from millstream.settings import Settings, load_settings
+
+_QUANTILES = (0.05, 0.5, 0.95, 0.99)
+_WORDS = {
+    "pending": "predictions nobody has spoken of yet",
+    "labelled": "predictions with a label",
+    "retracted": "predictions whose labels were all taken back",
+    "waiting": "labelled events without a prediction so far",
+    "conflicts": "predictions whose sources contradict each other",
+    "repeated_predictions": "predictions of an event that has one",
+    "repeated_labels": "labels that said nothing new",
+    "forgotten": "predictions never labelled, past the horizon",
+    "unmatched": "labelled events never predicted, past the horizon",
+    "retired": "labelled predictions, past the horizon",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(labels)
+
+
+def labels(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show how complete the labels are, as the stage `join` last told."""
+    console = Console()
+    told = read_labels(load_settings())
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    if not told["partitions"]:
+        console.print("nothing is known of labels yet: the stage `join` tells at checkpoints (`millstream run`)")
+        return
+    rows = [{"what": words, "events": f"{told['events'][name]:,}"} for name, words in _WORDS.items()]
+    print_rows(console, rows, f"Labels, of {told['partitions']} partitions")
+    coverage = "none" if told["coverage"] is None else f"{told['coverage']:.2%}"
+    console.print(f"labelled share of the predictions held: [bold]{coverage}[/]")
+    delays = [f"{name} {days:.2f}" for name, days in told["delay_days"].items() if days is not None]
+    if delays:
+        console.print(f"days from event to label: {', '.join(delays)}")
+    for name, words in (("scored_to_ms", "predictions"), ("labels_to_ms", "labels")):
+        if told[name] is not None:
+            console.print(f"{words} have come to {humane('event_time_ms', told[name])} UTC")
+
+
+def read_labels(settings: Settings) -> dict[str, Any]:
+    """Return what the join's partitions told of themselves, summed up.
+
+    Raises
+    ------
+    Misconfigured, Retry, Stop
+        There is no such topic, or it cannot be read.
+    """
+    import numpy as np
+
+    from millstream.adapters.endpoints import resolve
+    from millstream.adapters.kafka_client import read_committed
+    from millstream.cli.newest import partitions_of
+    from millstream.core.ledger.tally import SIZE, Told, counters, coverage, decode_told, delay_quantile_s
+    from millstream.topology import JOIN_CHANGELOG
+
+    kafka = resolve(settings, redis=False).kafka
+    partitions_of(kafka, JOIN_CHANGELOG)
+    told: dict[bytes, Told] = {}
+    for messages in read_committed(kafka, JOIN_CHANGELOG, 0, 0, None):
+        for message in messages:
+            key, value = message.key() or b"", message.value()
+            if b"|" not in key and value is not None:  # the others count predictions by day
+                told[key] = decode_told(value)
+    total = sum((each.tally for each in told.values()), np.zeros(SIZE, dtype=np.int64))
+    reached = {
+        name: [at for each in told.values() if (at := getattr(each, name)) >= 0]
+        for name in ("scored_to_ms", "labels_to_ms")
+    }
+    return {
+        "partitions": len(told),
+        "events": counters(total),
+        "coverage": _known(coverage(total)),
+        "delay_days": {f"p{q * 100:g}": _known(delay_quantile_s(total, q) / 86_400) for q in _QUANTILES},
+        # The slowest partition says how far all of them have come.
+        **{name: min(times_ms, default=None) for name, times_ms in reached.items()},
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,121 @@
+"""Predictions and labels of one micro-batch folded into what the ledger holds, and what must be published of it.
+
+What is published is the difference between what was believed before and after the micro-batch. Both are functions of
+the *sets* of predictions and labels folded so far, never of their order or batching. What was believed at earlier times
+is part of it (`millstream.core.ledger.belief_history`), so that a label which arrives after its correction is published
+too. So a ledger that was put back to the committed offsets, by whatever replay, goes on publishing exactly where the
+last transaction ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from millstream.core.batch import Mask, Rows
+from millstream.core.ledger.belief_history import History, histories
+from millstream.core.ledger.label_sets import LabelSets
+from millstream.core.ledger.resolution import Policy, Resolved, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is held of n events.
+
+    Parameters
+    ----------
+    predicted : bool ndarray of shape (n,)
+        The prediction is there.
+    event_time_ms : int64 ndarray of shape (n,)
+        Milliseconds since the epoch where predicted, else unspecified.
+    labels : LabelSets
+        Sorted, settled where predicted.
+    """
+
+    predicted: Mask
+    event_time_ms: Rows
+    labels: LabelSets
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a micro-batch made of n events.
+
+    Parameters
+    ----------
+    held_before, held : Held
+        Before and afterwards.
+    arrived : bool ndarray of shape (n,)
+        The prediction is new; other predictions in the micro-batch repeat one that was there.
+    relabelled : bool ndarray of shape (n,)
+        The label set is another than before.
+    before, after : Resolved
+        What was and what is believed.
+    publish : int64 ndarray
+        Events whose example must be published, ascending: what is or was believed of them has changed.
+    histories : dict of int to History
+        Of those of them with several statements.
+    versions : int64 ndarray of shape (n,)
+        Of the label sets afterwards; the revision of each example.
+    news : int
+        Statements in the micro-batch that were not held, each counted once.
+    """
+
+    held_before: Held
+    held: Held
+    arrived: Mask
+    relabelled: Mask
+    before: Resolved
+    after: Resolved
+    publish: Rows
+    histories: dict[int, History]
+    versions: Rows
+    news: int
+
+
+def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, labels: LabelSets) -> Folded:
+    """Fold a micro-batch that is about n distinct events.
+
+    Parameters
+    ----------
+    held : Held
+        As read from the ledger.
+    predicted : bool ndarray of shape (n,)
+        Events with a prediction in the micro-batch.
+    event_time_ms : int64 ndarray of shape (n,)
+        Of those predictions.
+    labels : LabelSets
+        Statements in the micro-batch, in any order, repeated at will.
+    """
+    n = len(held.predicted)
+    arrived = predicted & ~held.predicted
+    there = held.predicted | arrived
+    times_ms = np.where(arrived, event_time_ms, held.event_time_ms)
+    union = held.labels.joined(labels)
+    after = Held(there, times_ms, union.settled(there, times_ms, policy.horizon_ms))
+    versions = after.labels.versions(n)
+    # A stamp is at least 1: a set that lost statements and one that gained some differ in count or in sum.
+    counts = after.labels.counts(n)
+    relabelled = (versions != held.labels.versions(n)) | (counts != held.labels.counts(n))
+    was = resolve(policy, held.labels, held.predicted)
+    now = resolve(policy, after.labels, after.predicted)
+    # The history of one statement is that statement.
+    several = there & (counts > 1) & (relabelled | arrived)
+    earlier = histories(policy, held.labels, np.flatnonzero(several & held.predicted).tolist())
+    histories_now = histories(policy, after.labels, np.flatnonzero(several).tolist())
+    publish = now.differs(was)
+    for event, history in histories_now.items():
+        publish[event] |= history != earlier.get(event, ())
+    return Folded(
+        held,
+        after,
+        arrived,
+        relabelled,
+        was,
+        now,
+        np.flatnonzero(publish),
+        histories_now,
+        versions,
+        len(union.owners) - len(held.labels.owners),
+    )

@@ -1,0 +1,56 @@
+"""What of the ledger's oldest events can be forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from millstream.core.batch import Mask
+from millstream.core.ledger.fold import Held
+from millstream.core.ledger.resolution import Policy, Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What becomes of n events at some time; at most one is True of each.
+
+    Parameters
+    ----------
+    forgotten : bool ndarray of shape (n,)
+        Predictions that no label came for (or all were taken back).
+    retired : bool ndarray of shape (n,)
+        Labelled predictions that can no longer be corrected.
+    unmatched : bool ndarray of shape (n,)
+        Labels whose prediction never came.
+    """
+
+    forgotten: Mask
+    retired: Mask
+    unmatched: Mask
+
+    @property
+    def dropped(self) -> Mask:
+        """Of which nothing is kept, shape (n,)."""
+        return self.forgotten | self.retired | self.unmatched
+
+
+def due(policy: Policy, held: Held, resolved: Resolved, now_ms: int) -> Due:
+    """Tell which of n events are past the horizon.
+
+    A prediction is, when ``now_ms`` is more than the horizon after its event; waiting labels are, when it is more than
+    the horizon after the latest of them became known.
+
+    Parameters
+    ----------
+    now_ms : int
+        How far the stream has come, milliseconds since the epoch: the earlier of what both inputs have reached, so
+        that an input that lags behind still finds what it needs.
+    """
+    n = len(held.predicted)
+    newest = np.full(n, -1, dtype=np.int64)
+    np.maximum.at(newest, held.labels.owners, held.labels.known_at_ms)
+    past = held.predicted & (now_ms - held.event_time_ms > policy.horizon_ms)
+    waiting = ~held.predicted & (newest >= 0)
+    labelled = resolved.labels >= 0
+    return Due(past & ~labelled, past & labelled, waiting & (now_ms - newest > policy.horizon_ms))

@@ -1,0 +1,148 @@
+"""How complete the labels are, in counts that follow from what the ledger holds.
+
+A tally is an int64 vector. What a micro-batch adds to it is what its events count for afterwards less what they
+counted for before, so the tally is the sum over all events held: independent of order and repetition.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millstream.core.batch import Rows
+from millstream.core.drift.slot_counts import whole_number
+from millstream.core.ledger.fold import Folded, Held
+from millstream.core.ledger.horizon import Due
+from millstream.core.ledger.label_sets import LATEST_MS
+from millstream.core.ledger.resolution import Resolved
+
+STATES: Final = ("pending", "labelled", "retracted", "waiting", "conflicts")
+"""Predictions nobody has spoken of in time; with a label; whose labels were all taken back; events with labels and no
+prediction; predictions whose sources contradict each other. Each is a number of events."""
+
+EVENTS: Final = ("repeated_predictions", "repeated_labels", "forgotten", "unmatched", "retired")
+"""Predictions and labels that said nothing new; at the horizon: predictions never labelled, events labelled but never
+predicted, and labelled predictions whose time for corrections is over."""
+
+COUNTERS: Final = (*STATES, *EVENTS)
+_STEPS = 32  # delays are told apart to 1/32 of their size
+_OCTAVES = 32  # of seconds: up to 136 years
+SIZE: Final = len(COUNTERS) + _STEPS * _OCTAVES
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a partition's ledger tells of itself.
+
+    Parameters
+    ----------
+    tally : int64 ndarray of shape (`SIZE`,)
+    scored_to_ms, labels_to_ms : int
+        How far predictions have come in event time, and labels in when they became known; -1 before the first.
+    """
+
+    tally: NDArray[np.int64]
+    scored_to_ms: int = -1
+    labels_to_ms: int = -1
+
+
+def encode_told(told: Told) -> bytes:
+    """Return it as JSON; of the tally, position and value of what is not zero."""
+    places = np.flatnonzero(told.tally).tolist()
+    tally = [[place, int(told.tally[place])] for place in places]
+    return json.dumps({"tally": tally, "scored_to_ms": told.scored_to_ms, "labels_to_ms": told.labels_to_ms}).encode()
+
+
+def decode_told(value: bytes) -> Told:
+    """Return what `encode_told` wrote.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError, IndexError
+        If it is none.
+    """
+    read = json.loads(value)
+    tally = np.zeros(SIZE, dtype=np.int64)
+    for place, count in read["tally"]:
+        tally[whole_number(place, 0, SIZE - 1)] = whole_number(count, -(1 << 53))
+    to_ms = [whole_number(read[name], -1, LATEST_MS) for name in ("scored_to_ms", "labels_to_ms")]
+    return Told(tally, *to_ms)
+
+
+def of_batch(folded: Folded, predictions: int, labels: int) -> NDArray[np.int64]:
+    """Return what a folded micro-batch of so many predictions and labels adds to the tally, int64 of (`SIZE`,)."""
+    tally = of_held(folded.held, folded.after) - of_held(folded.held_before, folded.before)
+    tally[COUNTERS.index("repeated_predictions")] += predictions - int(np.count_nonzero(folded.arrived))
+    tally[COUNTERS.index("repeated_labels")] += labels - folded.news
+    return tally
+
+
+def of_forgetting(held: Held, resolved: Resolved, due: Due) -> NDArray[np.int64]:
+    """Return what forgetting adds to the tally of what is held, int64 of shape (`SIZE`,)."""
+    kept = Held(held.predicted & ~due.dropped, held.event_time_ms, held.labels.about(~due.dropped))
+    labels = np.where(due.dropped, -1, resolved.labels)
+    known_at_ms = np.where(due.dropped, -1, resolved.known_at_ms)
+    left = Resolved(labels, known_at_ms, resolved.sources, resolved.conflicts & ~due.dropped)
+    tally = of_held(kept, left) - of_held(held, resolved)
+    for name in ("forgotten", "unmatched", "retired"):
+        tally[COUNTERS.index(name)] += np.count_nonzero(getattr(due, name))
+    return tally
+
+
+def of_held(held: Held, resolved: Resolved) -> NDArray[np.int64]:
+    """Return what n events count for, int64 of shape (`SIZE`,); events of which nothing is held count for nothing."""
+    tally = np.zeros(SIZE, dtype=np.int64)
+    n = len(held.predicted)
+    labelled = resolved.labels >= 0
+    decided = resolved.known_at_ms >= 0
+    states = {
+        "pending": held.predicted & ~decided,
+        "labelled": labelled,
+        "retracted": decided & ~labelled,
+        "waiting": ~held.predicted & (held.labels.counts(n) > 0),
+        "conflicts": resolved.conflicts,
+    }
+    for position, name in enumerate(STATES):
+        tally[position] = np.count_nonzero(states[name])
+    delay_s = (resolved.known_at_ms - held.event_time_ms)[labelled] / 1000.0
+    tally[len(COUNTERS) :] = np.bincount(_cells(delay_s), minlength=_STEPS * _OCTAVES)
+    return tally
+
+
+def counters(tally: NDArray[np.int64]) -> dict[str, int]:
+    """Return the counters of a tally by name, see `STATES` and `EVENTS`."""
+    return dict(zip(COUNTERS, tally[: len(COUNTERS)].tolist(), strict=True))
+
+
+def coverage(tally: NDArray[np.int64]) -> float:
+    """Return the share of predictions held that have a label, in [0, 1]; NaN without any."""
+    count = counters(tally)
+    predictions = count["pending"] + count["labelled"] + count["retracted"]
+    return count["labelled"] / predictions if predictions else float("nan")
+
+
+def delay_quantile_s(tally: NDArray[np.int64], quantile: float) -> float:
+    """Return a quantile of the time from event to label of labelled predictions, in seconds; NaN without any.
+
+    Parameters
+    ----------
+    quantile : float
+        In [0, 1]. The answer is right to 1/32 of 1 s + itself.
+    """
+    held = tally[len(COUNTERS) :]
+    total = int(held.sum())
+    if not total:
+        return float("nan")
+    cell = int(np.searchsorted(np.cumsum(held), max(1, int(np.ceil(quantile * total)))))
+    return float(np.ldexp(1 + cell % _STEPS / _STEPS, cell // _STEPS) - 1)
+
+
+def _cells(delay_s: NDArray[np.float64]) -> Rows:
+    """Return the place of each delay in the histogram: octave of 1 s + delay, and 32 steps within it."""
+    mantissa, exponent = np.frexp(1 + np.maximum(delay_s, 0))
+    cells: Rows = (exponent - 1) * _STEPS + ((2 * mantissa - 1) * _STEPS).astype(np.int64)
+    return np.minimum(cells, _STEPS * _OCTAVES - 1)

@@ -1,0 +1,119 @@
+"""How complete a partition's labels are: kept in the ledger's store beside what it counts, published as absolutes.
+
+Each message replaces the one before with its key, so whoever reads them twice, or only the newest, knows the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from millstream.core.batch import Rows
+from millstream.core.ledger import rows
+from millstream.core.ledger.tally import SIZE, Told, encode_told
+from millstream.core.metrics import DAY_MS
+from millstream.core.quality.board import Seen
+from millstream.core.quality.part import Predicted
+from millstream.core.quality.snapshot import decode_predicted, encode_predicted
+from millstream.ports import LedgerStore
+
+NEVER_MS = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a micro-batch adds to an account.
+
+    Parameters
+    ----------
+    tally : int64 ndarray
+    scored_to_ms, labels_to_ms : int
+        Newest event time among its predictions, and newest time a label of it became known; -1 without any.
+    predicted : mapping of Seen to Predicted
+        Its predictions that are new.
+    """
+
+    tally: Rows
+    scored_to_ms: int = NEVER_MS
+    labels_to_ms: int = NEVER_MS
+    predicted: Mapping[Seen, Predicted] = field(default_factory=dict)
+
+
+class Account:
+    """The account of one partition, as its store holds it.
+
+    Parameters
+    ----------
+    store : LedgerStore
+
+    Attributes
+    ----------
+    told : Told
+        Tally, and how far both inputs have come.
+    predicted : dict of int to dict of Seen to Predicted
+        By day of the event.
+    """
+
+    def __init__(self, store: LedgerStore) -> None:
+        tally, clock = store.read([rows.TALLY, rows.CLOCK])
+        self.told = Told(rows.decode_tally(tally, SIZE), *rows.decode_clock(clock, 2))
+        held = store.scan(rows.DAY, rows.DAY + b"\xff" * 9, 1 << 20)
+        self.predicted = {rows.day_of(key): decode_predicted(value, rows.day_of(key)) for key, value in held}
+        # Nobody knows what of it was published before a crash.
+        self._unpublished: dict[int, None] = dict.fromkeys(self.predicted)
+
+    def add(self, counted: Counted) -> list[tuple[bytes, bytes]]:
+        """Take what a micro-batch adds, and return the rows that hold it."""
+        told = self.told
+        self.told = Told(
+            told.tally + counted.tally,
+            max(told.scored_to_ms, counted.scored_to_ms),
+            max(told.labels_to_ms, counted.labels_to_ms),
+        )
+        for seen, more in counted.predicted.items():
+            day = self.predicted.setdefault(seen.day, {})
+            day[seen] = Predicted.total([day[seen], more]) if seen in day else more
+        days = dict.fromkeys(seen.day for seen in counted.predicted)
+        self._unpublished |= days
+        puts = [(rows.day_key(day), encode_predicted(self.predicted[day])) for day in days]
+        return [
+            *puts,
+            (rows.TALLY, rows.encode_tally(self.told.tally)),
+            (rows.CLOCK, rows.encode_clock(self.told.scored_to_ms, self.told.labels_to_ms)),
+        ]
+
+    def cover(self, days: Iterable[int]) -> list[tuple[bytes, bytes]]:
+        """Count nothing on those of the days of which there is no prediction, and return the rows that hold it.
+
+        For a ledger that was built again with other keys: what was published of a day before must be replaced.
+        """
+        missing = [day for day in days if day not in self.predicted]
+        self.predicted |= {day: {} for day in missing}
+        self._unpublished |= dict.fromkeys(missing)
+        return [(rows.day_key(day), encode_predicted({})) for day in missing]
+
+    def forget(self, before_ms: int) -> list[bytes]:
+        """Forget days that ended before this time, and return the keys of their rows."""
+        past = [day for day in self.predicted if (day + 1) * DAY_MS <= before_ms]
+        for day in past:
+            del self.predicted[day]
+        self._unpublished |= dict.fromkeys(past)
+        return [rows.day_key(day) for day in past]
+
+    def messages(self, partition: int) -> tuple[list[bytes], list[bytes | None]]:
+        """Return keys and values of what is to be published; None where a day is forgotten."""
+        days = list(self._unpublished)
+        keys = [b"%d" % partition, *(b"%d|%d" % (partition, day) for day in days)]
+        values = [encode_predicted(self.predicted[day]) if day in self.predicted else None for day in days]
+        return keys, [encode_told(self.told), *values]
+
+    def mark_published(self) -> None:
+        """Tell that the last `messages` are committed."""
+        self._unpublished.clear()
+
+
+def newest_ms(times_ms: Rows) -> int:
+    """Return the newest time, `NEVER_MS` without any."""
+    return int(np.max(times_ms, initial=NEVER_MS))
