@@ -1,10 +1,10 @@
 """Locks, image, compose file and setup script agree with the code they carry."""
 
 import ast
-import importlib
 import os
 import re
 import tomllib
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,7 @@ def canonical(name: str) -> str:
 @pytest.fixture(scope="module")
 def commands() -> dict[str, Any]:
     app = typer.Typer()
-    for name in cli.MODULES:
-        importlib.import_module(f"millstream.cli.{name}").register(app)
+    cli.register_all(app)
     group: Any = typer.main.get_command(app)
     return dict(group.commands)
 
@@ -118,6 +117,13 @@ def test_copied_files_exist_and_are_in_the_build_context() -> None:
         for source in line.split()[1:-1]:
             assert (ROOT / source).exists(), line
             assert source.rstrip("/") in kept, line
+
+
+def test_the_image_is_built_without_the_lab() -> None:
+    lines = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
+    assert lines.index("!services") < lines.index("services/millstream_lab")  # the last line that fits decides
+    lab = {entry.name for entry in entry_points(group=cli.PLUGINS)} | {"evaluate", "simulate", "drift"}
+    assert not {service["command"][0] for service in OURS.values()} & lab
 
 
 def test_the_image_installs_the_lock_and_runs_as_nobody_special() -> None:

@@ -12,25 +12,25 @@ import numpy as np
 import pytest
 import typer
 from millstream.adapters.contracts import load_contract
-from millstream.cli import bench
-from millstream.cli.bench import audit, labels, learning, staleness, view
-from millstream.cli.bench.measure import Latency, Throughput
-from millstream.cli.bench.memory import MemoryWatch
-from millstream.cli.bench.model import train_model
-from millstream.cli.bench.one_stage import SideResult, complaints, ratios
-from millstream.cli.bench.oracle import FEATURES, Answer, features_of, wrong_answers
-from millstream.cli.bench.path import reference_events
-from millstream.cli.bench.plan import BenchPlan, Measured, long_form
-from millstream.cli.bench.report import as_markdown, print_report, write_markdown
-from millstream.cli.bench.run import PARTS, machine_facts, run_bench, run_part
-from millstream.cli.bench.sides import FEATURE_REPO, own_environ, own_environment
-from millstream.cli.bench.stack import Stack, as_it_is, own_stack, set_up
-from millstream.cli.bench.workload import DAY_MS, Workload, generate
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Batch
-from millstream.learn.compare import Pace
 from millstream.settings import load_settings
+from millstream_lab import bench
+from millstream_lab.bench import audit, labels, learning, staleness, view
+from millstream_lab.bench.measure import Latency, Throughput
+from millstream_lab.bench.memory import MemoryWatch
+from millstream_lab.bench.model import train_model
+from millstream_lab.bench.one_stage import SideResult, complaints, ratios
+from millstream_lab.bench.oracle import FEATURES, Answer, features_of, wrong_answers
+from millstream_lab.bench.path import reference_events
+from millstream_lab.bench.plan import BenchPlan, Measured, long_form
+from millstream_lab.bench.report import as_markdown, print_report, write_markdown
+from millstream_lab.bench.run import PARTS, machine_facts, run_bench, run_part
+from millstream_lab.bench.sides import FEATURE_REPO, own_environ, own_environment
+from millstream_lab.bench.stack import Stack, as_it_is, own_stack, set_up
+from millstream_lab.bench.workload import DAY_MS, Workload, generate
+from millstream_lab.evaluation.compare import Pace
 from rich.console import Console
 from typer.testing import CliRunner
 

@@ -10,16 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.chaos.checker import hop_ids
-from millstream.cli.chaos.checker_state import check_state
-from millstream.cli.chaos.contenders import contender
-from millstream.cli.chaos.faults import FAULTS, KILLS
-from millstream.cli.chaos.history import History, Table, place_ids, read_history
-from millstream.cli.chaos.invariants import check_topics
-from millstream.cli.chaos.nemesis import Deed, idle
-from millstream.cli.chaos.observer import Observer, Sample, Watched
-from millstream.cli.chaos.oracle import Undisturbed, run_undisturbed
-from millstream.cli.chaos.stream import ChaosStream
 from millstream.core.manifest import define
 from millstream.score.scorer import Champion
 from millstream.score.step import Score
@@ -31,6 +21,16 @@ from millstream.transport.memory_log import MemoryBroker, MemoryLog
 from millstream.transport.observer import Unobserved
 from millstream.transport.records import Output, Records
 from millstream.transport.recovery import MARKER_KEY
+from millstream_lab.chaos.checker import hop_ids
+from millstream_lab.chaos.checker_state import check_state
+from millstream_lab.chaos.contenders import contender
+from millstream_lab.chaos.faults import FAULTS, KILLS
+from millstream_lab.chaos.history import History, Table, place_ids, read_history
+from millstream_lab.chaos.invariants import check_topics
+from millstream_lab.chaos.nemesis import Deed, idle
+from millstream_lab.chaos.observer import Observer, Sample, Watched
+from millstream_lab.chaos.oracle import Undisturbed, run_undisturbed
+from millstream_lab.chaos.stream import ChaosStream
 
 PARTITIONS = 2
 CHUNK, CHUNKS = 100, 8

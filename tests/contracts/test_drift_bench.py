@@ -7,19 +7,22 @@ from pathlib import Path
 
 import typer
 from millstream.cli import drift
-from millstream.cli.drift.bench import as_markdown
-from millstream.cli.drift.bench_parts import PARTS
-from millstream.cli.tables import write_section
 from millstream.errors import Misconfigured
+from millstream_lab import detectors
+from millstream_lab.detectors import bench
+from millstream_lab.detectors.bench import as_markdown
+from millstream_lab.detectors.bench_parts import PARTS
+from millstream_lab.tables import write_section
 from typer.testing import CliRunner
 
-PAGE = Path(drift.__file__).parent / "MONITORS.md"
+PAGE = Path(detectors.__file__).parent / "MONITORS.md"
 FIGURES = PAGE.with_name("monitors.json")
 
 
 def app() -> typer.Typer:
     made = typer.Typer()
     drift.register(made)
+    bench.register(made)
     return made
 
 

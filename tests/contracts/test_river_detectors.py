@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from millstream.adapters.river_detectors import Adwin, Kswin
-from millstream.adapters.river_documented import DOCUMENTED, Documented
 from millstream.core.drift import streaming
 from millstream.core.drift.detector import Detector, Floats
+from millstream_lab.detectors.river_detectors import Adwin, Kswin
+from millstream_lab.detectors.river_documented import DOCUMENTED, Documented
 from river import drift
 
 Make = Callable[[], Detector]

@@ -12,7 +12,6 @@ import pytest
 from cards import TRANSACTIONS, events, published
 from millstream.adapters.schema_registry import SchemaRegistry, connect, registry_prefix
 from millstream.adapters.schema_topic import schema_resolver
-from millstream.cli.chaos.registry_stub import RegistryStub
 from millstream.cli.consume import _decoded
 from millstream.cli.lateness import newest_event_ms
 from millstream.core.avro.decode import RecordReader
@@ -21,6 +20,7 @@ from millstream.core.avro.schema import Schema, SchemaError, SchemaId
 from millstream.core.batch import Batch
 from millstream.errors import Misconfigured, Retry
 from millstream.settings import load_settings
+from millstream_lab.chaos.registry_stub import RegistryStub
 
 SCHEMA = Schema.parse({"type": "record", "name": "E", "fields": [{"name": "x", "type": "long"}]})
 

@@ -13,13 +13,13 @@ import typer
 from cards import CONTRACTS, TRANSACTIONS, declaration, topology, view
 from millstream.adapters.cluster import Cluster, inside, named
 from millstream.adapters.topic_names import INTERNAL, PUBLIC, load_topic_names, plain_name
-from millstream.cli import MODULES
+from millstream.cli import register_all
 from millstream.cli.assembly import Assembly
-from millstream.cli.bench.stack import Job, Stack
 from millstream.cli.dead_letters import _selection
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings
 from millstream.topology import JOIN_CHANGELOG, LABELS, MEASURES, SCORED, derive
+from millstream_lab.bench.stack import Job, Stack
 from repos import repo
 from typer.testing import CliRunner
 
@@ -131,7 +131,9 @@ def _takes_a_topic(command: click.Command, path: str = "") -> Iterator[str]:
 
 def test_every_command_that_takes_a_topic_is_known() -> None:
     """One that is added must take both names, with `plain_name`."""
-    assert set(_takes_a_topic(cast("click.Command", typer.main.get_command(_program(*MODULES))))) == {
+    program = typer.Typer()
+    register_all(program)
+    assert set(_takes_a_topic(cast("click.Command", typer.main.get_command(program)))) == {
         "consume topic",
         "contracts show topic",
         "dead-letters list topic",

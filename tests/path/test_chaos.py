@@ -13,13 +13,13 @@ import fastavro
 import pytest
 from confluent_kafka import Producer
 from millstream.adapters.feature_repo import open_store
-from millstream.cli.chaos.arena import Arena
-from millstream.cli.chaos.drive import drive
-from millstream.cli.chaos.faults import FAULTS, KILLS
-from millstream.cli.chaos.run import ChaosPlan, ChaosRun
-from millstream.cli.chaos.stream import START_MS
 from millstream.errors import Stop
 from millstream.transport.recovery import MARKER_KEY
+from millstream_lab.chaos.arena import Arena
+from millstream_lab.chaos.drive import drive
+from millstream_lab.chaos.faults import FAULTS, KILLS
+from millstream_lab.chaos.run import ChaosPlan, ChaosRun
+from millstream_lab.chaos.stream import START_MS
 from rich.console import Console
 from running import committed
 

@@ -21,7 +21,6 @@ from millstream.adapters.promotions import publish as promote
 from millstream.adapters.river_model import OnlineScorer
 from millstream.adapters.river_snapshot import read_header, signing_key
 from millstream.cli.assembly import Assembly
-from millstream.cli.chaos.contenders import contender
 from millstream.cli.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
@@ -30,6 +29,7 @@ from millstream.core.text import as_text
 from millstream.learn.learner import Learner
 from millstream.settings import Settings, load_settings
 from millstream.topology import DEAD_LETTERS, EXAMPLES, LABELS, SCORED, SNAPSHOTS
+from millstream_lab.chaos.contenders import contender
 from quality_oracle import recomputed
 from running import Workers, committed, wait_until
 from statements import PRECEDENCE, Said, label_records, statements

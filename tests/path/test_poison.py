@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from millstream.cli.chaos.poison import print_report
-from millstream.cli.chaos.poison_ledger import ANSWERED, DUPLICATE
-from millstream.cli.chaos.poison_messages import GOOD
-from millstream.cli.chaos.poison_oracle import Fault
-from millstream.cli.chaos.poison_outcomes import Expected, Found, Letter, check
-from millstream.cli.chaos.poison_run import PoisonPlan, run_poison
+from millstream_lab.chaos.poison import print_report
+from millstream_lab.chaos.poison_ledger import ANSWERED, DUPLICATE
+from millstream_lab.chaos.poison_messages import GOOD
+from millstream_lab.chaos.poison_oracle import Fault
+from millstream_lab.chaos.poison_outcomes import Expected, Found, Letter, check
+from millstream_lab.chaos.poison_run import PoisonPlan, run_poison
 from rich.console import Console
 
 COUNT = 3_000

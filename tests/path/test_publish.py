@@ -9,13 +9,14 @@ import typer
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.kafka_client import read_committed
 from millstream.adapters.topics import create_topics
-from millstream.cli import ingest, simulate
+from millstream.cli import ingest
 from millstream.core.avro.decode import RecordReader
 from millstream.core.contracts import Contract
 from millstream.core.partitioner import partition_of
 from millstream.errors import Misconfigured
 from millstream.settings import Settings
 from millstream.topology import Topic
+from millstream_lab.simulation import command as simulation
 from typer.testing import CliRunner
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
@@ -28,7 +29,7 @@ PARTITIONS = 3
 def cli(stack: Settings, kafka: Endpoints, tmp_path: Path) -> tuple[typer.Typer, dict[str, str]]:
     """The commands, and an environment whose contracts are the shipped ones under topic names of this test's own."""
     app = typer.Typer()
-    for module in (ingest, simulate):
+    for module in (ingest, simulation):
         module.register(app)
     schemas = tmp_path / "schemas"
     schemas.mkdir()

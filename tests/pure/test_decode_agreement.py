@@ -14,9 +14,9 @@ from avro_evolved import evolved, values
 from avro_strategies import ENUM, record, records, rows_of, same, specs, write
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from millstream.cli.chaos.poison_oracle import STRICTER, UNREADABLE, Fault, read_fields
 from millstream.core.avro.decode import Decoded, RecordReader
 from millstream.core.avro.schema import Schema, SchemaError, SchemaId
+from millstream_lab.chaos.poison_oracle import STRICTER, UNREADABLE, Fault, read_fields
 
 LIMIT = 400
 HOW = st.sampled_from(

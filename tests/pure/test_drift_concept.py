@@ -8,11 +8,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from millstream.core.drift.compare import compare
 from millstream.core.drift.concept import MONITORS, Calibration, common_threshold, error_evidence, positive_evidence
-from millstream.core.drift.estimated_performance import estimate, expected_auc
 from millstream.core.drift.reconstruction import Reconstruction
 from millstream.core.drift.slot_counts import Binning
 from millstream.core.drift.streaming import cusum
@@ -113,40 +112,6 @@ def test_a_calibration_is_a_line_of_log_odds_where_that_foretells_best_and_bends
     steps = np.where(scores < 0.05, 0.01, 0.3)
     bent = Calibration.fit(scores, rng.random(len(scores)) < steps)
     np.testing.assert_allclose(bent(np.array([0.03, 0.08])), [0.01, 0.3], rtol=0.2)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.9]), st.floats(0, 1)), min_size=1, max_size=8))
-def test_the_expected_confusion_is_the_mean_over_all_labellings(rows: list[tuple[float, float]]) -> None:
-    scores, chances = (np.array(each) for each in zip(*rows, strict=True))
-    n = len(rows)
-    counts, squares, pairs, total = np.zeros(4), 0.0, 0.0, 0.0
-    for word in range(2**n):
-        labels = np.array([(word >> i) & 1 for i in range(n)], dtype=np.float64)
-        weight = float(np.prod(np.where(labels == 1, chances, 1 - chances)))
-        called = scores >= 0.5
-        cells = [(labels * called).sum(), ((1 - labels) * called).sum(), (labels * ~called).sum()]
-        counts += weight * np.array([*cells, n - sum(cells)])
-        squares += weight * float(((scores - labels) ** 2).mean())
-    for i in range(n):
-        for j in range(n):
-            pairs += chances[i] * (1 - chances[j]) * ((scores[i] > scores[j]) + (scores[i] == scores[j]) / 2)
-            total += chances[i] * (1 - chances[j])
-    found = estimate(scores, chances, 0.5)
-    cells = [found.true_positives, found.false_positives, found.false_negatives, found.true_negatives]
-    assert cells == pytest.approx(counts.tolist(), abs=1e-9)
-    assert found.brier == pytest.approx(squares)
-    assert expected_auc(scores, chances) == pytest.approx(pairs / total if total else math.nan, nan_ok=True)
-
-
-def test_performance_is_estimated_under_covariate_shift_and_parts_from_it_under_concept_drift() -> None:
-    labels, scores = _world(6, 40_000, mean=1.5)
-    expected, realised = estimate(scores, scores, 0.5), estimate(scores, labels * 1.0, 0.5)
-    for name in ("precision", "recall", "f1", "accuracy", "auc"):
-        assert getattr(expected, name) == pytest.approx(getattr(realised, name), abs=0.01), name
-    assert abs(expected.true_positives + expected.false_negatives - labels.sum()) < 4 * expected.positives_std
-    labels, scores = _world(7, 40_000, flipped=True)
-    assert estimate(scores, scores, 0.5).f1 - estimate(scores, labels * 1.0, 0.5).f1 > 0.3
 
 
 def test_broken_ties_of_features_show_in_the_reconstruction_and_in_no_feature() -> None:

@@ -10,9 +10,9 @@ from millstream.adapters.drift_page import Page, render
 from millstream.core.drift.budget import Budget
 from millstream.core.drift.compare import compare
 from millstream.core.drift.declared import Monitors
-from millstream.core.drift.drill import alerts_of, calm, drill_reference, meaning, name, power
-from millstream.core.drift.drill_traffic import Change, World, traffic
 from millstream.core.drift.seasons import HOUR_MS
+from millstream_lab.detectors.drill import alerts_of, calm, drill_reference, meaning, name, power
+from millstream_lab.detectors.drill_traffic import Change, World, traffic
 
 WORLD = World(events_per_day=1200, positive_share=0.05)
 MONITORS = Monitors(windows_ms=(24 * HOUR_MS,))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from millstream.core.drift import streaming
-from millstream.core.drift.cost import measure
-from millstream.core.drift.drift_streams import BLANK, circles, learn_and_predict, sine1, two_levels
-from millstream.core.drift.evaluation import (
+from millstream_lab.detectors.cost import measure
+from millstream_lab.detectors.drift_streams import BLANK, circles, learn_and_predict, sine1, two_levels
+from millstream_lab.detectors.evaluation import (
     CONTENDERS,
     VALUE_CONTENDERS,
     Contender,
@@ -22,7 +22,7 @@ from millstream.core.drift.evaluation import (
     levels_table,
     table,
 )
-from millstream.core.drift.windowed_psi import WindowedPsi
+from millstream_lab.detectors.windowed_psi import WindowedPsi
 
 
 def test_sine1_turns_round_at_each_drift_and_a_tenth_of_labels_is_wrong() -> None:

@@ -14,9 +14,7 @@ from hypothesis.extra import numpy as hnp
 from millstream.adapters.monitors_file import FILE, load_monitors
 from millstream.cli.drift.performance import by_day
 from millstream.core.drift.budget import Budget
-from millstream.core.drift.concept import Calibration
 from millstream.core.drift.declared import Limits, Monitors
-from millstream.core.drift.estimated_performance import estimate
 from millstream.core.drift.expected_metric import Cells
 from millstream.core.drift.make_reference import make_reference
 from millstream.core.drift.model_reference import SCORE, ModelReference
@@ -104,7 +102,6 @@ def test_cells_tell_the_average_precision_that_labels_will_show() -> None:
     expected = [cells.average_precision(cells.count(each)) for each in few]
     assert np.mean(expected) == pytest.approx(np.nanmean(realised), abs=0.012), "few events have a higher figure"
     assert np.mean([cells.change(cells.count(each)) for each in few]) == pytest.approx(0, abs=0.006)
-    assert estimate(now, Calibration((0, 1), (0, 1))(now), 0.5).auc > 0.5
     assert cells.change(np.zeros(len(cells.events), dtype=np.int64)) is None
 
 

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from millstream.adapters.evaluation_plot import bars_png, daily_png
 from millstream.adapters.lightgbm_model import TextModel
 from millstream.adapters.river_pipelines import CHAMPION_LOGIT, declare
-from millstream.cli.demo.book import PROTOCOL, SIZES
-from millstream.cli.evaluate.candidates import candidates
-from millstream.cli.evaluate.champions import Events, Plan, moments, served
-from millstream.core.evaluation.by_day import by_day, overall
-from millstream.core.evaluation.protocol import Protocol, parts
 from millstream.core.metrics import DAY_MS, evaluate
 from millstream.core.simulation.simulate import Simulation, simulate
-from millstream.learn.compare import serve_delayed
 from millstream.learn.learner import Learner
-from millstream.retrain.choose import choose
 from millstream.retrain.fit import Growth, fit
+from millstream_lab.evaluation.book import PROTOCOL, SIZES
+from millstream_lab.evaluation.by_day import by_day, overall
+from millstream_lab.evaluation.candidates import candidates
+from millstream_lab.evaluation.champions import Events, Plan, moments, served
+from millstream_lab.evaluation.choose import choose
+from millstream_lab.evaluation.compare import serve_delayed
+from millstream_lab.evaluation.plot import bars_png, daily_png
+from millstream_lab.evaluation.protocol import Protocol, parts
 
 PNG = b"\x89PNG"
 

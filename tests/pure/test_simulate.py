@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 from millstream.core.batch import Batch
-from millstream.core.row_differences import RowDifferences, row_differences
 from millstream.core.simulation.published_order import published_order
 from millstream.core.simulation.simulate import DAY_S, Simulation, simulate
+from millstream_lab.simulation.row_differences import RowDifferences, row_differences
 
 PUBLISHED_SHA256 = "5894792ee315c8650a3d65c024cf36991b21f503775e0bb0dccf715962b25abf"
 SMALL = Simulation(customers=40, terminals=300, days=20, radius=12.0)

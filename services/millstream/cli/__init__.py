@@ -1,5 +1,8 @@
 """The ``millstream`` command: one module per group of commands, each with ``register(app)``.
 
+Other packages add commands with an entry point of the group ``millstream.commands``, which is such a ``register``; the
+lab (bench, chaos, evaluation) does.
+
 Exit codes: 0 done; 1 a check found something; 2 wrong usage; 69 a server cannot be reached; 70 stopped by an error;
 75 try again; 78 wrong configuration; 130 interrupted.
 """
@@ -7,8 +10,10 @@ Exit codes: 0 done; 1 a check found something; 2 wrong usage; 69 a server cannot
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import sys
+from importlib.metadata import entry_points
 
 import typer
 from rich.console import Console
@@ -20,7 +25,6 @@ MODULES: tuple[str, ...] = (
     "contracts",
     "stack",
     "doctor",
-    "simulate",
     "ingest",
     "dead_letters",
     "demo",
@@ -30,16 +34,14 @@ MODULES: tuple[str, ...] = (
     "models",
     "alerts",
     "drift",
-    "evaluate",
     "consume",
     "features",
     "parity",
     "quality",
     "labels",
     "topics",
-    "bench",
-    "chaos",
 )
+PLUGINS = "millstream.commands"
 
 app = typer.Typer(
     name="millstream",
@@ -61,12 +63,35 @@ def exit_code(error: MillstreamError) -> int:
     return 75 if isinstance(error, Retry) else 70
 
 
+def register_all(app: typer.Typer) -> None:
+    """Add the engine's commands, then those of other installed packages."""
+    for name in MODULES:
+        importlib.import_module(f"millstream.cli.{name}").register(app)
+    for plugin in entry_points(group=PLUGINS):
+        # The image of the workers is built without the lab, which its metadata still names.
+        if importlib.util.find_spec(plugin.module.partition(".")[0]) is not None:
+            plugin.load()(app)
+
+
+def group(app: typer.Typer, name: str) -> typer.Typer:
+    """Return the group of commands of this name, so that a plugin can add to it.
+
+    Raises
+    ------
+    LookupError
+        There is none.
+    """
+    for each in app.registered_groups:
+        if each.name == name and each.typer_instance is not None:
+            return each.typer_instance
+    raise LookupError(f"there is no group of commands named {name}")
+
+
 def main() -> None:
     """Run the command line; errors made on purpose print their advice without a traceback."""
     # Kafka clients' own remarks are for a worker's log; a command says itself what failed.
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
-    for name in MODULES:
-        importlib.import_module(f"millstream.cli.{name}").register(app)
+    register_all(app)
     try:
         app()
     except MillstreamError as error:

@@ -1,0 +1,106 @@
+"""Faults of what workers are given: the time of day, models, schemas, settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+from millstream.adapters.promotions import publish as promote
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.avro.schema import Schema
+from millstream.errors import Stop
+
+from millstream_lab.bench.sides import own_environ
+from millstream_lab.chaos.arena import Arena, awaited
+from millstream_lab.chaos.contenders import spoiled
+
+
+def clock_step(arena: Arena) -> str:
+    """Step the wall clock of all workers, there and back."""
+    seconds = arena.random.choice([-86_400, -3_600, -5, 5, 3_600, 86_400])
+    clock = arena.cluster.clock
+    seen = clock.with_suffix(".seen")
+    seen.write_text("")
+    clock.write_text(str(seconds))
+    arena.wait(3.0, 6.0)
+    clock.write_text("0")
+    count = seen.read_text().split().count(str(seconds))
+    arena.harm(count > 0)
+    return f"{seconds:+} s and back, {count} workers saw it"
+
+
+def bad_model(how: str) -> Callable[[Arena], str]:
+    """Return the fault that promotes a model that must be refused."""
+
+    def fault(arena: Arena) -> str:
+        arena.bad_version += 1
+        good, victim = arena.random.choice(arena.good), arena.victim()
+        promote(arena.kafka, spoiled(good, arena.bad_version, how))
+        arena.wait(1.0, 2.0)
+        arena.cluster.kill(victim)  # a start with nothing better on offer
+        started = awaited(lambda: arena.cluster.ready(victim), 60)
+        refusals = arena.cluster.told(f"model {good.name!r} version {arena.bad_version} is refused")
+        arena.harm(started and refusals > 0)
+        promote(arena.kafka, good)
+        return f"version {arena.bad_version}, refused {refusals} times"
+
+    return fault
+
+
+def model_swap(arena: Arena) -> str:
+    """Promote one good model after another in mid-flight."""
+    for turn in range(4):
+        promote(arena.kafka, arena.good[turn % len(arena.good)])
+        arena.wait(0.2, 1.0)
+    return "four promotions"
+
+
+def registry_down(arena: Arena) -> str:
+    """The schema registry fails while records with an id that is new to everybody arrive, and a worker starts."""
+    registry = arena.cluster.registry
+    registry.status, registry.refused = 503, 0
+    doc = f"variant {len(registry.texts)}"
+    number = registry.add({"schema": variant(arena.schema, doc), "schemaType": "AVRO"})
+    arena.stream.reframe(RecordWriter(arena.schema, b"\0" + number.to_bytes(4, "big")))
+    arena.wait(1.0, 3.0)
+    arena.cluster.kill(arena.victim())
+    arena.wait(3.0, 8.0)
+    registry.status = 200
+    arena.harm(registry.refused > 0)
+    return f"new id {number}, {registry.refused} requests refused"
+
+
+def variant(schema: Schema, doc: str) -> str:
+    """Return the same schema with another doc, so that it is another text under another id."""
+    return json.dumps({**json.loads(schema.to_json()), "doc": doc})
+
+
+WRONG_CONFIGURATION = 78  # as `millstream --help` says
+WRONG = (
+    ({"MILLSTREAM_BATCH_RECORDS": "0"}, "MILLSTREAM_BATCH_RECORDS"),
+    ({"MILLSTREAM_GUARANTEE": "twice"}, "MILLSTREAM_GUARANTEE"),
+    ({"MILLSTREAM_FEATURE_REPO": "nowhere"}, "nowhere"),
+    ({"MILLSTREAM_REDIS_URL": "nonsense"}, "MILLSTREAM_REDIS_URL"),
+    ({"MILLSTREAM_SCHEMA_REGISTRY_URL": "ftp://x"}, "MILLSTREAM_SCHEMA_REGISTRY_URL"),
+    ({"MILLSTREAM_KAFKA_SECURITY_PROTOCOL": "nonsense"}, "MILLSTREAM_KAFKA_SECURITY_PROTOCOL"),
+    ({"MILLSTREAM_SCHEMAS_DIR": "nowhere"}, "nowhere"),
+)
+
+
+def wrong_configuration(arena: Arena) -> str:
+    """Start a worker with a wrong setting: it must leave at once, naming it."""
+    environ, named = arena.random.choice(WRONG)
+    done = subprocess.run(
+        [sys.executable, "-m", "millstream", "run"],
+        env={**own_environ(), **arena.cluster.environ, "MILLSTREAM_WORKER_ID": "wrong", **environ},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    if done.returncode != WRONG_CONFIGURATION or named not in said or "Traceback" in said:
+        raise Stop(f"{environ}: left with {done.returncode} and did not name {named}:\n{said[-1500:]}")
+    return f"{next(iter(environ))}: exit {done.returncode}"

@@ -1,0 +1,140 @@
+"""Faults of what workers depend on: the broker, Redis, the links to them, and disks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from millstream_lab.chaos import small_disk
+from millstream_lab.chaos.arena import Arena
+from millstream_lab.chaos.cluster import KAFKA, VALKEY
+
+
+def broker_kill(arena: Arena) -> str:
+    """Kill -9 the broker and start it again."""
+    server = arena.cluster.kafka_server
+    arena.harm(server.process.pid() is not None)
+    server.process.stop(0.0)
+    arena.wait(0.0, 4.0)
+    server.start(lambda _step: None)
+    return "down and up"
+
+
+def broker_restart(arena: Arena) -> str:
+    """Stop the broker in an orderly way and start it again."""
+    server = arena.cluster.kafka_server
+    server.stop()
+    server.start(lambda _step: None)
+    return "down and up"
+
+
+def broker_pause(arena: Arena) -> str:
+    """SIGSTOP the broker for a while."""
+    pid = arena.cluster.server_pid(arena.cluster.kafka_server)
+    os.kill(pid, signal.SIGSTOP)
+    pause_s = arena.random.uniform(3.0, 20.0)
+    time.sleep(pause_s)
+    os.kill(pid, signal.SIGCONT)
+    return f"{pause_s:.0f} s"
+
+
+def no_coordinator(arena: Arena) -> str:
+    """Connections that ask a group or transaction coordinator for anything are closed."""
+    return _bad_link(arena, KAFKA, "no-coordinator", 4.0, 12.0)
+
+
+def broker_cut(arena: Arena) -> str:
+    """Nobody reaches the broker, which itself is well."""
+    return _bad_link(arena, KAFKA, "cut", 3.0, 12.0)
+
+
+def broker_slow(arena: Arena) -> str:
+    """Every piece of every answer and request takes long."""
+    return _bad_link(arena, KAFKA, "slow", 4.0, 8.0, delay_ms=arena.random.randrange(50, 300))
+
+
+def redis_kill(arena: Arena) -> str:
+    """Kill -9 Redis and start it again."""
+    arena.harm(arena.cluster.valkey_server.process.pid() is not None)
+    arena.cluster.valkey_server.process.stop(0.0)
+    arena.wait(0.0, 3.0)
+    arena.cluster.valkey_server.start(lambda _step: None)
+    return "down and up"
+
+
+def redis_pause(arena: Arena) -> str:
+    """SIGSTOP Redis for a while."""
+    pid = arena.cluster.server_pid(arena.cluster.valkey_server)
+    os.kill(pid, signal.SIGSTOP)
+    arena.wait(2.0, 8.0)
+    os.kill(pid, signal.SIGCONT)
+    return "paused"
+
+
+def redis_flush(arena: Arena) -> str:
+    """FLUSHALL."""
+    client = arena.redis()
+    keys = int(client.dbsize())  # type: ignore[arg-type]
+    client.flushall()
+    arena.harm(keys > 0)
+    return f"{keys} keys gone"
+
+
+def redis_full(arena: Arena) -> str:
+    """Out of memory: writes are refused."""
+    client = arena.redis()
+
+    def refused() -> int:
+        errors: Any = client.info("errorstats")
+        return int(errors.get("errorstat_OOM", {"count": 0})["count"])
+
+    known = refused()
+    client.config_set("maxmemory", "1mb")
+    arena.wait(2.0, 6.0)
+    client.config_set("maxmemory", "0")
+    arena.harm(refused() > known)
+    return f"maxmemory 1 MB, {refused() - known} writes refused"
+
+
+def redis_slow(arena: Arena) -> str:
+    """Every answer takes long."""
+    return _bad_link(arena, VALKEY, "slow", 3.0, 6.0, delay_ms=arena.random.randrange(200, 3000))
+
+
+def redis_cut(arena: Arena) -> str:
+    """Nobody reaches Redis."""
+    return _bad_link(arena, VALKEY, "cut", 2.0, 8.0)
+
+
+def disk_full(name: str) -> Callable[[Arena], str]:
+    """Return the fault that fills the disk of ``kafka``, ``valkey`` or ``state/workers``."""
+
+    def fault(arena: Arena) -> str:
+        directory = arena.cluster.directory / name
+        taken = small_disk.fill(directory)
+        arena.wait(4.0, 8.0)
+        victim = arena.victim()
+        arena.cluster.kill(victim)  # a start on a full disk as well
+        arena.wait(3.0, 6.0)
+        left = small_disk.free(directory)
+        arena.harm(left < 1 << 20)
+        small_disk.empty(directory)
+        restarted = ""
+        for server in (arena.cluster.kafka_server, arena.cluster.valkey_server):
+            if server.process.pid() is None:
+                server.start(lambda _step: None)
+                restarted = f"; the {server.process.name} had ended and was started again"
+        return f"{taken // 1_000_000} MB taken, {left} bytes free, {victim} restarted meanwhile{restarted}"
+
+    return fault
+
+
+def _bad_link(arena: Arena, link: int, mode: str, low_s: float, high_s: float, **more: int) -> str:
+    arena.cluster.link(link, mode, **more)
+    arena.wait(low_s, high_s)
+    count = arena.cluster.link(link, "open")
+    arena.harm(count > 0)
+    return ", ".join([mode, *(f"{name} {value}" for name, value in more.items()), f"{count} times"])
