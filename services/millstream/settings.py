@@ -1,4 +1,7 @@
-"""Every setting, read once from ``MILLSTREAM_*`` into one frozen object.
+"""Every setting, read once from ``MILLSTREAM_*`` and the project's ``millstream.toml`` into one frozen object.
+
+The environment wins over the file. Relative paths in the file, and the defaults, are relative to the project's folder;
+those in the environment are relative to the working directory.
 
 Kafka client settings pass straight through: ``MILLSTREAM_KAFKA_SASL_MECHANISMS=PLAIN`` becomes librdkafka's
 ``sasl.mechanisms=PLAIN``. With ``MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS`` or ``MILLSTREAM_REDIS_URL`` set, that endpoint
@@ -9,14 +12,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from millstream.core import urls
 from millstream.errors import Misconfigured
+from millstream.project_file import FILE, Kind, Project, open_project
 
 PREFIX = "MILLSTREAM_"
 _KAFKA = PREFIX + "KAFKA_"
@@ -36,6 +41,8 @@ DECIDED: Mapping[str, tuple[str, ...]] = {
 }
 """librdkafka settings on which exactly once, order or partitions depend, and the values that leave them as they are."""
 _SCHEMES = {"redis_url": ("redis", "rediss", "unix"), "schema_registry_url": ("http", "https")}
+_NOTHING: Mapping[str, object] = {}
+_from_file: ContextVar[Mapping[str, object]] = ContextVar("_from_file", default=_NOTHING)
 
 
 class Settings(BaseSettings):
@@ -128,6 +135,18 @@ class Settings(BaseSettings):
 
     kafka: Mapping[str, str] = Field(default_factory=dict, description="librdkafka settings from MILLSTREAM_KAFKA_*")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read overrides, the environment and what `load_settings` has of the project's file; the first one wins."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, dict(_from_file.get()))
+
     @field_validator("redis_url", "schema_registry_url")
     @classmethod
     def _url(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
@@ -153,29 +172,80 @@ class Settings(BaseSettings):
 def _decided_by_engine(name: str, allowed: Sequence[str]) -> str:
     instead = {"transaction.timeout.ms": ", use MILLSTREAM_TRANSACTION_TIMEOUT_MS"}.get(name, "")
     how = f" ({' or '.join(allowed)})" if allowed else ""
-    return f"{_KAFKA}{name.upper().replace('.', '_')}: the engine itself decides {name}{how}; unset it{instead}"
+    return f"{_variable(name)}: the engine itself decides {name}{how}; unset it{instead}"
 
 
-def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
-    """Read settings from the environment; ``overrides`` (command-line options) win.
+def _variable(option: str) -> str:
+    return f"{_KAFKA}{option.upper().replace('.', '_')}"
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, project: Path | None = None, **overrides: object
+) -> Settings:
+    """Read settings from the environment and the project's file; ``overrides`` (command-line options) win.
+
+    Parameters
+    ----------
+    environ : mapping, optional
+        Where librdkafka settings are read from instead of the environment; no project's file is then read unless
+        ``project`` is given.
+    project : Path, optional
+        Where to find the project's folder, there or above; default: the working directory.
 
     Raises
     ------
     Misconfigured
         Naming each key that is wrong, what was found and what is allowed.
     """
+    found = Project() if environ is not None and project is None else open_project(_kinds(), _defaults(), project)
     environ = os.environ if environ is None else environ
     kafka = {
         name[len(_KAFKA) :].lower().replace("_", "."): value
         for name, value in environ.items()
         if name.startswith(_KAFKA) and value
     }
+    given = {name: value for name, value in overrides.items() if value is not None}
+    token = _from_file.set({name: value for name, value in found.settings.items() if not _in_environment(name)})
     try:
-        return Settings(kafka=kafka, **{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+        return Settings(kafka={**found.kafka, **kafka}, **given)  # type: ignore[arg-type]
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
             message = problem["msg"].removeprefix("Value error, ")
             name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper().removeprefix(PREFIX)
+            key = name.removeprefix(PREFIX).lower()
+            if key in found.settings and key not in given and not _in_environment(key):
+                name = f"{_file(found)}, {key}"
             lines.append(message if name == _KAFKA.rstrip("_") else f"{name}: {message}")
-        raise Misconfigured("settings are wrong:\n  " + "\n  ".join(lines)) from error
+        text = "\n  ".join(lines)
+        for option in found.kafka.keys() - kafka.keys():
+            text = text.replace(f"{_variable(option)}: ", f"{_file(found)}, kafka, {option}: ")
+        raise Misconfigured(f"settings are wrong:\n  {text}") from error
+    finally:
+        _from_file.reset(token)
+
+
+def _file(project: Project) -> str:
+    return str(project.folder / FILE) if project.folder is not None else FILE
+
+
+def _kinds() -> dict[str, Kind]:
+    return {name: _kind(name, field.annotation) for name, field in Settings.model_fields.items() if name != "kafka"}
+
+
+def _kind(name: str, annotation: Any) -> Kind:
+    types = (annotation, *get_args(annotation))
+    if SecretStr in types and name not in _SCHEMES:  # a URL is a secret only if there is a password in it
+        return "secret"
+    return "path" if Path in types else "value"
+
+
+def _defaults() -> dict[str, Path]:
+    fields = Settings.model_fields.items()
+    return {name: field.default for name, field in fields if isinstance(field.default, Path)}
+
+
+def _in_environment(name: str) -> bool:
+    alias = Settings.model_fields[name].validation_alias
+    names = [str(each) for each in alias.choices] if isinstance(alias, AliasChoices) else [PREFIX + name.upper()]
+    return any(each in os.environ for each in names)

@@ -174,12 +174,28 @@ def check_project(file: Path) -> None:
 
     content = safe_load(os.path.expandvars(file.read_text(encoding="utf-8")))
     name = content.get("project") if isinstance(content, dict) else None
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name):
-        example = f", for example {re.sub('[^A-Za-z0-9_]', '_', name).lstrip('_')!r}" if isinstance(name, str) else ""
-        raise Misconfigured(
-            f"{file}: project is {name!r}; a project's name holds letters A to Z and a to z, digits and _, and does "
-            f"not begin with _{example}"
-        )
+    if problem := name_problem(name):
+        raise Misconfigured(f"{file}: project is {name!r}; {problem}")
+
+
+def name_problem(name: object) -> str | None:
+    """Return why a project cannot have this name, and one that it can have; None if it can.
+
+    Examples
+    --------
+    >>> name_problem("plant")
+    >>> name_problem("my-plant").rpartition(", ")[2]
+    "for example 'my_plant'"
+    """
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", name):
+        return None
+    rule = "a project's name holds letters A to Z and a to z, digits and _, and does not begin with _"
+    return f"{rule}, for example {suggested_name(name)!r}" if isinstance(name, str) else rule
+
+
+def suggested_name(name: str) -> str:
+    """Return the nearest name that a project can have."""
+    return re.sub("[^A-Za-z0-9_]", "_", name).lstrip("_") or "project"
 
 
 def one_line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from rich.text import Text
 from millstream.errors import MillstreamError, Misconfigured, Retry
 
 MODULES: tuple[str, ...] = (
+    "new",
     "contracts",
     "stack",
     "doctor",

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from millstream.cli.assembly import Assembly
 from millstream.core.avro.schema import Schema
+from millstream.project_file import FOLDER_VARIABLE
 from millstream.topology import SCORED
 
 from millstream_lab.bench import faust_job
@@ -59,12 +60,16 @@ class Side:
 
 
 def own_environ() -> dict[str, str]:
-    """Return this process's environment without any endpoint of the operator's: the benchmark has its own broker."""
-    return {
+    """Return this process's environment without any endpoint of the operator's: the benchmark has its own broker.
+
+    Nor is the project's file read, which may name one.
+    """
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(tuple(f"MILLSTREAM_{part}" for part in _ENDPOINTS))
     }
+    return {**kept, FOLDER_VARIABLE: ""}
 
 
 @contextmanager
