@@ -1,6 +1,6 @@
 """The wheel in an environment of its own, outside the checkout: `new`, `features show`, `replay`, the project's tests.
 
-Its other packages are those of this environment. Kernels are interpreted: compiling them takes longer than all the rest.
+Its other packages are those of this environment. Kernels are interpreted: compiling them takes longer than the rest.
 """
 
 from __future__ import annotations
