@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from millstream.core.drift import streaming
 from millstream.core.drift.budget import (
     Budget,
     calibrate_series,
-    least_cautious,
     openings,
     resampled_days,
 )
@@ -118,19 +116,6 @@ def test_an_opening_is_a_crossing_after_quiet(crossed: list[bool], quiet: int) -
     want = [i for i, now in enumerate(crossed) if now and not any(crossed[max(0, i - quiet) : i])]
     found = openings(np.array(crossed, dtype=np.float64).reshape(-1, 1), np.array([0.5]), quiet)
     assert found.tolist() == want
-
-
-def test_a_streaming_detector_is_set_to_the_rate_wanted() -> None:
-    rng = np.random.default_rng(5)
-    columns = [rng.normal(size=50_000) for _ in range(4)]
-
-    def drifts(threshold: float) -> int:
-        return sum(len(streaming.cusum(threshold).update_many(each).rows) for each in columns)
-
-    threshold = least_cautious(drifts, 0.5, 500.0, 20)
-    assert 15 <= drifts(threshold) <= 20
-    fresh = sum(len(streaming.cusum(threshold).update_many(rng.normal(size=50_000)).rows) for _ in range(8))
-    assert 15 <= fresh <= 75
 
 
 def test_rare_budgets_are_kept_on_years_without_drift() -> None:

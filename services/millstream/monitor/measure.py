@@ -22,8 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from millstream.core.batch import Batch
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Batch, Floats
 from millstream.core.drift.partition_counts import Counting, Events, PartitionCounts
 from millstream.core.drift.slot_counts import ABSENT
 from millstream.core.drift.slot_summary import LAST_SLOT, SLOT_MS, Summary, Tally, slot_reached

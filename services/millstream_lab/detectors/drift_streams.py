@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from millstream.core.batch import Mask
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats, Mask
 from millstream.core.jit import kernel
 from numpy.typing import NDArray
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from millstream.core.batch import Mask, Rows
+from millstream.core.batch import Floats, Mask, Rows
 from millstream.core.drift.alert import ONLINE
 from millstream.core.drift.budget import DAY_MS
-from millstream.core.drift.detector import Floats
 from millstream.core.drift.seasons import HOUR_MS
 
 FEATURES: Final = ("a", "b", "c", "d", "e", "f")

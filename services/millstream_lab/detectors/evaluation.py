@@ -6,16 +6,18 @@ begins anew. A detector's one setting is chosen by the same loop on streams with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from millstream.core.drift import streaming
-from millstream.core.drift.budget import least_cautious
+from millstream.core.batch import Floats
 from millstream.core.drift.concept import error_evidence
-from millstream.core.drift.detector import Detector, Floats
+from river.drift import ADWIN, PageHinkley
+from river.drift.binary import DDM, EDDM, HDDMA, HDDMW
 
+from millstream_lab.detectors.detector import Cusum, Detector, detect
 from millstream_lab.detectors.drift_streams import BLANK, DriftStream, learn_and_predict, two_levels
 from millstream_lab.detectors.windowed_psi import WindowedPsi
 
@@ -47,16 +49,18 @@ class Contender:
     feed: Feed = "errors"
 
 
+_ADWIN = Contender("ADWIN", lambda x: ADWIN(delta=1 / x), 500.0, 1.001, 1e30)  # type: ignore[no-untyped-call]
+
 CONTENDERS: tuple[Contender, ...] = (
-    Contender("risk-adjusted CUSUM", lambda h: streaming.cusum(h, 0.0, two_sided=False), None, 1.0, 100.0, "evidence"),
-    Contender("Page-Hinkley", lambda h: streaming.page_hinkley(threshold=h, mode="up"), 50.0, 1.0, 1e4),
-    Contender("DDM", lambda level: streaming.ddm(drift_threshold=level), 3.0, 0.5, 50.0),
-    Contender("EDDM", lambda x: streaming.eddm(alpha=max(1 / x, 0.95), beta=1 / x), 1 / 0.9, 1.001, 100.0),
-    Contender("HDDM-A", lambda x: streaming.hddm_a(1 / x, max(5 / x, 1 / x)), 1e3, 2.0, 1e30),
-    Contender("HDDM-W", lambda x: streaming.hddm_w(1 / x, max(5 / x, 1 / x)), 1e3, 2.0, 1e30),
+    Contender("risk-adjusted CUSUM", lambda h: Cusum(h, 0.0, two_sided=False), None, 1.0, 100.0, "evidence"),
+    Contender("Page-Hinkley", lambda h: PageHinkley(threshold=h, mode="up"), 50.0, 1.0, 1e4),
+    Contender("DDM", lambda level: DDM(drift_threshold=level), 3.0, 0.5, 50.0),
+    Contender("EDDM", lambda x: EDDM(alpha=max(1 / x, 0.95), beta=1 / x), 1 / 0.9, 1.001, 100.0),
+    Contender("HDDM-A", lambda x: HDDMA(1 / x, min(5 / x, 1.0)), 1e3, 2.0, 1e30),  # type: ignore[no-untyped-call]
+    Contender("HDDM-W", lambda x: HDDMW(1 / x, min(5 / x, 1.0)), 1e3, 2.0, 1e30),  # type: ignore[no-untyped-call]
     Contender("windowed PSI", WindowedPsi, 0.25, 1e-3, 100.0),
+    _ADWIN,
 )
-"""Those of the core; River's ADWIN is added by whoever may import the adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +102,13 @@ def detections(stream: DriftStream, contender: Contender, setting: float) -> lis
     detector, state, start, found = contender.make(setting), np.zeros(BLANK), 0, []
     while start < len(stream.labels):
         rows = slice(start, min(start + _CHUNK, len(stream.labels)))
-        after, before = state.copy(), detector.snapshot()
         chances = np.empty(rows.stop - start)
-        learn_and_predict(after, stream.features[rows], stream.labels[rows], chances)
-        column = fed(stream, chances, rows, contender.feed)
-        hits = detector.update_many(column).rows
-        if not len(hits):
-            state, start = after, rows.stop
-            continue
-        detector.restore(before)  # what follows the drift is to be seen with a new learner
-        detector.update_many(column[: hits[0] + 1])
-        state, start = np.zeros(BLANK), start + int(hits[0]) + 1
-        found.append(start - 1)
+        learn_and_predict(state, stream.features[rows], stream.labels[rows], chances)
+        start = rows.stop
+        for hit in detect(detector, fed(stream, chances, rows, contender.feed)):
+            found.append(rows.start + hit)
+            state, start = np.zeros(BLANK), rows.start + hit + 1
+            break  # the learner's next predictions are other ones
     return found
 
 
@@ -171,9 +170,10 @@ def _outcome(streams: Sequence[DriftStream], contender: Contender, setting: floa
 
 
 VALUE_CONTENDERS: tuple[Contender, ...] = (
-    Contender("CUSUM of standardised values", streaming.cusum, None, 0.5, 1e3),
-    Contender("Page-Hinkley", lambda h: streaming.page_hinkley(threshold=h), 50.0, 1.0, 1e4),
+    Contender("CUSUM of standardised values", Cusum, None, 0.5, 1e3),
+    Contender("Page-Hinkley", lambda h: PageHinkley(threshold=h), 50.0, 1.0, 1e4),
     Contender("windowed PSI", WindowedPsi, 0.25, 1e-3, 100.0),
+    _ADWIN,
 )
 """For streams of values rather than of errors."""
 
@@ -186,13 +186,13 @@ def levels_table(contenders: Sequence[Contender], events_per_alarm: float, runs:
     for contender in contenders:
 
         def alarms(setting: float, contender: Contender = contender) -> int:
-            return sum(len(contender.make(setting).update_many(each).rows) for each in calm)
+            return sum(len(list(detect(contender.make(setting), each))) for each in calm)
 
         allowed = sum(map(len, calm)) / events_per_alarm
         setting = least_cautious(alarms, contender.low, contender.high, allowed, 18)
         settings = [(setting, True)] if contender.default is None else [(contender.default, False), (setting, True)]
         for value, calibrated in settings:
-            judged = [judge(contender.make(value).update_many(each).rows.tolist(), (1000,), 1000) for each in streams]
+            judged = [judge(list(detect(contender.make(value), each)), (1000,), 1000) for each in streams]
             delays = [delay for some, _, _ in judged for delay in some]
             missed, false = sum(out for _, out, _ in judged), sum(wrong for _, _, wrong in judged)
             median = float(np.median(delays)) if delays else float("nan")
@@ -202,3 +202,24 @@ def levels_table(contenders: Sequence[Contender], events_per_alarm: float, runs:
 
 def _standardised(values: Floats) -> Floats:
     return np.asarray((values - 0.5) / 0.5)
+
+
+def least_cautious(drifts: Callable[[float], int], low: float, high: float, allowed: float, steps: int = 30) -> float:
+    """Return the least cautious setting of a streaming detector under which it drifts ``allowed`` times at most.
+
+    Parameters
+    ----------
+    drifts : callable
+        From a setting to how often a detector so set drifts on history without drift; between ``low`` and ``high`` that
+        must become less, by and large.
+    low, high : float
+        Both > 0; the search is by ratio.
+    allowed : float
+        False alarms in that history.
+    steps : int
+        How often to halve.
+    """
+    for _ in range(steps):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if drifts(middle) > allowed else (low, middle)
+    return high

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
-from millstream.core.drift import streaming
-from millstream.core.drift.detector import Detector, Floats
+from millstream.core.batch import Floats
+from river.drift import ADWIN, KSWIN, PageHinkley
+from river.drift.binary import DDM, EDDM, HDDMA, HDDMW
 
-from millstream_lab.detectors.river_detectors import Adwin, Kswin
+from millstream_lab.detectors.detector import Detector
 
 
 class Documented(NamedTuple):
@@ -48,11 +49,11 @@ def two_error_rates() -> Floats:
 
 
 DOCUMENTED: Final = (
-    Documented("ADWIN", Adwin, two_levels, (1023,), None),
-    Documented("Page-Hinkley", streaming.page_hinkley, two_levels, (1006,), None),
-    Documented("KSWIN", lambda: Kswin(alpha=0.0001, seed=42), two_levels, (1016,), None),
-    Documented("DDM", streaming.ddm, two_error_rates, (1334,), 1084),
-    Documented("EDDM", lambda: streaming.eddm(alpha=0.8, beta=0.75), two_error_rates, (1278,), 1059),
-    Documented("HDDM-A", streaming.hddm_a, two_error_rates, (1206,), 451),
-    Documented("HDDM-W", streaming.hddm_w, two_error_rates, (1077,), 451),
+    Documented("ADWIN", ADWIN, two_levels, (1023,), None),
+    Documented("Page-Hinkley", PageHinkley, two_levels, (1006,), None),
+    Documented("KSWIN", lambda: KSWIN(alpha=0.0001, seed=42), two_levels, (1016,), None),
+    Documented("DDM", DDM, two_error_rates, (1334,), 1084),
+    Documented("EDDM", lambda: EDDM(alpha=0.8, beta=0.75), two_error_rates, (1278,), 1059),
+    Documented("HDDM-A", HDDMA, two_error_rates, (1206,), 451),
+    Documented("HDDM-W", HDDMW, two_error_rates, (1077,), 451),
 )

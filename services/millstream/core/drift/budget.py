@@ -26,8 +26,7 @@ from typing import Final
 
 import numpy as np
 
-from millstream.core.batch import Rows
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats, Rows
 
 DAY_MS: Final = 86_400_000
 _SURE: Final = 20  # alarms that must have been seen on resampled history for their rate to be read off it
@@ -246,24 +245,3 @@ def achieved_rate(statistics: Floats, thresholds: Floats, slots_per_day: int, qu
     low = float(gammaincinv(alarms, 0.025)) if alarms else 0.0
     high = float(gammaincinv(alarms + 1, 0.975))
     return Achieved(alarms, days, low / max(days, 1e-9), high / max(days, 1e-9))
-
-
-def least_cautious(drifts: Callable[[float], int], low: float, high: float, allowed: float, steps: int = 30) -> float:
-    """Return the least cautious setting of a streaming detector under which it drifts ``allowed`` times at most.
-
-    Parameters
-    ----------
-    drifts : callable
-        From a setting to how often a detector so set drifts on history without drift; between ``low`` and ``high`` that
-        must become less, by and large.
-    low, high : float
-        Both > 0; the search is by ratio.
-    allowed : float
-        False alarms in that history.
-    steps : int
-        How often to halve.
-    """
-    for _ in range(steps):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if drifts(middle) > allowed else (low, middle)
-    return high

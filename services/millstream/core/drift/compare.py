@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from millstream.core.batch import Rows
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats, Rows
 from millstream.core.drift.distance import (
     DISTANCES,
     benjamini_hochberg,

@@ -25,9 +25,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from millstream.core.batch import Mask
-from millstream.core.drift.detector import Floats
-from millstream.core.drift.streaming import cusum
+from millstream.core.batch import Floats, Mask
+from millstream.core.drift.evidence_sums import cusum_alarms
 
 _EDGE: Final = 1e-6
 _LOW: Final = 3.0
@@ -141,10 +140,7 @@ def common_threshold(monitors: Sequence[ConceptMonitor], probabilities: Floats, 
     rng = np.random.default_rng(0)
     drawn = rng.choice(probabilities, _SIMULATED)
     labels = rng.random(_SIMULATED) < drawn
-    alarms = sum(
-        len(cusum(_LOW, allowance=0.0, two_sided=False).update_many(each.evidence(labels, drawn)).rows)
-        for each in monitors
-    )
+    alarms = sum(len(cusum_alarms(each.evidence(labels, drawn), _LOW)) for each in monitors)
     per_event = max(alarms, 1) / _SIMULATED
     return max(_LOW, _LOW + math.log(per_event * events_per_alarm))
 

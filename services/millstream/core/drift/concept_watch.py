@@ -12,11 +12,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from millstream.core.batch import Mask, Rows
+from millstream.core.batch import Floats, Mask, Rows
 from millstream.core.drift.alert import ONLINE, ONLINE_VERSION, Alert, Evidence, Signal
 from millstream.core.drift.concept import MONITORS, ONLINE_MONITORS, ConceptMonitor
 from millstream.core.drift.declared import Limits
-from millstream.core.drift.detector import Floats
 from millstream.core.drift.evidence_sums import CAP, EvidenceSums, RunningCalibration
 from millstream.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
 from millstream.core.drift.model_reference import ModelReference

@@ -21,10 +21,9 @@ from typing import Final
 
 import numpy as np
 
-from millstream.core.batch import Mask, Rows
+from millstream.core.batch import Floats, Mask, Rows
 from millstream.core.drift.budget import DAY_MS
 from millstream.core.drift.concept import Calibration
-from millstream.core.drift.detector import Floats
 
 _LAGS: Final = 7
 _LEAST_WEEKS: Final = 2

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats
 
 Counts = NDArray[Any]
 _HALF: Final = 0.5

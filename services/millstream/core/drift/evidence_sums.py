@@ -6,12 +6,12 @@ stay above the threshold, capped at twice of it, while it lasts, and fall when i
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
 
-from millstream.core.batch import Mask, Rows
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats, Mask, Rows
 from millstream.core.jit import kernel
 
 CAP: Final = 2.0
@@ -45,6 +45,24 @@ def advance(
         if crossed:
             return row + 1, True
     return len(evidence), False
+
+
+def cusum_alarms(evidence: Floats, threshold: float) -> list[int]:
+    """Return the rows at which a CUSUM rises above ``threshold``; it starts again at 0 after each.
+
+    Parameters
+    ----------
+    evidence : float64 ndarray of shape (n,)
+        Log-likelihood ratios.
+    threshold : float, > 0
+    """
+    column, thresholds = np.ascontiguousarray(evidence)[:, None], np.array([threshold])
+    since, done, found = np.full(1, -1, dtype=np.int64), 0, []
+    while done < len(column):
+        done, crossed = advance(np.zeros(1), since, column, thresholds, math.inf, done)
+        if crossed:
+            found.append(done - 1)
+    return found
 
 
 class EvidenceSums:

@@ -13,8 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from millstream.core.batch import Rows
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats, Rows
 
 _CELLS: Final = 24
 

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats
 
 _ENOUGH: Final = 20  # windows from which a variance is estimated
 _MOST_FREEDOM: Final = 40.0

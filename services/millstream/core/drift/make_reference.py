@@ -9,11 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from millstream.core.batch import Rows
+from millstream.core.batch import Floats, Rows
 from millstream.core.drift.budget import DAY_MS, Budget
 from millstream.core.drift.concept import MONITORS, Calibration, common_threshold
 from millstream.core.drift.declared import CONCEPT_SHARE, WINDOWED_SHARE, Monitors
-from millstream.core.drift.detector import Floats
 from millstream.core.drift.dispersion import dispersion
 from millstream.core.drift.expected_metric import Cells
 from millstream.core.drift.model_reference import SCORE, ModelReference

@@ -13,9 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from millstream.core.batch import Mask
+from millstream.core.batch import Floats, Mask
 from millstream.core.drift.concept import Calibration
-from millstream.core.drift.detector import Floats
 from millstream.core.drift.expected_metric import Cells
 from millstream.core.drift.plan import Plan
 from millstream.core.drift.reconstruction import COLUMN, Reconstruction

@@ -21,10 +21,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from millstream.core.batch import Rows
+from millstream.core.batch import Floats, Rows
 from millstream.core.drift.alert import ONLINE, ONLINE_VERSION, Signal
 from millstream.core.drift.budget import DAY_MS, Budget
-from millstream.core.drift.detector import Floats
 from millstream.core.drift.model_reference import SCORE
 from millstream.core.drift.plan import Plan
 from millstream.core.drift.reference import Reference, calibrate

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from millstream.core.batch import Rows
+from millstream.core.batch import Floats, Rows
 from millstream.core.drift.alert import ONLINE_VERSION
-from millstream.core.drift.detector import Floats
 from millstream.core.drift.model_reference import ModelReference
 from millstream.core.drift.online_scores import online_block
 from millstream.core.drift.slot_counts import ABSENT, Binning, Block, count_rows

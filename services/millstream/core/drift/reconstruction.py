@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats
 from millstream.core.jit import kernel
 
 COLUMN: Final = "reconstruction_error"

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from millstream.core.batch import Rows
+from millstream.core.batch import Floats, Rows
 from millstream.core.drift.budget import DAY_MS, Achieved, Budget, Level, achieved_rate, calibrate_series
-from millstream.core.drift.detector import Floats
 from millstream.core.drift.law import Law
 from millstream.core.drift.plan import Plan
 from millstream.core.drift.seasons import HOURS, hour_of_week, seasonal_shares

@@ -7,8 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream.core.batch import Rows
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats, Rows
 
 HOUR_MS: Final = 3_600_000
 HOURS: Final = 168

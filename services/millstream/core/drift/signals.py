@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from millstream.core.batch import Floats
 from millstream.core.drift.alert import Evidence, Kind, Signal
 from millstream.core.drift.declared import Limits
-from millstream.core.drift.detector import Floats
 from millstream.core.drift.model_reference import SCORE, ModelReference, subject
 from millstream.core.drift.plan import Plan
 from millstream.core.drift.seasons import HOUR_MS

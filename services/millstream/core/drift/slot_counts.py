@@ -11,8 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream.core.batch import Rows
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats, Rows
 from millstream.core.drift.seasons import HOURS, seasonal_shares
 from millstream.core.jit import kernel
 from millstream.core.profile import FeatureProfile

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from millstream.core.batch import Rows
-from millstream.core.drift.detector import Floats
+from millstream.core.batch import Floats, Rows
 from millstream.core.drift.distance import DISTANCES
 from millstream.core.drift.plan import Plan
 from millstream.core.drift.seasons import hour_of_week
