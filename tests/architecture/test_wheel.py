@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import polars as pl
@@ -66,3 +67,15 @@ def test_the_wheel_has_the_reference_repo_as_a_template(installed: Path, tmp_pat
     run(installed / "millstream", "new", "mine", "--template", "cards", cwd=tmp_path)
     for name in ("feature_repo/definitions.py", "feature_repo/.feastignore", "schemas/transactions.avsc"):
         assert (tmp_path / "mine" / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+def test_the_wheel_holds_the_engine_and_the_lab_and_nothing_else(installed: Path, tmp_path: Path) -> None:
+    (wheel,) = (installed.parents[1] / "dist").glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    roots = {name.partition("/")[0] for name in names}
+    assert {root for root in roots if not root.endswith(".dist-info")} == {"millstream", "millstream_lab"}
+    contracts = {f"millstream/_schemas/{each.name}" for each in (ROOT / "schemas").glob("*.avsc")}
+    assert contracts <= names
+    assert {"millstream_lab/bench/feature_repo/definitions.py", "millstream_lab/py.typed"} <= names
+    commands = run(installed / "millstream", "--help", cwd=tmp_path)
+    assert all(f" {each} " in commands for each in ("demo", "bench", "chaos", "evaluate", "simulate"))
