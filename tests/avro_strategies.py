@@ -10,6 +10,7 @@ from typing import Any
 import fastavro
 import numpy as np
 from hypothesis import strategies as st
+
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Array, Batch, Mask
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from millstream.adapters.contracts import load_all
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter

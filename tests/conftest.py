@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
+
 from millstream.adapters import endpoints
 from millstream.adapters.endpoints import Endpoints
 from millstream.settings import Settings, load_settings

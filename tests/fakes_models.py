@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+
 from millstream.core.declaration import Aggregate, Declaration, Service, View
 from millstream.core.manifest import Manifest, Training, define, sha256
 from millstream.core.profile import profile

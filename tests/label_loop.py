@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from millstream.cli.assembly import Assembly
+
+from millstream.app.assembly import Assembly
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch
 from millstream.core.partitioner import partition_of

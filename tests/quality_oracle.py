@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from millstream.cli.assembly import Assembly
-from millstream.cli.measuring import counted
+
+from millstream.app.assembly import Assembly
+from millstream.app.measuring import counted
 from millstream.core.batch import Batch
 from millstream.core.quality.board import Board
 from millstream.core.quality.report import Reporter

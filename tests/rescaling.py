@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import pytest
+
 from millstream.core.partitioner import partition_of
 from millstream.topology import MEASURE_CHANGELOG, SCORED, Topology
 from millstream.transport import rescale_state

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import Message
+
 from millstream.adapters.kafka_client import read_committed
 from millstream.adapters.topics import partition_counts
 

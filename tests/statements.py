@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.contracts import Contract

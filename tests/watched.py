@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Array, Batch
 from millstream.core.drift.declared import Monitors
 from millstream.core.drift.make_reference import make_reference
 from millstream.core.drift.model_reference import ModelReference
-from numpy.typing import NDArray
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

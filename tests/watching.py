@@ -6,6 +6,7 @@ import functools
 from dataclasses import replace
 
 import numpy as np
+
 from cards import CONTRACTS, topology, view
 from fakes_models import a_manifest
 from millstream.core.avro.decode import RecordReader

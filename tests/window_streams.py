@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
 from millstream.core.declaration import Aggregate, Function, KeyType, View
 from millstream.core.windows.state import Results
 from millstream.core.windows.store import Updated, WindowStore

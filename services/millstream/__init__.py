@@ -1,5 +1,13 @@
 """Millstream: the streaming engine for a Feast feature repo.
 
+`open` returns the project of a folder; `Project.replay` runs a table of events through its stages, with no server::
+
+    import millstream
+
+    project = millstream.open()
+    replayed = project.replay("events.parquet")
+    replayed.scored, replayed.dead_letters, replayed.predictions
+
 The data path, in order::
 
     transactions        events a producer publishes, keyed by customer
@@ -27,3 +35,21 @@ The data path, in order::
 
 `millstream.topology` holds every topic and stage as a value.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from millstream.app.project import Project, Replay, open
+
+__all__ = ["Project", "Replay", "open"]
+
+
+def __getattr__(name: str) -> object:
+    # A worker or a command imports no more than it uses.
+    if name in __all__:
+        from millstream.app import project
+
+        return getattr(project, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

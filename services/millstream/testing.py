@@ -65,8 +65,8 @@ def replay(rows: Sequence[Mapping[str, Any]], project: Path | None = None) -> Re
     """
     import polars as pl
 
-    from millstream.cli.assembly import assemble
-    from millstream.cli.replaying import History
+    from millstream.app.assembly import assemble
+    from millstream.app.replaying import History
     from millstream.core.avro.convert import to_batch
     from millstream.core.avro.match_columns import match_columns
 

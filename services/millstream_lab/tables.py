@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from millstream.errors import Misconfigured
 from rich.console import Console
 from rich.table import Table as RichTable
+
+from millstream.errors import Misconfigured
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,15 @@ import pytest
 import typer
 import typer.main
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
 from millstream import cli
 from millstream.adapters import kafka_jars
 from millstream.adapters.contracts import load_all, load_contract
 from millstream.adapters.feature_repo import load_declaration
 from millstream.settings import PREFIX, Settings
 from millstream.topology import EXAMPLES, SCORED, derive
-from packaging.requirements import Requirement
-from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent.parent
 INFRA = ROOT / "infra"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 import typer.main
+
 from millstream import cli
 
 ROOT = Path(__file__).parent.parent.parent

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+
 from millstream.adapters.metric_catalogue import (
     CATALOGUE,
     COUNTERS,

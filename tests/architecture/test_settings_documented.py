@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from millstream.errors import Misconfigured
 from millstream.settings import DECIDED, load_settings
 

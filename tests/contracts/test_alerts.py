@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import typer
-from cards import topology, view
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined] # public, says its manual
+from typer.testing import CliRunner
+
+from cards import topology, view
 from millstream.adapters.alert_sinks import as_alertmanager, post_alert
 from millstream.adapters.contracts import load_contract, schemas_dir
 from millstream.adapters.endpoints import Endpoints
@@ -36,7 +38,6 @@ from millstream.errors import Misconfigured, Retry
 from millstream.monitor.monitor import as_batch
 from millstream.settings import load_settings
 from millstream.topology import ALERT_ACTIONS, ALERTS, SCHEMAS
-from typer.testing import CliRunner
 
 pytestmark = pytest.mark.kafka
 HOUR_MS = 3_600_000

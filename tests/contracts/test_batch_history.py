@@ -12,12 +12,13 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from millstream.adapters.batch_history import BatchHistory, BatchTable, open_batch_history
 from millstream.adapters.batch_views import BatchViewReader
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.feature_repo import apply, open_store, quiet_feast
-from millstream.cli.assembly import assemble
-from millstream.cli.replaying import History
+from millstream.app.assembly import assemble
+from millstream.app.replaying import History
 from millstream.core.batch import Batch
 from millstream.core.declaration import BatchView
 from millstream.errors import Misconfigured

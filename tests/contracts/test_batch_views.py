@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+
 from millstream.adapters import endpoints as servers
 from millstream.adapters.batch_views import BatchViewReader
 from millstream.adapters.endpoints import Endpoints

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
 from millstream.adapters.contracts import load_contract
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
@@ -31,8 +34,6 @@ from millstream_lab.bench.sides import FEATURE_REPO, own_environ, own_environmen
 from millstream_lab.bench.stack import Stack, as_it_is, own_stack, set_up
 from millstream_lab.bench.workload import DAY_MS, Workload, generate
 from millstream_lab.evaluation.compare import Pace
-from rich.console import Console
-from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from millstream.cli.assembly import Assembly, assemble
+
+from millstream.app.assembly import Assembly, assemble
 from millstream.core.manifest import define
 from millstream.score.scorer import Champion
 from millstream.score.step import Score

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from millstream.adapters import compiled_repo as module
 from millstream.adapters.compiled_repo import compiled_repo, forget
 from millstream.adapters.feature_repo import load_declaration
@@ -57,7 +58,7 @@ def test_what_is_kept_equals_what_was_compiled(settings: Settings, compilations:
 def test_a_worker_starts_without_feast(settings: Settings) -> None:
     compiled_repo(settings)
     program = (
-        "import sys; from millstream.cli.assembly import assemble; from millstream.settings import load_settings;"
+        "import sys; from millstream.app.assembly import assemble; from millstream.settings import load_settings;"
         "from millstream.adapters.view_writer import open_online_view;"
         "assembly = assemble(load_settings());"
         "open_online_view(assembly.settings, assembly.declaration, 'redis://127.0.0.1:1').close();"

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import typer
-from millstream.cli import contracts
 from typer.testing import CliRunner
+
+from millstream.cli import contracts
 
 RUNNER = CliRunner()
 EVENT: dict[str, Any] = {

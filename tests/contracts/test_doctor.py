@@ -11,14 +11,15 @@ from typing import NamedTuple
 import pytest
 import redis
 import typer
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
 from millstream.adapters import endpoints
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.probes import Finding, probe_kafka, probe_redis, probe_registry
 from millstream.cli import doctor, stack
 from millstream.settings import Settings
-from pydantic import SecretStr
 from repos import VIEW, repo
-from typer.testing import CliRunner
 
 
 @pytest.fixture

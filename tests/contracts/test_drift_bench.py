@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import typer
+from typer.testing import CliRunner
+
 from millstream.cli import drift
 from millstream.errors import Misconfigured
 from millstream_lab import detectors
@@ -13,7 +15,6 @@ from millstream_lab.detectors import bench
 from millstream_lab.detectors.bench import as_markdown
 from millstream_lab.detectors.bench_parts import PARTS
 from millstream_lab.tables import write_section
-from typer.testing import CliRunner
 
 PAGE = Path(detectors.__file__).parent / "MONITORS.md"
 FIGURES = PAGE.with_name("monitors.json")

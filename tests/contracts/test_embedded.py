@@ -15,13 +15,14 @@ import redis
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
+
 from millstream.adapters import endpoints, kafka_client, kafka_jars
 from millstream.adapters.logs import secrets_of
 from millstream.adapters.probes import probe_redis
 from millstream.adapters.server_process import PortTaken, ServerProcess, start_mark, tail
 from millstream.errors import Misconfigured, Retry, Stop
 from millstream.settings import Settings, load_settings
-from pydantic import SecretStr
 
 NO_KAFKA = {"bootstrap.servers": "127.0.0.1:1"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from millstream.adapters.contracts import load_all
 from millstream.adapters.declared_columns import check_taken, check_topics
 from millstream.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast

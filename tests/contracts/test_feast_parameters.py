@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from millstream.adapters.feast_config import KEYS, ONLINE_STORE_KEYS, load_config
 from millstream.adapters.feast_declarations import batch_view, on_demand_view, stream_view
 from millstream.adapters.feast_parameters import PARAMETERS, Parameter
@@ -31,6 +32,7 @@ with quiet_feast():
     from feast.stream_feature_view import StreamFeatureView
     from feast.transformation.pandas_transformation import PandasTransformation
     from feast.transformation.python_transformation import PythonTransformation
+
     from millstream.adapters.online_store import MillstreamRedisOnlineStoreConfig
 
 GUIDE = Path(__file__).parents[2] / "infra" / "docs" / "feast.md"

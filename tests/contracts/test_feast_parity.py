@@ -16,6 +16,7 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.feast_check import difference, feast_fallback, feast_rows, sample_rows, written_by_feast
 from millstream.adapters.feast_codec import ViewCodec

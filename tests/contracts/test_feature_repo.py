@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from millstream.adapters.contracts import load_all, load_contract
 from millstream.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast
 from millstream.cli.features import described, entity_row

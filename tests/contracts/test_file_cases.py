@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from fakes_producer import FakeProducer
 from millstream.adapters.contracts import load_contract
 from millstream.adapters.csv_rows import Dialect
@@ -15,7 +16,7 @@ from millstream.adapters.ingest import BadRow, Progress, columns_for, ingest
 from millstream.adapters.paced_publisher import PacedPublisher
 from millstream.adapters.producer import drain
 from millstream.adapters.tabular import Declared, open_table
-from millstream.cli.lateness import first_event_ms, unit_warning
+from millstream.app.lateness import first_event_ms, unit_warning
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.reading import Reading

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+
 from fakes_producer import FakeProducer
 from millstream.adapters.ingest import BadRow, Progress, columns_for, ingest, resume_row
 from millstream.adapters.paced_publisher import PacedPublisher

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from fakes_ledger_store import FakeLedgerStore
 from millstream.adapters.ledger_store import LedgerMemory, RocksLedgerStore
 from millstream.errors import Retry, Stop

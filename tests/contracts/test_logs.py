@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx2
 import mode
 import pytest
+
 from millstream.adapters.logs import configure_logs, secrets_of
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from millstream.adapters.feature_repo import apply, load_declaration, open_store, quiet_feast
 from millstream.adapters.offline_log import OfflineLog, view_schema, view_table
 from millstream.core.batch import Batch

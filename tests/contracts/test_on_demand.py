@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from millstream.adapters.on_demand_transform import Transform
 from millstream.core.batch import Batch
 from millstream.core.declaration import FeatureType, OnDemandView

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.producer import Deliveries, drain, open_producer
 from millstream.adapters.producer import publish as queue
 from millstream.adapters.river_pipelines import OnlineModel
 from millstream.adapters.telemetry import Telemetry
 from millstream.adapters.topics import create_topics
-from millstream.cli.serving import _snapshots
+from millstream.app.serving import _snapshots
 from millstream.core.declaration import Service
 from millstream.learn.stage import LearnStage
 from millstream.score.policy import SHADOW

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from pydantic import ValidationError
+
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.feast_check import feast_rows
 from millstream.adapters.feature_repo import apply, load_declaration, open_store, quiet_feast
@@ -20,7 +22,6 @@ from millstream.core.declaration import View
 from millstream.errors import Misconfigured
 from millstream.ports import ViewRows
 from millstream.settings import Settings
-from pydantic import ValidationError
 from repos import repo
 
 pytestmark = pytest.mark.redis

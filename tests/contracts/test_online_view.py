@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import redis
+
 from fakes_online_view import FakeOnlineView
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.feast_codec import ViewCodec

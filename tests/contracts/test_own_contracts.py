@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from millstream.adapters.contracts import load_all, shipped_dir
 from millstream.adapters.feature_repo import open_store
+from millstream.app.runnable import assemble_runnable
 from millstream.cli import contracts as contracts_command
-from millstream.cli.runnable import assemble_runnable
 from millstream.errors import Misconfigured
 from millstream.settings import Settings, load_settings
 from repos import HEAD, STORE, VIEW

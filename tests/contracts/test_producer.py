@@ -1,6 +1,7 @@
 """Publishing: order, back-pressure and every record's fate."""
 
 import pytest
+
 from fakes_producer import FakeProducer
 from millstream.adapters.producer import Deliveries, drain, publish
 from millstream.errors import Retry, Stop

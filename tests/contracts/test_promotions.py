@@ -10,6 +10,7 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
+
 from fakes_models import a_declaration, a_version
 from millstream.adapters import promotions
 from millstream.adapters.endpoints import Endpoints
@@ -17,8 +18,8 @@ from millstream.adapters.producer import Deliveries, drain, open_producer
 from millstream.adapters.producer import publish as queue
 from millstream.adapters.promotions import follow, latest, publish
 from millstream.adapters.topics import create_topics
-from millstream.cli.champion import champion_fit
-from millstream.cli.serving import _promotions
+from millstream.app.champion import champion_fit
+from millstream.app.serving import _promotions
 from millstream.errors import Refused
 from millstream.settings import load_settings
 from millstream.topology import MODELS, SCHEMAS, Topic

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
+
 from fakes_models import a_body, a_manifest
 from fakes_registry import FakeRegistry
 from millstream.adapters.registry import open_registry

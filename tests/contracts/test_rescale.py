@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cards import events, first_stage, published, view
 from confluent_kafka.admin import AdminClient
+
+from cards import events, first_stage, published, view
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.groups import committed_offsets
 from millstream.adapters.kafka_client import read_committed

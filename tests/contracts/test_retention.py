@@ -6,8 +6,9 @@ import uuid
 
 import numpy as np
 import pytest
-from cards import DAY_MS, topology, view
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+
+from cards import DAY_MS, topology, view
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.retention import alter_retention, needed_ms, retention_ms, short_topics
 from millstream.adapters.topics import create_topics

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from millstream.adapters.river_pipelines import declare
-from millstream.core.batch import Batch
-from millstream.learn.learner import Learner
 from river import datasets, ensemble, evaluate, forest, linear_model, metrics, naive_bayes, optim, preprocessing, stream
 from river import tree as trees
 from river.datasets import synth
+
+from millstream.adapters.river_pipelines import declare
+from millstream.core.batch import Batch
+from millstream.learn.learner import Learner
 
 KEY = b"sixteen bytes or more"
 Make = Callable[[], Any]

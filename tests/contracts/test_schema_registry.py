@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import fastavro
 import numpy as np
 import pytest
+
 from cards import TRANSACTIONS, events, published
 from millstream.adapters.schema_registry import SchemaRegistry, connect, registry_prefix
 from millstream.adapters.schema_topic import schema_resolver
+from millstream.app.lateness import newest_event_ms
 from millstream.cli.consume import _decoded
-from millstream.cli.lateness import newest_event_ms
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema, SchemaError, SchemaId
@@ -64,7 +65,7 @@ def test_ingest_reads_the_newest_event_in_the_registry_s_framing(
     schema_id = registry(server).register("transactions", TRANSACTIONS.schema)
     value = published(events(1), registry_prefix(schema_id)).values[0]
     records = [(0, SimpleNamespace(value=lambda: value))]
-    monkeypatch.setattr("millstream.cli.lateness.newest", lambda *_given: records)
+    monkeypatch.setattr("millstream.app.lateness.newest", lambda *_given: records)
     monkeypatch.setattr("millstream.adapters.schema_topic.read_schemas", lambda _kafka: {})
     settings = load_settings({}, schema_registry_url=server.url)
     assert newest_event_ms(settings, {}, "transactions", TRANSACTIONS) == events(1).columns["event_time_ms"][0]

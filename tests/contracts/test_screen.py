@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 
+from rich.console import Console
+
 from cards import DAY_MS, START_MS, declaration, view
-from millstream.cli.lateness import late_warning
+from millstream.app.lateness import late_warning
 from millstream.cli.screen import humane, print_rows, steps
 from millstream.settings import load_settings
-from rich.console import Console
 
 
 def screen(width: int, *, terminal: bool = False) -> tuple[Console, io.StringIO]:

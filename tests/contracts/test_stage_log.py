@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.topics import create_topics
 from millstream.errors import Aborted, Misconfigured, Stop

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from millstream.adapters.tabular import Chunk, open_table
 from millstream.errors import Misconfigured
 

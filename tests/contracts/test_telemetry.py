@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
 from millstream.adapters.process_usage import usage_of
 from millstream.adapters.telemetry import Telemetry, serve
 from millstream.adapters.telemetry_endpoint import TelemetryEndpoint, worker_file
@@ -26,7 +28,6 @@ from millstream.transport.flow import Flow
 from millstream.transport.records import Output, Records
 from millstream.transport.telemetry_observer import TelemetryObserver
 from millstream.transport.work import Processed
-from prometheus_client.parser import text_string_to_metric_families
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

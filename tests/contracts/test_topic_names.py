@@ -10,18 +10,19 @@ from typing import cast
 import click
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from cards import CONTRACTS, TRANSACTIONS, declaration, topology, view
 from millstream.adapters.cluster import Cluster, inside, named
 from millstream.adapters.topic_names import INTERNAL, PUBLIC, load_topic_names, plain_name
+from millstream.app.assembly import Assembly
 from millstream.cli import register_all
-from millstream.cli.assembly import Assembly
 from millstream.cli.dead_letters import _selection
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings
 from millstream.topology import JOIN_CHANGELOG, LABELS, MEASURES, SCORED, derive
 from millstream_lab.bench.stack import Job, Stack
 from repos import repo
-from typer.testing import CliRunner
 
 VIEWS = view("activity", "customer"), view("terminal_activity", "terminal")
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from cards import topology, view
 from confluent_kafka.admin import AdminClient
+
+from cards import topology, view
 from millstream.adapters.cluster import Cluster
 from millstream.adapters.earlier_names import refuse_earlier_names
 from millstream.adapters.endpoints import Endpoints

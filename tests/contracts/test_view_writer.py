@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
-from fakes_online_view import FakeOnlineView
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fakes_online_view import FakeOnlineView
 from millstream.adapters.view_writer import ViewWriter, newest
 from millstream.errors import Stop
 from millstream.ports import ViewRows

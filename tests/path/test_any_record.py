@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes_ledger_store import FakeLedgerStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.monitoring import measure_stage, monitor_stage
+
+from fakes_ledger_store import FakeLedgerStore
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.monitoring import measure_stage, monitor_stage
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Field, Schema

@@ -12,6 +12,8 @@ from typing import Any
 import fastavro
 import pytest
 from confluent_kafka import Producer
+from rich.console import Console
+
 from millstream.adapters.feature_repo import open_store
 from millstream.errors import Stop
 from millstream.transport.recovery import MARKER_KEY
@@ -20,7 +22,6 @@ from millstream_lab.chaos.drive import drive
 from millstream_lab.chaos.faults import FAULTS, KILLS
 from millstream_lab.chaos.run import ChaosPlan, ChaosRun
 from millstream_lab.chaos.stream import START_MS
-from rich.console import Console
 from running import committed
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]

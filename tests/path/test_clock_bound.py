@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from cards import CONTRACTS, DAY_MS, START_MS, TRANSACTIONS, events, first_stage, published, topology, view
-from crashing import crash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cards import CONTRACTS, DAY_MS, START_MS, TRANSACTIONS, events, first_stage, published, topology, view
+from crashing import crash
 from millstream.adapters.topics import TIMESTAMP_AFTER_MS
-from millstream.cli.workers import clock_bound
+from millstream.app.workers import clock_bound
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch
 from millstream.settings import load_settings

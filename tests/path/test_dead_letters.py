@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import typer
 from confluent_kafka import Producer
+from typer.testing import CliRunner
+
 from millstream.adapters.contracts import load_all
 from millstream.adapters.dead_letters import DeadLetter, Selection, read_dead_letters
 from millstream.adapters.endpoints import Endpoints
@@ -24,7 +26,6 @@ from millstream.errors import Fenced, Misconfigured
 from millstream.settings import Settings, load_settings
 from millstream.topology import DEAD_LETTERS, Topic
 from running import wait_until
-from typer.testing import CliRunner
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from cards import events
 from millstream.adapters.monitors_file import FILE
+from millstream.app.assembly import assemble
+from millstream.app.replaying import History
 from millstream.cli import features
-from millstream.cli.assembly import assemble
 from millstream.cli.doctor import check_feature_repo
-from millstream.cli.replaying import History
 from millstream.core.batch import Batch
 from millstream.errors import Misconfigured
 from millstream.settings import Settings, load_settings
 from repos import CONTRACT, VIEW, repo
-from typer.testing import CliRunner
 
 HOUR_MS = 3_600_000
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cards import DAY_MS, START_MS, TRANSACTIONS
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
@@ -19,9 +18,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigEntry,
     ConfigResource,
 )
+
+from cards import DAY_MS, START_MS, TRANSACTIONS
 from millstream.adapters import endpoints as servers
-from millstream.cli.assembly import Assembly
-from millstream.cli.setup import initialise
+from millstream.app.assembly import Assembly
+from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from flights import CONTRACT, flights_repo
 from millstream.adapters.column_types import with_column_types
 from millstream.adapters.feature_repo import check_columns, load_declaration
 from millstream.adapters.offline_log import view_table, with_entity
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.late_labels import Labels
-from millstream.cli.replaying import History
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.late_labels import Labels
+from millstream.app.replaying import History
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.partitioner import partition_of

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
+
 from fakes_models import a_manifest
 from millstream.adapters import endpoints as servers
 from millstream.adapters.promotions import publish
-from millstream.cli.setup import initialise
+from millstream.app.setup import initialise
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.drift.declared import Monitors
 from millstream.core.manifest import sha256
@@ -24,7 +26,6 @@ from millstream.topology import LABELS, SCORED
 from millstream.transport.kafka_log import KafkaLog
 from millstream.transport.records import Output
 from running import Workers, wait_until
-from sklearn.metrics import average_precision_score
 from statements import label_records
 from watched import DAY_MS, START_MS, WEEK_MS, reference, scored, traffic
 

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cards import events
 from confluent_kafka import Producer
+
+from cards import events
 from label_loop import as_of_ms, check_chain, examples, figures, labelled, scored
 from millstream.adapters import endpoints as servers
 from millstream.adapters.promotions import publish as promote
 from millstream.adapters.river_model import OnlineScorer
 from millstream.adapters.river_snapshot import read_header, signing_key
-from millstream.cli.assembly import Assembly
-from millstream.cli.setup import initialise
+from millstream.app.assembly import Assembly
+from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
+
 from cards import DAY_MS, events, published, topology, view
 from crashing import crash
 from fakes_ledger_store import FakeLedgerStore
 from fakes_online_view import FakeOnlineView
 from millstream.adapters.topics import BIG_RECORD_BYTES
-from millstream.cli.assembly import Assembly, assemble
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.late_labels import Labels
+from millstream.app.replay_labels import Late, late_labels
+from millstream.app.replaying import History
 from millstream.cli.ingest import label_shape
-from millstream.cli.late_labels import Labels
 from millstream.cli.replay import run_replay
-from millstream.cli.replay_labels import Late, late_labels
-from millstream.cli.replaying import History
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
@@ -36,7 +38,6 @@ from millstream.transport.memory_log import MemoryBroker, MemoryLog
 from millstream.transport.observer import Unobserved
 from millstream.transport.records import Output
 from millstream.transport.work import Work
-from rich.console import Console
 
 NEVER_MS = 1 << 60
 DELAY_MS = 7 * DAY_MS

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cards import DAY_MS, events, published
 from millstream.adapters import endpoints as servers
 from millstream.adapters.feature_repo import open_store
 from millstream.adapters.producer import Deliveries, drain, open_producer, publish
-from millstream.cli.assembly import Assembly
-from millstream.cli.setup import initialise
+from millstream.app.assembly import Assembly
+from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

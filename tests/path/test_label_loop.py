@@ -7,11 +7,12 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+
 from at_least_once import FATES, AtLeastOnceLog
 from cards import events
 from fakes_ledger_store import FakeLedgerStore
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.replaying import History
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.replaying import History
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from cards import CONTRACTS, DAY_MS, TRANSACTIONS, events, first_stage, published, topology, view
 from crashing import crash
 from millstream.core.avro.decode import RecordReader

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cards import START_MS, TRANSACTIONS, events
 from confluent_kafka import Producer
+
+from cards import START_MS, TRANSACTIONS, events
 from millstream.adapters import endpoints as servers
-from millstream.cli.assembly import Assembly
-from millstream.cli.replaying import History
-from millstream.cli.setup import initialise
+from millstream.app.assembly import Assembly
+from millstream.app.replaying import History
+from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

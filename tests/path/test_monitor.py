@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Message
+
 from fakes_models import a_manifest
 from millstream.adapters import endpoints as servers
 from millstream.adapters.promotions import publish
 from millstream.adapters.topics import partition_counts
-from millstream.cli.assembly import Assembly
-from millstream.cli.monitoring import measure_stage, monitor_stage
-from millstream.cli.setup import initialise
+from millstream.app.assembly import Assembly
+from millstream.app.monitoring import measure_stage, monitor_stage
+from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.drift.declared import Monitors

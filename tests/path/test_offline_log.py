@@ -11,16 +11,17 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from cards import events, published
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+
+from cards import events, published
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.feature_repo import apply, open_store, quiet_feast
 from millstream.adapters.offline_log import OfflineLog
 from millstream.adapters.offline_writer import OfflineWriter
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.replaying import History
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.replaying import History
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch
 from millstream.settings import load_settings

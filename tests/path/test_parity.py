@@ -12,14 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 import typer
-from cards import TRANSACTIONS, events
 from confluent_kafka import Producer
+from typer.testing import CliRunner
+
+from cards import TRANSACTIONS, events
 from millstream.adapters import endpoints as servers
 from millstream.adapters.feast_codec import ViewCodec
+from millstream.app.assembly import Assembly
+from millstream.app.feature_log import keep
+from millstream.app.setup import initialise
 from millstream.cli import parity
-from millstream.cli.assembly import Assembly
-from millstream.cli.feature_log import keep
-from millstream.cli.setup import initialise
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.text import as_text
 from millstream.errors import Misconfigured
@@ -27,7 +29,6 @@ from millstream.ports import ViewRows
 from millstream.settings import Settings, load_settings
 from millstream.topology import SCORED
 from running import Workers, committed, wait_until
-from typer.testing import CliRunner
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

@@ -6,13 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from millstream_lab.chaos.poison import print_report
 from millstream_lab.chaos.poison_ledger import ANSWERED, DUPLICATE
 from millstream_lab.chaos.poison_messages import GOOD
 from millstream_lab.chaos.poison_oracle import Fault
 from millstream_lab.chaos.poison_outcomes import Expected, Found, Letter, check
 from millstream_lab.chaos.poison_run import PoisonPlan, run_poison
-from rich.console import Console
 
 COUNT = 3_000
 RANGE = Fault("range", "amount")

@@ -6,6 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.kafka_client import read_committed
 from millstream.adapters.topics import create_topics
@@ -17,7 +19,6 @@ from millstream.errors import Misconfigured
 from millstream.settings import Settings
 from millstream.topology import Topic
 from millstream_lab.simulation import command as simulation
-from typer.testing import CliRunner
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

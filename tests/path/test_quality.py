@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, precision_score, recall_score
+
 from cards import events
 from label_loop import as_of_ms, figures, labelled, scored
 from millstream.adapters import endpoints as servers
 from millstream.adapters.producer import Deliveries, drain, open_producer, publish
-from millstream.cli.quality_figures import read_figures
-from millstream.cli.setup import initialise
+from millstream.app.quality_figures import read_figures
+from millstream.app.setup import initialise
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.metrics import DAY_MS
@@ -26,7 +28,6 @@ from millstream.settings import Settings, load_settings
 from millstream.topology import LABELS, QUALITY_CHANGELOG, SCORED
 from quality_oracle import Figures, recomputed
 from running import Workers, committed, wait_until
-from sklearn.metrics import average_precision_score, precision_score, recall_score
 from statements import PRECEDENCE, label_records, statements
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]

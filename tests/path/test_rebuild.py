@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
 from cards import events, published
 from fakes_online_view import FakeOnlineView
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.rebuilding import rebuild_partition
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.rebuilding import rebuild_partition
 from millstream.ports import ViewRows
 from millstream.settings import load_settings
 from millstream.transport.dead_letters import DeadLetterLimit

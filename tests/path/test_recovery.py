@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cards import DAY_MS, events, first_stage, published, view
-from crashing import crash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cards import DAY_MS, events, first_stage, published, view
+from crashing import crash
 from millstream.core.declaration import Aggregate, ColumnType, View
 from millstream.core.windows.store import WindowStore
 from millstream.errors import Rebalanced

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cards import events, first_stage, published, view
-from crashing import crash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cards import events, first_stage, published, view
+from crashing import crash
 from millstream.adapters.origins import Origin, Origins, out_of_range
 from millstream.core.batch import Batch
 from millstream.core.generations import GENERATION, generation_of

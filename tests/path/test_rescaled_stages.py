@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from cards import events, published, topology, view
 from fakes_ledger_store import FakeLedgerStore
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.monitoring import measure_stage, monitor_stage
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.monitoring import measure_stage, monitor_stage
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

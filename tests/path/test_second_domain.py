@@ -11,14 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from millstream.adapters import endpoints as servers
 from millstream.adapters.dead_letters import read_dead_letters
 from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.late_labels import Labels
+from millstream.app.replaying import History
+from millstream.app.setup import initialise
 from millstream.cli import app, features
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.late_labels import Labels
-from millstream.cli.replaying import History
-from millstream.cli.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
@@ -33,7 +35,6 @@ from millstream.transport.observer import Unobserved
 from millstream.transport.records import Output
 from repos import STORE
 from running import Workers, committed, wait_until
-from typer.testing import CliRunner
 
 CONTRACT = """
 {

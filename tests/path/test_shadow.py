@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from cards import DAY_MS, events
 from millstream.adapters import endpoints as servers
 from millstream.adapters.producer import Deliveries, drain, open_producer, publish
 from millstream.adapters.river_model import OnlineScorer
 from millstream.adapters.river_snapshot import signing_key
+from millstream.app.assembly import Assembly
+from millstream.app.setup import initialise
 from millstream.cli import models
-from millstream.cli.assembly import Assembly
-from millstream.cli.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
@@ -27,7 +29,6 @@ from millstream.errors import Misconfigured
 from millstream.settings import Settings, load_settings
 from millstream.topology import LABELS, SCORED, SNAPSHOTS
 from running import Workers, committed, wait_until
-from typer.testing import CliRunner
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 

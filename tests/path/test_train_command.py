@@ -7,19 +7,20 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
+
 from millstream.adapters.feature_repo import load_declaration
 from millstream.adapters.promotions import latest
 from millstream.adapters.topics import create_topics
+from millstream.app.training_data import read_features, with_labels
 from millstream.cli import MODULES, app
 from millstream.cli.models import metric_title
 from millstream.cli.train import duration_ms, longest_window_ms
-from millstream.cli.training_data import read_features, with_labels
 from millstream.core.batch import Batch
 from millstream.errors import Misconfigured, Refused
 from millstream.score.scorer import Champion
 from millstream.settings import Settings
 from millstream.topology import MODELS, SCHEMAS, Topic
-from typer.testing import CliRunner
 
 DAY_MS = 86_400_000
 
@@ -28,6 +29,7 @@ DAY_MS = 86_400_000
 def run():
     """Run a command of the ``millstream`` program; errors made on purpose come out as they are."""
     import typer
+
     from millstream.cli import models, train
 
     assert {"models", "train"} <= set(MODULES)

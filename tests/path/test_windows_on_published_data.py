@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+
 from millstream.core.declaration import Aggregate, View
 from millstream.core.simulation.simulate import Simulation, simulate
 from millstream.core.windows.store import OK, WindowStore

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from millstream.transport.alignment import Aligned
 
 stamps = st.lists(st.integers(0, 20), max_size=12)

@@ -7,10 +7,12 @@ import random as randoms
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from at_least_once import FATES, AtLeastOnceLog
-from cards import CONTRACTS, events, first_stage, published, view
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from river import linear_model, preprocessing
+
+from at_least_once import FATES, AtLeastOnceLog
+from cards import CONTRACTS, events, first_stage, published, view
 from millstream.adapters.river_pipelines import declare
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch, Rejection
@@ -30,7 +32,6 @@ from millstream.transport.observer import Unobserved
 from millstream.transport.records import Output, Records
 from millstream.transport.stage import Stage
 from millstream.transport.work import Work
-from river import linear_model, preprocessing
 from watched import DAY_MS, START_MS, examples, scored, traffic
 from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, filled, measure, monitor
 

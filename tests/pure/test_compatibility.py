@@ -4,9 +4,10 @@ import copy
 from typing import Any
 
 import pytest
-from avro_strategies import record, records, rows_of, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from avro_strategies import record, records, rows_of, specs, write
 from millstream.core.avro.compatibility import breaking_changes
 from millstream.core.avro.decode import RecordReader
 from millstream.core.contracts import Contract

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from avro_strategies import batch_of, record
 from hypothesis import given
 from hypothesis import strategies as st
+
+from avro_strategies import batch_of, record
 from millstream.core.avro.schema import SchemaError
 from millstream.core.batch import Batch
 from millstream.core.contracts import Contract

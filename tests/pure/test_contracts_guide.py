@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+
 from cards import events, first_stage, view
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema

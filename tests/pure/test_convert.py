@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+
 from millstream.core.avro.convert import convert, to_batch
 from millstream.core.avro.match_columns import match_columns
 from millstream.core.avro.schema import Field

@@ -1,6 +1,7 @@
 """The share of dead letters above which a stage stops."""
 
 import pytest
+
 from millstream.core.batch import Rejection
 from millstream.errors import Stop
 from millstream.transport.dead_letters import DeadLetterLimit

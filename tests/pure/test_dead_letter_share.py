@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from cards import CONTRACTS, events, first_stage, published, view
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter

@@ -8,9 +8,10 @@ from typing import Any
 import fastavro
 import numpy as np
 import pytest
-from avro_strategies import ENUM, record, records, rows_of, same, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from avro_strategies import ENUM, record, records, rows_of, same, specs, write
 from millstream.core.avro.decode import Decoded, RecordReader
 from millstream.core.avro.schema import Schema, SchemaId
 

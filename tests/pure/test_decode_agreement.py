@@ -10,10 +10,11 @@ import fastavro
 import fastavro.read
 import fastavro.schema
 import pytest
-from avro_evolved import evolved, values
-from avro_strategies import ENUM, record, records, rows_of, same, specs, write
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+
+from avro_evolved import evolved, values
+from avro_strategies import ENUM, record, records, rows_of, same, specs, write
 from millstream.core.avro.decode import Decoded, RecordReader
 from millstream.core.avro.schema import Schema, SchemaError, SchemaId
 from millstream_lab.chaos.poison_oracle import STRICTER, UNREADABLE, Fault, read_fields

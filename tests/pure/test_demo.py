@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
+from sklearn.metrics import average_precision_score
+
 from millstream.adapters.contracts import load_contract
 from millstream.cli.demo.alarms import Alarms
 from millstream.cli.demo.feed import first_untold
@@ -33,8 +36,6 @@ from millstream.monitor.monitor import as_batch as as_alerts
 from millstream.settings import load_settings
 from millstream.topology import ALERTS, QUALITY
 from online_models import KEY, declared, learner_of
-from rich.console import Console
-from sklearn.metrics import average_precision_score
 
 SCHEMA = load_contract(load_settings({}), QUALITY).schema
 MEASURED = Measured("at_ms", "fraud", "block", 0.5, "card")

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from millstream.core.drift.compare import compare
 from millstream.core.drift.concept import MONITORS, Calibration, common_threshold, error_evidence, positive_evidence
 from millstream.core.drift.evidence_sums import cusum_alarms
 from millstream.core.drift.reconstruction import Reconstruction
 from millstream.core.drift.slot_counts import Binning
 from millstream.core.profile import profile
-from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from millstream.core.drift.budget import DAY_MS
 from millstream.core.drift.concept import MONITORS, Calibration, common_threshold
 from millstream.core.drift.dispersion import dispersion

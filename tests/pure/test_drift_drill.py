@@ -6,6 +6,7 @@ import math
 import re
 
 import numpy as np
+
 from millstream.adapters.drift_page import Page, render
 from millstream.core.drift.budget import Budget
 from millstream.core.drift.compare import compare

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from millstream.core.drift.alert import Alert, Evidence, Kind, Signal
 from millstream.core.drift.declared import Monitors
 from millstream.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from millstream.adapters.monitors_file import FILE, load_monitors
 from millstream.cli.drift.performance import by_day
 from millstream.core.drift.budget import Budget

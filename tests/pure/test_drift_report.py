@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from millstream.cli.drift.report import _write, report
 from millstream.errors import Misconfigured
 

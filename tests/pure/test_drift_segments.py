@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from millstream.core.drift.alert import ONLINE, Alert
 from millstream.core.drift.concept_watch import ConceptWatch, Labelled
 from millstream.core.drift.declared import Limits, Monitors

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from millstream.core.drift import distance
 from millstream.core.drift.declared import Monitors
 from millstream.core.drift.make_reference import make_reference
@@ -24,7 +26,6 @@ from millstream.core.drift.slot_counts import ABSENT, Binning
 from millstream.core.drift.slot_summary import Summary
 from millstream.core.drift.windowed import Reading, Windows
 from millstream.core.profile import FeatureProfile, profile
-from numpy.typing import NDArray
 
 counts = st.lists(st.integers(0, 50), min_size=2, max_size=6)
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from avro_strategies import ENUM, batch_of, record, records, specs, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from avro_strategies import ENUM, batch_of, record, records, specs, write
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Batch

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from millstream.adapters.lightgbm_model import TextModel
 from millstream.adapters.river_pipelines import CHAMPION_LOGIT, declare
 from millstream.core.metrics import DAY_MS, evaluate

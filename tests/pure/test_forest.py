@@ -7,6 +7,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 import pytest
+
 from millstream.adapters.lightgbm_model import TextModel
 from millstream.core.forest import Forest
 

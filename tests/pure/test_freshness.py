@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
 from cards import events, first_stage, published, view
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Array, Batch

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes_ledger_store import FakeLedgerStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fakes_ledger_store import FakeLedgerStore
 from millstream.adapters.contracts import load_contract, schemas_dir
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from millstream.core.declaration import KeyType
 from millstream.core.windows.label_store import LabelStore, Statements
 from millstream.core.windows.store import DUPLICATE, LATE, OK

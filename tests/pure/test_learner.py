@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from river import compose, drift, ensemble, forest, linear_model, naive_bayes, optim, preprocessing, tree
+
 from millstream.adapters.river_model import OnlineScorer, floats, linear, rows
 from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel, declare
 from millstream.core.avro.decode import RecordReader
@@ -26,7 +28,6 @@ from millstream.transport.memory_log import MemoryBroker, MemoryLog
 from millstream.transport.observer import Unobserved
 from millstream.transport.records import Output
 from millstream.validate.step import Validate
-from river import compose, drift, ensemble, forest, linear_model, naive_bayes, optim, preprocessing, tree
 
 KEY = b"sixteen bytes or more"
 FEATURES = ("a", "b", "c", CHAMPION_SCORE)

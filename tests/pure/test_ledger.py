@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from millstream.core.batch import Rows
 from millstream.core.ledger.fold import Held, fold
 from millstream.core.ledger.horizon import due

@@ -14,9 +14,10 @@ from typing import Any
 import fastavro
 import numpy as np
 import pytest
-from avro_strategies import record, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from avro_strategies import record, write
 from millstream.core.avro.decode import Decoded, RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.logical_type import UNDERLYING

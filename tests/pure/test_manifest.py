@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes_models import a_declaration, a_manifest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fakes_models import a_declaration, a_manifest
 from millstream.core.declaration import Service
 from millstream.core.manifest import Manifest, ManifestError, define, mismatches
 from millstream.core.profile import profile

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from fakes_ledger_store import FakeLedgerStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fakes_ledger_store import FakeLedgerStore
 from millstream.adapters.contracts import load_contract, schemas_dir
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter

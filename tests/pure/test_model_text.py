@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightgbm
 import numpy as np
 import pytest
+
 from millstream.adapters.lightgbm_model import TextModel
 from millstream.core.model_text import fault
 from millstream.errors import Refused

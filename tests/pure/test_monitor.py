@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cards import CONTRACTS
-from crashing import crash
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+
+from cards import CONTRACTS
+from crashing import crash
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

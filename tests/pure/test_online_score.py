@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from river import linear_model, naive_bayes
+
 from fakes_models import FEATURES, a_declaration, a_version
 from millstream.adapters.river_model import OnlineScorer
 from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, declare
@@ -21,7 +23,6 @@ from millstream.score.step import Score
 from millstream.transport.flow import Flow
 from millstream.transport.records import Records
 from online_models import KEY, pipeline
-from river import linear_model, naive_bayes
 
 SERVICE = a_declaration().service
 CHAMPION = Champion.load(a_version(7, threshold=0.3), SERVICE)

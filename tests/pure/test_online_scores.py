@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from millstream.core.drift.alert import ONLINE, Signal
 from millstream.core.drift.budget import Budget
 from millstream.core.drift.declared import Monitors
@@ -16,7 +18,6 @@ from millstream.core.drift.incidents import Policy
 from millstream.core.drift.online_scores import OnlineScores, online_block
 from millstream.core.drift.seasons import HOUR_MS
 from millstream.core.drift.watch import Watch
-from numpy.typing import NDArray
 
 WINDOWS_MS = 6 * HOUR_MS, 24 * HOUR_MS
 RARELY = Budget(1, 3650)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
+
 from millstream.adapters.contracts import load_contract
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
@@ -23,7 +25,6 @@ from millstream.core.quality.score_cells import TOP, cells, representatives
 from millstream.core.quality.snapshot import changed_rows, is_forgotten, load, rows
 from millstream.core.quality.topic import as_batch, with_gaps
 from millstream.settings import load_settings
-from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 
 
 @dataclass(frozen=True)

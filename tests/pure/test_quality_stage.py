@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from millstream.adapters.contracts import load_contract
 from millstream.adapters.telemetry import Telemetry
 from millstream.core.avro.decode import RecordReader

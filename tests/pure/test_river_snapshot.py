@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from river import datasets, forest, linear_model, tree
+
 from millstream.adapters import river_snapshot
 from millstream.adapters.river_model import OnlineScorer
 from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, FILE, OnlineModel, declare, load
@@ -25,7 +27,6 @@ from millstream.core.declaration import Service
 from millstream.errors import Misconfigured, Refused
 from millstream.learn.learner import Learner
 from online_models import FEATURES, KEY, declared, learner_of, pipeline, signed
-from river import datasets, forest, linear_model, tree
 
 DECLARED = declared()
 LEARNER = learner_of(DECLARED)

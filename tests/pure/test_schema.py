@@ -2,8 +2,9 @@ from typing import Any
 
 import fastavro.schema
 import pytest
-from avro_strategies import record, specs
 from hypothesis import given
+
+from avro_strategies import record, specs
 from millstream.core.avro.schema import Schema, SchemaError
 from millstream.core.contracts import Contract
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import lightgbm
 import numpy as np
 import pytest
+
 from fakes_models import FEATURES, a_body, a_declaration, a_manifest, a_version
 from millstream.adapters.lightgbm_model import TextModel
 from millstream.core.batch import Batch

@@ -1,6 +1,7 @@
 """Settings that were renamed are still read under their former names."""
 
 import pytest
+
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings
 

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+
 from millstream.core.batch import Batch
 from millstream.core.simulation.published_order import published_order
 from millstream.core.simulation.simulate import DAY_S, Simulation, simulate

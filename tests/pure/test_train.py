@@ -8,9 +8,10 @@ import lightgbm
 import numpy as np
 import polars as pl
 import pytest
-from fakes_models import a_declaration
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fakes_models import a_declaration
 from millstream.adapters.importance_plot import gains
 from millstream.cli.models import metric_title
 from millstream.core.manifest import Manifest, define, sha256

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from hypothesis import given
+
 from millstream.core.declaration import KeyType
 from millstream.core.windows.store import DUPLICATE, LATE, WindowStore
 from window_oracle import OK, Oracle

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from millstream.core.declaration import KeyType
 from millstream.core.windows.clock import CONFIRMING_EVENTS
 from millstream.core.windows.store import LATE, Sources, Updated, Upstream, WindowStore

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from millstream.core.identity import id_hashes
 from millstream.core.jit import kernel
 from millstream.core.windows.exact_sum import LIMIT, NEGATED, WORDS, accumulate, representable, rounded
-from numpy.typing import NDArray
 
 BELOW = math.nextafter(LIMIT, 0.0)
 finite = st.one_of(

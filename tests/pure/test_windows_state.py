@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from millstream.core.declaration import Function, KeyType
 from millstream.core.windows.clock import CONFIRMING_EVENTS
 from millstream.core.windows.store import DUPLICATE, LATE, WindowStore

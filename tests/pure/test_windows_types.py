@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from millstream.core.batch import Batch
 from millstream.core.declaration import Aggregate, ColumnType, FeatureType, Function, View
 from millstream.core.windows.state import Results

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cards import TRANSACTIONS, events, published
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cards import TRANSACTIONS, events, published
 from millstream.core.avro.decode import RecordReader
 from millstream.core.contracts import NOT_AFTER_MS, Contract
 from millstream.core.partitioner import partition_of

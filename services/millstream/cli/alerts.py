@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from millstream.cli.alert_desk import now_ms, of_id, open_topic, with_actions
+from millstream.app.alert_desk import now_ms, of_id, open_topic, with_actions
 from millstream.cli.alert_forward import forward
 from millstream.cli.alert_rows import json_line, silence_row, standing_row, told_row
 from millstream.cli.screen import humane, print_rows

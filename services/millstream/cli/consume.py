@@ -32,7 +32,7 @@ def consume(
     from millstream.adapters.endpoints import resolve
     from millstream.adapters.schema_topic import schema_resolver
     from millstream.adapters.topic_names import plain_name
-    from millstream.cli.newest import newest
+    from millstream.app.newest import newest
 
     settings = load_settings()
     topic = plain_name(settings, topic)

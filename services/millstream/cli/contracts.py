@@ -111,7 +111,7 @@ def contract_of(settings: Settings, topic: str) -> Contract:
     Raises
     ------
     Misconfigured
-        Naming the topics there are; or as `millstream.cli.assembly.assemble`, where the schema is derived.
+        Naming the topics there are; or as `millstream.app.assembly.assemble`, where the schema is derived.
     """
     from millstream.adapters.contracts import load_all
     from millstream.core.contracts import Contract
@@ -120,7 +120,7 @@ def contract_of(settings: Settings, topic: str) -> Contract:
     found = load_all(settings)
     if topic in found and topic not in {SCORED, EXAMPLES}:
         return found[topic]
-    from millstream.cli.assembly import assemble
+    from millstream.app.assembly import assemble
 
     try:
         assembly = assemble(settings)

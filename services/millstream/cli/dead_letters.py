@@ -22,7 +22,7 @@ from millstream.settings import load_settings
 
 if TYPE_CHECKING:
     from millstream.adapters.dead_letters import DeadLetter, Selection
-    from millstream.cli.dead_letter_desk import Desk
+    from millstream.app.dead_letter_desk import Desk
 
 Reason = Annotated[str | None, typer.Option(help="Only this reason, e.g. undecodable or range.")]
 OfTopic = Annotated[
@@ -216,7 +216,7 @@ def redrive_command(
 
 
 def _desk() -> tuple[Desk, Console]:
-    from millstream.cli.dead_letter_desk import Desk
+    from millstream.app.dead_letter_desk import Desk
 
     warnings = Console(stderr=True)
     return Desk(load_settings(), lambda text: warnings.print(f"not a dead letter: {text}", markup=False)), Console()

@@ -211,7 +211,7 @@ def check_contracts(settings: Settings) -> list[Finding]:
 def check_feature_repo(settings: Settings) -> list[Finding]:
     """Compile the feature repo, and build from it and the contracts every stage that would run."""
     try:
-        from millstream.cli.runnable import assemble_runnable
+        from millstream.app.runnable import assemble_runnable
 
         declaration = assemble_runnable(settings).declaration
     except ImportError as error:
@@ -228,7 +228,7 @@ def check_feature_repo(settings: Settings) -> list[Finding]:
 def check_champion(settings: Settings) -> list[Finding]:
     """Tell whether the promoted model fits the feature repo; what keeps from telling is told by other checks."""
     from millstream.adapters.feature_repo import load_declaration
-    from millstream.cli.champion import champion_fit
+    from millstream.app.champion import champion_fit
 
     try:
         fit = champion_fit(endpoints.resolve(settings, redis=False).kafka, load_declaration(settings))

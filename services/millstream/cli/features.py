@@ -34,7 +34,7 @@ def apply() -> None:
     """Apply the feature repo to its registry; safe to repeat."""
     from millstream.adapters import feature_repo
     from millstream.adapters.compiled_repo import forget
-    from millstream.cli.runnable import assemble_runnable
+    from millstream.app.runnable import assemble_runnable
 
     console = Console()
     with console.status("applying the feature repo"):
@@ -47,7 +47,7 @@ def apply() -> None:
 
 def show(as_json: JsonOption = False) -> None:
     """Show what the engine computes from the feature repo."""
-    from millstream.cli.runnable import assemble_runnable
+    from millstream.app.runnable import assemble_runnable
 
     console = Console()
     settings = load_settings()
@@ -70,7 +70,7 @@ def show(as_json: JsonOption = False) -> None:
 def _say_what_answers(console: Console, settings: Settings, declaration: Declaration) -> None:
     """Tell whether the promoted model fits what is declared, if Kafka is there to ask."""
     from millstream.adapters import endpoints
-    from millstream.cli.champion import champion_fit
+    from millstream.app.champion import champion_fit
 
     kafka, _ = endpoints.status(settings)
     if kafka.embedded and kafka.pid is None:
@@ -188,8 +188,8 @@ def entity_row(declaration: Declaration, keys: list[str]) -> dict[str, int | str
 
 def rebuild() -> None:
     """Write every online row again from the stages' committed state; workers may run meanwhile or not."""
-    from millstream.cli.assembly import assemble
-    from millstream.cli.rebuilding import rebuild_view
+    from millstream.app.assembly import assemble
+    from millstream.app.rebuilding import rebuild_view
 
     console = Console()
     with console.status("compiling the feature repo"):
@@ -214,9 +214,9 @@ def forget(
     Their keys' other events stay. Then start the stages, and send back what was late because of them:
     millstream dead-letters redrive --reason late
     """
-    from millstream.cli.assembly import assemble
+    from millstream.app.assembly import assemble
+    from millstream.app.forgetting import described, forget_after
     from millstream.cli.dead_letters import moment_ms
-    from millstream.cli.forgetting import described, forget_after
 
     console = Console()
     with console.status("recovering the windows"):
@@ -232,8 +232,8 @@ def log(
     every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between files; each makes some per view.")] = 300.0,
 ) -> None:
     """Keep what was served as Parquet below the state directory, where the repo's batch sources read it."""
-    from millstream.cli.assembly import assemble
-    from millstream.cli.feature_log import keep
+    from millstream.app.assembly import assemble
+    from millstream.app.feature_log import keep
 
     console = Console()
     with console.status("compiling the feature repo"):

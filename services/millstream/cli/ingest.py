@@ -78,7 +78,7 @@ def ingest_command(
     from millstream.adapters.ingest import Progress, columns_for, ingest, resume_row
     from millstream.adapters.tabular import open_table
     from millstream.adapters.topic_names import plain_name
-    from millstream.cli.lateness import first_event_ms, unit_warning
+    from millstream.app.lateness import first_event_ms, unit_warning
     from millstream.cli.publishing import kafka_with, publisher_with_bar, writer_for
 
     pace = pace_of(rate, speed)
@@ -143,7 +143,7 @@ def _warn_of_late(
 ) -> None:
     """Say so if the file's events are older than what the stages still take."""
     from millstream.adapters.compiled_repo import compiled_repo
-    from millstream.cli.lateness import late_warning, newest_event_ms
+    from millstream.app.lateness import late_warning, newest_event_ms
 
     newest_ms = newest_event_ms(settings, kafka, topic, contract)
     if first_ms is None or newest_ms is None or first_ms >= newest_ms:

@@ -68,7 +68,7 @@ def read_labels(settings: Settings) -> dict[str, Any]:
 
     from millstream.adapters.endpoints import resolve
     from millstream.adapters.kafka_client import read_committed
-    from millstream.cli.newest import partitions_of
+    from millstream.app.newest import partitions_of
     from millstream.core.ledger.tally import SIZE, Told, counters, coverage, decode_told, delay_quantile_s
     from millstream.topology import JOIN_CHANGELOG
 

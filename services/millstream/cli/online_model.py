@@ -22,7 +22,7 @@ def online(as_json: bool = typer.Option(False, "--json", help="For scripts.")) -
     from millstream.adapters.key_follower import newest
     from millstream.adapters.river_header import Header
     from millstream.adapters.river_model import open_snapshot
-    from millstream.cli.assembly import assemble
+    from millstream.app.assembly import assemble
     from millstream.core.prequential import Prequential
     from millstream.topology import SNAPSHOTS
 

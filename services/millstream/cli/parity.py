@@ -14,7 +14,7 @@ from rich.table import Table
 from millstream.settings import load_settings
 
 if TYPE_CHECKING:
-    from millstream.cli.parity_result import Comparison, Parity
+    from millstream.app.parity_result import Comparison, Parity
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +30,8 @@ def parity(
 
     The join reads the offline log, which `millstream features log` keeps.
     """
-    from millstream.cli.assembly import assemble
-    from millstream.cli.parity_check import check_parity
+    from millstream.app.assembly import assemble
+    from millstream.app.parity_check import check_parity
 
     console = Console()
     with console.status("compiling the feature repo") as status:

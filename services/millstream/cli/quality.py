@@ -14,7 +14,7 @@ from millstream.cli.screen import humane, print_rows
 from millstream.settings import load_settings
 
 if TYPE_CHECKING:
-    from millstream.cli.quality_figures import Shown
+    from millstream.app.quality_figures import Shown
 
 _HEADLINES = (
     *("average_precision", "auc", "precision", "recall", "card_precision", "log_loss", "brier"),
@@ -53,7 +53,7 @@ def quality(
     html: Annotated[Path | None, typer.Option(help="The same drawing, and the figures, as a page.")] = None,
 ) -> None:
     """Show how good each model's scores were, by day, with what is not final marked as such."""
-    from millstream.cli.quality_figures import maturities, read_figures, select
+    from millstream.app.quality_figures import maturities, read_figures, select
     from millstream.errors import Misconfigured
 
     console = Console()
@@ -75,7 +75,7 @@ def quality(
     age = there[0] if maturity is None else maturity
     shown = select(figures, protocol, age)
     if png is not None or html is not None:
-        from millstream.cli.quality_picture import page, picture
+        from millstream.app.quality_picture import page, picture
 
         if png is not None:
             png.write_bytes(picture(shown, "png"))

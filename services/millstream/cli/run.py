@@ -38,7 +38,7 @@ def init(
     alter: Annotated[bool, typer.Option(help="Also set the retention of topics that are there.")] = False,
 ) -> None:
     """Create the topics, publish their schemas and apply the Feast repo. Safe to repeat."""
-    from millstream.cli.setup import initialise
+    from millstream.app.setup import initialise
 
     console = Console()
     initialise(load_settings(), console.print, alter)
@@ -72,7 +72,7 @@ def run(
 
 async def _serve(settings: Settings, names: list[str]) -> None:
     from millstream.adapters.telemetry_endpoint import worker_file
-    from millstream.cli.workers import build_worker
+    from millstream.app.workers import build_worker
     from millstream.transport.worker import serve
 
     stopping = asyncio.Event()

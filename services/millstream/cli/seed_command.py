@@ -52,11 +52,12 @@ def seed(
     """
     from millstream.adapters.endpoints import resolve
     from millstream.adapters.tabular import open_table
-    from millstream.cli.assembly import assemble
-    from millstream.cli.replay import day_ms, events_of, progress_bar
-    from millstream.cli.replay_labels import late_labels
-    from millstream.cli.replaying import History
-    from millstream.cli.seeding import require_unconsumed, seed_state
+    from millstream.app.assembly import assemble
+    from millstream.app.event_file import events_of
+    from millstream.app.replay_labels import late_labels
+    from millstream.app.replaying import History
+    from millstream.app.seeding import require_unconsumed, seed_state
+    from millstream.cli.replay import day_ms, progress_bar
 
     console = Console()
     settings = load_settings()

@@ -29,7 +29,7 @@ def adopt_command(names: Names = None) -> None:
     """
     from millstream.adapters.endpoints import resolve
     from millstream.adapters.topic_adoption import adopt
-    from millstream.cli.assembly import assemble
+    from millstream.app.assembly import assemble
 
     settings = load_settings()
     assembly = assemble(settings)
@@ -61,8 +61,8 @@ def rescale_command(
     are refused.
     """
     from millstream.adapters.endpoints import resolve
-    from millstream.cli.assembly import assemble
-    from millstream.cli.dead_letter_desk import Desk
+    from millstream.app.assembly import assemble
+    from millstream.app.dead_letter_desk import Desk
     from millstream.transport.rescale import Rescale
 
     settings, console = load_settings(), Console()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -15,16 +14,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from millstream.app import durations
+from millstream.app.training_data import DEFAULT_LABEL
 from millstream.cli.file_options import Encoding, Quote, Separator, TimeUnit, TimeZone, TruncateTimes, declared_by
 from millstream.cli.models import metric_title, put_into_service
 from millstream.cli.replay import day_ms
 from millstream.cli.screen import progress
+from millstream.errors import Misconfigured
 from millstream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from millstream.cli.assembly import Assembly
+    from millstream.app.assembly import Assembly
     from millstream.core.declaration import Declaration
     from millstream.core.drift.model_reference import ModelReference
     from millstream.ports import ModelVersion
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
     from millstream.retrain.split import Window
     from millstream.retrain.train import Trained, TrainSpec
 
-DEFAULT_LABEL = "label"
-"""Column of labels where neither an option nor the service's tag ``label`` names one."""
-_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}
+_DAY_MS = 86_400_000
 
 
 def register(app: typer.Typer) -> None:
@@ -44,17 +44,11 @@ def register(app: typer.Typer) -> None:
 
 
 def duration_ms(text: str) -> int:
-    """Return a duration such as 7d, 12h, 30m or 45s in milliseconds.
-
-    Examples
-    --------
-    >>> duration_ms("1.5d")
-    129600000
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", text.strip())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration, such as 7d, 12h, 30m or 45s")
-    return round(float(found[1]) * _UNITS_MS[found[2]])
+    """Return an option's duration in milliseconds; a wrong one is wrong usage."""
+    try:
+        return durations.duration_ms(text)
+    except Misconfigured as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def train(
@@ -83,9 +77,9 @@ def train(
 ) -> None:
     """Train a model on history as it was known at the time, measure it, and register it."""
     from millstream.adapters.endpoints import resolve
-    from millstream.cli.assembly import assemble
-    from millstream.cli.label_policy import label_precedence
-    from millstream.cli.training_data import labels_of, read_features, with_labels
+    from millstream.app.assembly import assemble
+    from millstream.app.label_policy import label_precedence
+    from millstream.app.training_data import labels_of, read_features, with_labels
     from millstream.retrain.fit import Growth
     from millstream.retrain.split import Window
 
@@ -104,7 +98,7 @@ def train(
             console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
 
         precedence = label_precedence(settings)
-        within = contract.event_time, settings.label_horizon_days * _UNITS_MS["d"]
+        within = contract.event_time, settings.label_horizon_days * _DAY_MS
         features = with_labels(features, given, contract.event_id, label, as_of_ms, precedence, warn, within)
     window = Window(
         from_ms=day_ms(start) if start else None,
@@ -155,7 +149,7 @@ def train_and_register(
     ----------
     features : DataFrame
         A row per event: event time, message key, the service's features, the label and, if there is a column of that
-        name, the time the label became known (`millstream.cli.training_data.KNOWN_AT`).
+        name, the time the label became known (`millstream.app.training_data.KNOWN_AT`).
     label : str
         Column of 0 and 1, or boolean; null where there is no label.
     window : Window, optional
@@ -169,7 +163,7 @@ def train_and_register(
         The registry cannot be reached.
     """
     from millstream.adapters.registry import open_registry
-    from millstream.cli.training_data import KNOWN_AT
+    from millstream.app.training_data import KNOWN_AT
     from millstream.core.manifest import define
     from millstream.retrain.fit import Growth
     from millstream.retrain.split import Window

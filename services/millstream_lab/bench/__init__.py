@@ -111,7 +111,6 @@ def _measure(
 ) -> None:
     from millstream.cli.replay import progress_bar
     from millstream.settings import load_settings
-
     from millstream_lab.bench.plan import BenchPlan, long_form
     from millstream_lab.bench.run import run_bench
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import fastavro
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.adapters.kafka_client import read_committed
 from millstream.core.avro.schema import Schema
 from millstream.core.declaration import View
 from millstream.errors import Stop
 from millstream.topology import DEAD_LETTERS, SCORED, StagePlan
-from numpy.typing import NDArray
-
 from millstream_lab.bench.stack import Job, partitions_of
 from millstream_lab.bench.workload import Workload
 

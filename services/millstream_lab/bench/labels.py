@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from millstream.cli.replaying import CHUNK_RECORDS, History
+
+from millstream.app.replaying import CHUNK_RECORDS, History
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.text import as_text
 from millstream.topology import EXAMPLES, JOIN, LABELS, SCORED
-
 from millstream_lab.bench.ledger import measure
 from millstream_lab.bench.measure import Observer, plain, publish_topics
 from millstream_lab.bench.memory import MemoryWatch

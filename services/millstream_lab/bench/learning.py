@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+
 from millstream.adapters.river_pipelines import CHAMPION_SCORE, load
 from millstream.core.batch import Batch
-
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, number
 from millstream_lab.bench.stack import Stack, as_it_is
 from millstream_lab.evaluation.compare import Pace, pace

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.adapters.ledger_store import LedgerMemory, RocksLedgerStore
 from millstream.adapters.process_usage import own_rss_bytes
 from millstream.core.avro.decode import RecordReader
@@ -20,7 +22,6 @@ from millstream.join.contract import examples_schema
 from millstream.join.step import Join
 from millstream.transport.flow import Flow
 from millstream.transport.records import Records
-from numpy.typing import NDArray
 
 _FEATURES = 25
 _EVENT_GAP_MS = 1_000

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import Consumer, Message, TopicPartition
+from numpy.typing import NDArray
+
 from millstream.adapters.cluster import named
 from millstream.adapters.kafka_client import PASSING, raise_for
 from millstream.adapters.process_usage import usage_of
 from millstream.adapters.producer import Deliveries, drain, open_producer, publish
 from millstream.errors import Stop
-from numpy.typing import NDArray
-
 from millstream_lab.bench.workload import Workload
 
 _CHUNK = 10_000

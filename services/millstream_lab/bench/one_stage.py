@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from millstream.errors import Stop
-
 from millstream_lab.bench import scrape
 from millstream_lab.bench.audit import SAMPLE, sample_of
 from millstream_lab.bench.measure import Latency, Observer, Throughput, plain, publish_backlog

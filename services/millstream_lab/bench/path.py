@@ -9,7 +9,6 @@ from typing import Any
 
 from millstream.errors import Misconfigured
 from millstream.topology import PREDICTIONS
-
 from millstream_lab.bench.audit import check
 from millstream_lab.bench.measure import Observer, plain, publish_backlog
 from millstream_lab.bench.memory import MemoryWatch

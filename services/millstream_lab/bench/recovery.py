@@ -7,11 +7,11 @@ from contextlib import closing
 from typing import Any
 
 from confluent_kafka.admin import AdminClient
+
 from millstream.adapters.cluster import named
 from millstream.adapters.topics import create_topics
 from millstream.errors import Stop
 from millstream.topology import SCORED
-
 from millstream_lab.bench import scrape
 from millstream_lab.bench.audit import check
 from millstream_lab.bench.measure import Observer, plain, publish_backlog

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from millstream.settings import PREFIX
-
 from millstream_lab.bench.labels import (
     join_method,
     join_tables,

@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import Any
 
 from millstream.topology import SCORED
-
 from millstream_lab.bench.audit import check
 from millstream_lab.bench.measure import Observer, plain, publish_backlog
 from millstream_lab.bench.memory import MemoryWatch

@@ -15,11 +15,11 @@ import fastavro
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from millstream.cli.assembly import Assembly
+
+from millstream.app.assembly import Assembly
 from millstream.core.avro.schema import Schema
 from millstream.project_file import FOLDER_VARIABLE
 from millstream.topology import SCORED
-
 from millstream_lab.bench import faust_job
 
 FEATURE_REPO = Path(__file__).parent / "feature_repo"

@@ -12,15 +12,15 @@ from pathlib import Path
 import redis
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+
 from millstream.adapters import endpoints
 from millstream.adapters.topic_names import cluster_of
 from millstream.adapters.topics import partition_counts
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.setup import initialise
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.setup import initialise
 from millstream.core.avro.schema import Schema
 from millstream.errors import Stop
 from millstream.settings import Settings, load_settings
-
 from millstream_lab.bench.model import train_model
 from millstream_lab.bench.promotion import promote
 from millstream_lab.bench.sides import own_environ

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import redis
+from numpy.typing import NDArray
+
 from millstream.adapters.feast_codec import ViewCodec
 from millstream.adapters.feature_repo import open_store, quiet_feast
 from millstream.core.declaration import View
-from numpy.typing import NDArray
-
 from millstream_lab.bench.audit import check, features_of
 from millstream_lab.bench.measure import publish_backlog, publish_paced
 from millstream_lab.bench.path import observed, reference_events, reference_job

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import redis
+
 from millstream.adapters.feast_codec import feature_field
 from millstream.adapters.feature_repo import open_store, quiet_feast
 from millstream.adapters.process_usage import usage_of
 from millstream.adapters.view_writer import ViewWriter, open_online_view
 from millstream.core.declaration import View
 from millstream.ports import ViewRows
-
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.sides import FEATURE_REPO
 from millstream_lab.bench.stack import Job, Stack, set_up

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millstream.errors import Stop
-
 from millstream_lab.bench import scrape
 from millstream_lab.bench.stack import Job
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Array, Batch
 from millstream.core.text import as_text
-from numpy.typing import NDArray
 
 CUSTOMERS = 5_000
 TERMINALS = 10_000

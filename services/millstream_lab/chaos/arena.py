@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
+
 from millstream.core.avro.schema import Schema
 from millstream.core.declaration import Service
 from millstream.ports import ModelVersion
-
 from millstream_lab.chaos.cluster import Cluster
 from millstream_lab.chaos.stream import ChaosStream
 

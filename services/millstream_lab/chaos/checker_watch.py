@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from millstream.topology import DEAD_LETTERS, PREDICTIONS, StagePlan
 
+from millstream.topology import DEAD_LETTERS, PREDICTIONS, StagePlan
 from millstream_lab.chaos.checker import NOTHING, hop_ids, place_text
 from millstream_lab.chaos.history import History, place_ids
 from millstream_lab.chaos.observer import Observer, Sample

@@ -21,7 +21,6 @@ from millstream.adapters.embedded_kafka import EmbeddedKafka
 from millstream.adapters.embedded_valkey import EmbeddedValkey
 from millstream.errors import Stop
 from millstream.settings import Settings, load_settings
-
 from millstream_lab.bench.sides import own_environ
 from millstream_lab.chaos import small_disk
 from millstream_lab.chaos.registry_stub import RegistryStub

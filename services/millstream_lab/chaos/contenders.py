@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+
 from millstream.core.declaration import Service
 from millstream.core.manifest import Manifest, Training, sha256
 from millstream.ports import ModelVersion

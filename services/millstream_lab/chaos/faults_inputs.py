@@ -11,7 +11,6 @@ from millstream.adapters.promotions import publish as promote
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.errors import Stop
-
 from millstream_lab.bench.sides import own_environ
 from millstream_lab.chaos.arena import Arena, awaited
 from millstream_lab.chaos.contenders import spoiled

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 
 from millstream.errors import Stop
-
 from millstream_lab.chaos.arena import Arena, awaited
 
 SESSION_S = 10.0

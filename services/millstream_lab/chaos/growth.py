@@ -14,14 +14,14 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
+
 from millstream.adapters.cluster import named
 from millstream.adapters.kafka_client import client_logger
 from millstream.adapters.topic_names import cluster_of
-from millstream.cli.setup import initialise
+from millstream.app.setup import initialise
 from millstream.errors import Stop
 from millstream.settings import Settings
 from millstream.topology import Topology
-
 from millstream_lab.chaos.cluster import Cluster
 from millstream_lab.chaos.nemesis import Deed
 

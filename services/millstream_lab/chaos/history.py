@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from millstream.cli.assembly import Assembly, Resolve
+from numpy.typing import NDArray
+
+from millstream.app.assembly import Assembly, Resolve
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Batch
 from millstream.topology import DEAD_LETTERS, PREDICTIONS
 from millstream.transport.log import LogReader
 from millstream.transport.records import Records, empty_records
-from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 _LIMIT_BYTES = 1 << 40

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from millstream.topology import StagePlan
-
 from millstream_lab.chaos import checker
 from millstream_lab.chaos.checker_watch import check_aborted_reads, check_commits
 from millstream_lab.chaos.history import History

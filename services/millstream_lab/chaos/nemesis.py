@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import redis
 from confluent_kafka import KafkaException
-from millstream.errors import MillstreamError, Stop
 
+from millstream.errors import MillstreamError, Stop
 from millstream_lab.chaos.arena import Arena
 from millstream_lab.chaos.cluster import tail
 from millstream_lab.chaos.faults import KILLS

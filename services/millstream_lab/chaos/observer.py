@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+
 from millstream.adapters.cluster import inside, named
 from millstream.adapters.kafka_client import client_logger
 

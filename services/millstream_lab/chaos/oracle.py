@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from millstream.cli.assembly import Assembly, Resolve
+
+from millstream.app.assembly import Assembly, Resolve
 from millstream.core.batch import Array, Batch, Mask
 from millstream.score.scorer import Champion
 from millstream.score.step import Score
 from millstream.topology import StagePlan
 from millstream.transport.records import Records
 from millstream.transport.stage import Stage
-
 from millstream_lab.chaos.history import Ids, place_ids
 
 CHUNK_RECORDS = 20_000

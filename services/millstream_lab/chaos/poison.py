@@ -32,7 +32,6 @@ def poison(
     doubled, or the worker's memory grows.
     """
     from millstream.cli.replay import progress_bar
-
     from millstream_lab.chaos.poison_run import PoisonPlan, run_poison
 
     console = Console(stderr=True)

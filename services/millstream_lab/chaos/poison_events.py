@@ -6,7 +6,6 @@ import random
 from typing import Any, Final
 
 from millstream.errors import Misconfigured
-
 from millstream_lab.chaos.poison_schemas import Json, bare
 
 SPAN_MS: Final = 2 * 3_600_000

@@ -12,7 +12,6 @@ from millstream.adapters.contracts import ENGINE_TOPICS, SUFFIX, schemas_dir
 from millstream.errors import Misconfigured
 from millstream.settings import Settings
 from millstream.topology import LABELS
-
 from millstream_lab.chaos.poison_schemas import Json, bare
 
 DAY_MS: Final = 86_400_000

@@ -14,17 +14,17 @@ from typing import Any, Final
 
 import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
+
 from millstream.adapters import endpoints
 from millstream.adapters.dead_letters import Selection, digest_of
 from millstream.adapters.kafka_client import read_committed
 from millstream.adapters.process_usage import usage_of
 from millstream.adapters.producer import open_producer
-from millstream.cli.dead_letter_desk import Desk
-from millstream.cli.setup import initialise
+from millstream.app.dead_letter_desk import Desk
+from millstream.app.setup import initialise
 from millstream.errors import Stop
 from millstream.settings import Settings, load_settings
 from millstream.topology import SCHEMAS
-
 from millstream_lab.bench.sides import own_environ, own_environment
 from millstream_lab.bench.worker import BenchWorker, running
 from millstream_lab.chaos.poison_ledger import DUPLICATE, Ledger

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from millstream.adapters.producer import Deliveries, drain, open_producer, publish
 from millstream.errors import MillstreamError
-
 from millstream_lab.chaos.stream import ChaosStream
 
 _CHUNK = 50

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from millstream.adapters.process_usage import usage_of
 from rich.console import Console
 from rich.table import Table
 
+from millstream.adapters.process_usage import usage_of
 from millstream_lab.chaos.nemesis import Deed
 from millstream_lab.chaos.run import ChaosRun
 

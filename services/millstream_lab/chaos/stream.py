@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Batch

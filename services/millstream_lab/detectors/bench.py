@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
 from millstream.cli import group
 from millstream.cli.screen import progress
 from millstream.core.drift.declared import parse_budget
 from millstream.errors import Misconfigured
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-
 from millstream_lab.detectors.bench_parts import PARTS, Effort
 from millstream_lab.tables import markdown_lines, print_table, write_section
 

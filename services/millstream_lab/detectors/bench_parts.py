@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final
 
 from millstream.core.drift.budget import Budget
-
 from millstream_lab.tables import Table
 
 Step = Callable[[], None]
@@ -122,7 +121,6 @@ def _streams_tables(found: list[dict[str, Any]]) -> list[Table]:
 
 def _meaning(effort: Effort, step: Step) -> list[dict[str, Any]]:
     from millstream.core.drift.declared import Monitors
-
     from millstream_lab.detectors.drill import meaning
     from millstream_lab.detectors.drill_traffic import World
 
@@ -144,7 +142,6 @@ def _meaning_tables(found: list[dict[str, Any]]) -> list[Table]:
 
 def _calm(effort: Effort, step: Step) -> list[dict[str, Any]]:
     from millstream.core.drift.declared import Monitors
-
     from millstream_lab.detectors.drill import calm
     from millstream_lab.detectors.drill_traffic import World
 
@@ -171,7 +168,6 @@ def _calm_tables(found: list[dict[str, Any]]) -> list[Table]:
 
 def _power(effort: Effort, step: Step) -> list[dict[str, Any]]:
     from millstream.core.drift.declared import Monitors
-
     from millstream_lab.detectors.drill import power
     from millstream_lab.detectors.drill_traffic import CHANGES, World
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
 from millstream.core.drift.budget import DAY_MS
 from millstream.core.drift.concept_watch import POLICY, ConceptWatch, Labelled
 from millstream.core.drift.declared import Limits, Monitors

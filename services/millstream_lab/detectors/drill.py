@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+
 from millstream.core.batch import Rows
 from millstream.core.drift.alert import ONLINE, Alert
 from millstream.core.drift.budget import DAY_MS
@@ -22,7 +23,6 @@ from millstream.core.drift.model_reference import ModelReference
 from millstream.core.drift.partition_counts import Counting, Events, PartitionCounts
 from millstream.core.drift.slot_summary import SLOT_MS
 from millstream.core.drift.watch import Watch
-
 from millstream_lab.detectors.drill_traffic import FEATURES, Change, Drilled, World, traffic
 
 _BURN_IN_DAYS: Final = 8

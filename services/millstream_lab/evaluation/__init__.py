@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from millstream.settings import load_settings
 from rich.console import Console
+
+from millstream.settings import load_settings
 
 evaluate = typer.Typer(no_args_is_help=True, help="How good the models are on the reference stream.")
 
@@ -55,7 +56,6 @@ def prequential(
     """
     from millstream.cli.replay import day_ms
     from millstream.cli.train import duration_ms
-
     from millstream_lab.evaluation.champions import Plan
     from millstream_lab.evaluation.prequential import run_prequential
 
@@ -92,7 +92,6 @@ def online(
     """
     from millstream.cli.replay import day_ms
     from millstream.cli.train import duration_ms
-
     from millstream_lab.evaluation.champions import Plan
     from millstream_lab.evaluation.online import run_online
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.core.batch import Array, Mask
 from millstream.core.metrics import DAY_MS, auc, average_precision, card_precision_top_k, log_loss
-from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 

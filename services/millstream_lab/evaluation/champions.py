@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+from rich.progress import Progress, TaskID
+
 from millstream.adapters.lightgbm_model import TextModel
 from millstream.adapters.river_pipelines import CHAMPION_SCORE
-from millstream.cli.assembly import Assembly
+from millstream.app.assembly import Assembly
 from millstream.cli.train import longest_window_ms
 from millstream.core.batch import Array, Batch, Mask
 from millstream.errors import Misconfigured
 from millstream.retrain.fit import Growth
 from millstream.retrain.split import Window
 from millstream.retrain.train import TrainSpec, binary_labels, train
-from numpy.typing import NDArray
-from rich.progress import Progress, TaskID
-
 from millstream_lab.evaluation.compare import History
 from millstream_lab.evaluation.reference import LABEL
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.core.batch import Mask
 from millstream.retrain.fit import Growth, Progress, fit
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.adapters.river_model import floats
 from millstream.adapters.river_pipelines import OnlineModel
 from millstream.core.batch import Array, Batch, Mask
 from millstream.core.metrics import evaluate
 from millstream.learn.learner import Learner
-from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]

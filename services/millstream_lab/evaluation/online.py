@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import typer
+from rich.console import Console
+from rich.table import Table
+
 from millstream.adapters.river_pipelines import OnlineModel, declare, load
-from millstream.cli.assembly import Assembly, assemble
+from millstream.app.assembly import Assembly, assemble
 from millstream.cli.models import metric_title
 from millstream.cli.replay import progress_bar
 from millstream.core.metrics import DAY_MS, evaluate
 from millstream.errors import Misconfigured
 from millstream.settings import Settings
-from rich.console import Console
-from rich.table import Table
-
 from millstream_lab.evaluation.candidates import candidates
 from millstream_lab.evaluation.champions import Events, Plan, advance, day, events_from, grow, moments, served
 from millstream_lab.evaluation.compare import serve_delayed

@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.core.batch import Array, Mask
 from millstream.core.metrics import DAY_MS
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

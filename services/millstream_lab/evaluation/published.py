@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import typer
+from rich.console import Console
+from rich.table import Table
+
 from millstream.adapters.lightgbm_model import TextModel
-from millstream.cli.assembly import Assembly, assemble
+from millstream.app.assembly import Assembly, assemble
 from millstream.cli.models import metric_title
 from millstream.cli.replay import progress_bar
 from millstream.core.batch import Mask
@@ -19,9 +22,6 @@ from millstream.core.metrics import evaluate
 from millstream.retrain.fit import Growth, Progress, fit
 from millstream.retrain.train import binary_labels
 from millstream.settings import Settings
-from rich.console import Console
-from rich.table import Table
-
 from millstream_lab.evaluation.book import METRICS, PROTOCOL, PUBLISHED, SIZES
 from millstream_lab.evaluation.choose import Choice, choose
 from millstream_lab.evaluation.plot import bars_png

@@ -7,14 +7,15 @@ import json
 import shutil
 
 import polars as pl
-from millstream.cli.assembly import Assembly
+from rich.console import Console
+
+from millstream.app.assembly import Assembly
+from millstream.app.replay_labels import late_labels
+from millstream.app.training_data import SCORED_FILE, read_features, with_labels
 from millstream.cli.demo.history import LABEL_DELAY_MS, simulated
 from millstream.cli.replay import run_replay
-from millstream.cli.replay_labels import late_labels
-from millstream.cli.training_data import SCORED_FILE, read_features, with_labels
 from millstream.core.manifest import define
 from millstream.errors import Stop
-from rich.console import Console
 
 LABEL = "is_fraud"
 
@@ -46,11 +47,11 @@ def reference_history(assembly: Assembly, console: Console, fresh: bool) -> pl.D
         source = state / "demo" / "transactions.parquet"
         late = late_labels(assembly, source, LABEL, f"{LABEL_DELAY_MS // 86_400_000}d")
         counts = run_replay(assembly, source, part, console, late=late)
-        if counts["scored"] != stream.height:
-            raise Stop(f"{stream.height - counts['scored']:,.0f} events were turned away; see {part}")
+        if counts.scored != stream.height:
+            raise Stop(f"{stream.height - counts.scored:,.0f} events were turned away; see {part}")
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
-        console.print(f"{stream.height:,} events replayed in {counts['seconds']:.0f} s", highlight=False)
+        console.print(f"{stream.height:,} events replayed in {counts.seconds:.0f} s", highlight=False)
     else:
         console.print(f"features replayed before, in {folder}; --fresh replays them again", soft_wrap=True)
     return with_labels(read_features(folder), stream, assembly.contract.event_id, LABEL, None)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+
 from millstream.cli.pace import pace_of
 from millstream.cli.screen import progress
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings
-from rich.console import Console
 
 if TYPE_CHECKING:
     from millstream.core.batch import Batch
@@ -94,12 +95,12 @@ def simulate_command(
 def _compared(stream: Batch, path: Path) -> dict[str, int]:
     """Read a published file, whose columns may be named as the book names them, and count differences."""
     import numpy as np
+
     from millstream.adapters.tabular import open_table
     from millstream.core.avro.convert import to_batch
     from millstream.core.avro.match_columns import match_columns
     from millstream.core.avro.schema import Field
     from millstream.core.batch import Batch
-
     from millstream_lab.simulation.row_differences import row_differences
 
     fields = [

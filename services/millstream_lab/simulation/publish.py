@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
 from millstream.adapters.contracts import load_contract
 from millstream.adapters.topic_names import plain_name
 from millstream.cli.publishing import kafka_with, publisher_with_bar, writer_for
 from millstream.core.simulation.simulate import labels_of
-from numpy.typing import NDArray
-from rich.console import Console
 
 if TYPE_CHECKING:
     from millstream.core.batch import Batch

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from millstream.core.batch import Batch
 from numpy.typing import NDArray
+
+from millstream.core.batch import Batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from millstream.adapters.cluster import named
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.paced_publisher import PacedPublisher
 from millstream.adapters.producer import Deliveries, drain, open_producer, publish
-from millstream.cli.assembly import Assembly
+from millstream.app.assembly import Assembly
 from millstream.cli.demo.history import LABEL_DELAY_MS, Past
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

@@ -12,10 +12,10 @@ import polars as pl
 from rich.console import Console
 
 from millstream.adapters.write_table import write_table
-from millstream.cli.assembly import Assembly
-from millstream.cli.late_labels import Labels
+from millstream.app.assembly import Assembly
+from millstream.app.late_labels import Labels
+from millstream.app.replaying import History
 from millstream.cli.replay import progress_bar
-from millstream.cli.replaying import History
 from millstream.core.batch import Batch
 from millstream.core.simulation.simulate import DAY_S, LABEL_DELAY_MS, Simulation, simulate
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from confluent_kafka import Message
 
 from millstream.adapters.river_snapshot import read_header
-from millstream.cli.quality_figures import Shown, decoded, select
+from millstream.app.quality_figures import Shown, decoded, select
 from millstream.core.avro.decode import RecordReader
 from millstream.core.prequential import Prequential
 from millstream.core.quality.contenders import ANSWER, BLEND, CHAMPION, ONLINE

@@ -13,7 +13,9 @@ from rich.live import Live
 
 from millstream.adapters import endpoints as servers
 from millstream.adapters.endpoints import Endpoints
-from millstream.cli.assembly import Assembly
+from millstream.app.assembly import Assembly
+from millstream.app.seeding import seed_state
+from millstream.app.setup import initialise
 from millstream.cli.demo.alarms import Alarms
 from millstream.cli.demo.feed import Feed
 from millstream.cli.demo.following import Counter, Follower
@@ -25,8 +27,6 @@ from millstream.cli.demo.summary import compare, list_alerts, summarise
 from millstream.cli.demo.watching import Watcher
 from millstream.cli.demo.worker_processes import WorkerProcess, start_workers
 from millstream.cli.screen import steps
-from millstream.cli.seeding import seed_state
-from millstream.cli.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.settings import Settings
 from millstream.topology import ALERTS, DEAD_LETTERS, EXAMPLES, PREDICTIONS, QUALITY, SNAPSHOTS

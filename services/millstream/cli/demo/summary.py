@@ -40,7 +40,7 @@ def summarise(console: Console, seen: Seen, learning: Learning, feed: Feed, inte
 
 def compare(console: Console, learning: Learning, picture: Path) -> None:
     """Print the contenders on the same events, and draw everybody's quality by day."""
-    from millstream.cli.quality_picture import picture as drawn
+    from millstream.app.quality_picture import picture as drawn
 
     found = learning.comparison()
     if found is None:

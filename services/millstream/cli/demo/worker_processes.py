@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millstream.adapters.telemetry_endpoint import worker_file
-from millstream.cli.assembly import Assembly
+from millstream.app.assembly import Assembly
 from millstream.errors import Stop
 from millstream.settings import Settings
 from millstream.topology import MEASURE, MONITOR
@@ -64,7 +64,7 @@ class WorkerProcess:
 
 def _shares(assembly: Assembly) -> dict[str, list[str]]:
     """Return the stages of each worker: one each on the way to the answer, one for what labels do, one for alerts."""
-    from millstream.cli.workers import usual_stages
+    from millstream.app.workers import usual_stages
 
     shares = {plan.name: [plan.name] for plan in assembly.topology.stages}
     rest = [name for name in usual_stages(assembly) if name not in shares]

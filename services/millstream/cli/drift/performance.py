@@ -35,8 +35,8 @@ def performance(
     from millstream.adapters.endpoints import resolve
     from millstream.adapters.kafka_client import read_committed
     from millstream.adapters.promotions import latest
-    from millstream.cli.assembly import assemble
-    from millstream.cli.quality_figures import maturities, read_figures, select
+    from millstream.app.assembly import assemble
+    from millstream.app.quality_figures import maturities, read_figures, select
     from millstream.core.drift.slot_summary import Summary
     from millstream.core.manifest import Manifest
     from millstream.core.quality.contenders import CHAMPION

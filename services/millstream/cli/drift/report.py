@@ -29,7 +29,7 @@ def report(
     from millstream.adapters.drift_page import Page, render
     from millstream.adapters.endpoints import resolve
     from millstream.adapters.promotions import latest
-    from millstream.cli.assembly import assemble
+    from millstream.app.assembly import assemble
     from millstream.core.drift.compare import compare
     from millstream.core.drift.signals import described
     from millstream.core.manifest import Manifest
@@ -81,8 +81,8 @@ def _newest_scored(
     import numpy as np
 
     from millstream.adapters.schema_topic import schema_resolver
-    from millstream.cli.assembly import assemble
-    from millstream.cli.newest import newest
+    from millstream.app.assembly import assemble
+    from millstream.app.newest import newest
     from millstream.core.avro.decode import RecordReader
     from millstream.topology import SCORED
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from millstream.adapters.label_file import LabelFile, read_labels
 from millstream.adapters.tabular import NOTHING_DECLARED, Declared, open_table
-from millstream.cli.label_policy import label_policy
-from millstream.cli.late_labels import Labels
+from millstream.app.durations import duration_ms
+from millstream.app.label_policy import label_policy
+from millstream.app.late_labels import Labels
+from millstream.app.training_data import DEFAULT_LABEL
 from millstream.core.avro.convert import convert
 from millstream.core.avro.explain_cell import BINARY_LABEL, explain
 from millstream.core.avro.reading import Reading
@@ -27,7 +29,7 @@ from millstream.core.ledger.resolution import Policy
 from millstream.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from millstream.cli.assembly import Assembly
+    from millstream.app.assembly import Assembly
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +199,6 @@ def late_labels(
     Misconfigured
         Features are made of labels and the file has none, or the file of labels cannot be read.
     """
-    from millstream.cli.train import DEFAULT_LABEL, duration_ms
-
     if not assembly.topology.label_derived or column == "none":
         return None
     default = assembly.declaration.service.tags.get("label", DEFAULT_LABEL)

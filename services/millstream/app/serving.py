@@ -9,7 +9,7 @@ from collections.abc import Callable
 from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.river_model import OnlineScorer
 from millstream.adapters.telemetry import Telemetry
-from millstream.cli.assembly import Assembly
+from millstream.app.assembly import Assembly
 from millstream.core.manifest import define
 from millstream.errors import Misconfigured, Refused
 from millstream.ports import ModelVersion

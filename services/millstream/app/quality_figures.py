@@ -11,7 +11,7 @@ from millstream.adapters.contracts import load_contract
 from millstream.adapters.endpoints import resolve
 from millstream.adapters.kafka_client import read_committed
 from millstream.adapters.schema_topic import schema_resolver
-from millstream.cli.newest import partitions_of
+from millstream.app.newest import partitions_of
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch
 from millstream.core.quality.contenders import ANSWER, BLEND, CHAMPION, ONLINE

@@ -11,7 +11,7 @@ from millstream.adapters.offline_log import OfflineLog
 from millstream.adapters.offline_writer import OfflineWriter
 from millstream.adapters.schema_topic import schema_resolver
 from millstream.adapters.topics import require_topics
-from millstream.cli.assembly import Assembly
+from millstream.app.assembly import Assembly
 from millstream.core.avro.decode import RecordReader
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from millstream.adapters.topics import BIG_RECORD_BYTES
-from millstream.cli.assembly import Assembly, Resolve, Writer
+from millstream.app.assembly import Assembly, Resolve, Writer
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.drift.concept_watch import POLICY, ConceptWatch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millstream.cli.assembly import Assembly, assemble
+from millstream.app.assembly import Assembly, assemble
 from millstream.ports import LedgerStore
 from millstream.settings import Settings
 

@@ -17,9 +17,9 @@ from millstream.adapters.river_snapshot import signing_key
 from millstream.adapters.schema_topic import SchemaResolver
 from millstream.adapters.topic_names import topic_names
 from millstream.adapters.topics import BIG_RECORD_BYTES
-from millstream.cli.label_policy import label_policy
-from millstream.cli.measuring import counted, declared, measured
-from millstream.cli.sample_records import sample_records
+from millstream.app.label_policy import label_policy
+from millstream.app.measuring import counted, declared, measured
+from millstream.app.sample_records import sample_records
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema, SchemaId

@@ -10,8 +10,8 @@ from millstream.adapters.endpoints import Endpoints
 from millstream.adapters.groups import committed_offsets, require_stopped
 from millstream.adapters.topic_registry import claim
 from millstream.adapters.topics import require_topics
-from millstream.cli.assembly import Assembly
-from millstream.cli.replaying import History
+from millstream.app.assembly import Assembly
+from millstream.app.replaying import History
 from millstream.core.text import few
 from millstream.errors import Misconfigured
 from millstream.transport.bootstrap import seed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from millstream.adapters.schema_topic import schema_resolver
-from millstream.cli.newest import newest
+from millstream.app.newest import newest
 from millstream.core.avro.convert import to_batch
 from millstream.core.avro.decode import RecordReader
 

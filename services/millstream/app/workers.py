@@ -17,9 +17,9 @@ from millstream.adapters.schema_topic import SchemaResolver, publish_schemas, re
 from millstream.adapters.topic_registry import claim
 from millstream.adapters.topics import largest_record_bytes, partition_counts, require_topics
 from millstream.adapters.view_writer import ViewWriter, open_view_writer
-from millstream.cli.assembly import Assembly, assemble
-from millstream.cli.monitoring import freshness, measure_stage, monitor_stage
-from millstream.cli.serving import serve_models
+from millstream.app.assembly import Assembly, assemble
+from millstream.app.monitoring import freshness, measure_stage, monitor_stage
+from millstream.app.serving import serve_models
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.core.contracts import Contract

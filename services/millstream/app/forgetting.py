@@ -14,7 +14,7 @@ from millstream.adapters.schema_topic import schema_resolver
 from millstream.adapters.topic_registry import claim
 from millstream.adapters.topics import require_topics
 from millstream.adapters.view_writer import open_online_view
-from millstream.cli.assembly import Assembly
+from millstream.app.assembly import Assembly
 from millstream.core.batch import Array
 from millstream.topology import StagePlan
 from millstream.transport.kafka_log import KafkaLog

@@ -13,10 +13,10 @@ from millstream.adapters.endpoints import resolve
 from millstream.adapters.feature_repo import open_store, quiet_feast
 from millstream.adapters.offline_log import EVENT_TIME, view_table, with_entity
 from millstream.adapters.schema_topic import schema_resolver
-from millstream.cli.assembly import Assembly
-from millstream.cli.feature_log import group_of
-from millstream.cli.newest import newest, partitions_of
-from millstream.cli.parity_result import Parity, compare
+from millstream.app.assembly import Assembly
+from millstream.app.feature_log import group_of
+from millstream.app.newest import newest, partitions_of
+from millstream.app.parity_result import Parity, compare
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch, Mask
 from millstream.core.declaration import OnDemandView, View

@@ -12,9 +12,9 @@ from millstream.adapters.retention import alter_retention, needed_ms, retention_
 from millstream.adapters.schema_topic import publish_schemas
 from millstream.adapters.topic_registry import claim, refuse_conflicts
 from millstream.adapters.topics import create_topics
-from millstream.cli.assembly import Assembly
-from millstream.cli.champion import champion_fit
-from millstream.cli.runnable import assemble_runnable
+from millstream.app.assembly import Assembly
+from millstream.app.champion import champion_fit
+from millstream.app.runnable import assemble_runnable
 from millstream.settings import Settings
 
 

@@ -18,6 +18,8 @@ from millstream.errors import Misconfigured
 __all__ = ["KNOWN_AT", "SCORED_FILE", "read_features", "with_labels"]
 
 SCORED_FILE = "scored.parquet"
+DEFAULT_LABEL = "label"
+"""Column of labels where neither an option nor the service's tag ``label`` names one."""
 _TIME, _DAY_MS = "__event_time_ms", 86_400_000
 _RETRACTION = pl.col(KIND) == KINDS[RETRACTION]
 

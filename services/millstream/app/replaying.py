@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from millstream.adapters.batch_history import open_batch_history
-from millstream.cli.assembly import Assembly
-from millstream.cli.late_labels import Labels, LateLabels, pieces
+from millstream.app.assembly import Assembly
+from millstream.app.late_labels import Labels, LateLabels, pieces
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch, joined

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from millstream.cli.quality_figures import ARMS, Shown
+from millstream.app.quality_figures import ARMS, Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,28 @@
+"""Durations as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from millstream.errors import Misconfigured
+
+_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}
+
+
+def duration_ms(text: str) -> int:
+    """Return a duration such as 7d, 12h, 30m or 45s in milliseconds.
+
+    Raises
+    ------
+    Misconfigured
+        The text is no duration.
+
+    Examples
+    --------
+    >>> duration_ms("1.5d")
+    129600000
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", text.strip())
+    if found is None:
+        raise Misconfigured(f"{text!r} is no duration, such as 7d, 12h, 30m or 45s")
+    return round(float(found[1]) * _UNITS_MS[found[2]])
