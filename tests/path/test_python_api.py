@@ -84,3 +84,9 @@ def test_the_package_imports_nothing_heavy() -> None:
     code = f"import millstream, sys; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_is_opened_by_name_or_from_below(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"is no project.*millstream new"):
+        millstream.open(tmp_path)
+    assert millstream.open("tests").name == "millstream_cards"

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from millstream.core.drift.budget import (
     Budget,
     calibrate_series,
@@ -20,7 +22,6 @@ from millstream.core.drift.reference import Reference, calibrate, held_out_rate,
 from millstream.core.drift.seasons import HOUR_MS
 from millstream.core.drift.slot_counts import Binning
 from millstream.core.profile import profile
-from numpy.typing import NDArray
 
 PLAN = Plan(windows_ms=(24 * HOUR_MS, 168 * HOUR_MS))
 COLUMNS = 3

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from river.drift import PageHinkley
+
 from millstream.core.drift.evidence_sums import cusum_alarms
 from millstream_lab.detectors.cost import measure
 from millstream_lab.detectors.detector import Cusum, detect
@@ -24,7 +26,6 @@ from millstream_lab.detectors.evaluation import (
     table,
 )
 from millstream_lab.detectors.windowed_psi import WindowedPsi
-from river.drift import PageHinkley
 
 
 def test_sine1_turns_round_at_each_drift_and_a_tenth_of_labels_is_wrong() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
 from millstream.adapters.contracts import load_contract
 from millstream.adapters.feast_config import check_project, name_problem
 from millstream.adapters.project_template import TEMPLATES, write_project
@@ -14,7 +16,6 @@ from millstream.cli import app
 from millstream.cli import new as command
 from millstream.errors import Misconfigured, Stop
 from millstream.settings import load_settings
-from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
 TOPICS = {"cards": "transactions", "blank": "events"}

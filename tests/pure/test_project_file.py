@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from millstream.errors import Misconfigured
 from millstream.project_file import find_folder
 from millstream.settings import Settings, load_settings

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import millstream
 from millstream.core.avro.schema import SchemaError
 from millstream.core.contracts import Contract, completed, unfit
 from millstream.errors import Misconfigured
@@ -51,7 +50,7 @@ def shipped_dir() -> Path:
     Misconfigured
         If neither is there.
     """
-    package = Path(millstream.__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "_schemas", package.parents[1] / "schemas"):
         if folder.is_dir():
             return folder

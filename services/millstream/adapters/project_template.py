@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
-import millstream
 from millstream.adapters.feast_config import name_problem, suggested_name
 from millstream.errors import Misconfigured, Stop
 
 Template = Literal["cards", "blank"]
 TEMPLATES: tuple[str, ...] = get_args(Template)
 
-_PACKAGE = Path(millstream.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _FOLDER = _PACKAGE / "templates"
 _REFERENCE = {"cards": ("feature_repo", "schemas/transactions.avsc")}
 """Files of a template that are the checkout's own; the wheel has them below the template's folder."""

@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millstream.app.assembly import Assembly, assemble
+from millstream.errors import Misconfigured
+from millstream.project_file import find_folder
 from millstream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -163,7 +165,13 @@ def open(folder: Path | str | None = None, **settings: Any) -> Project:
     Misconfigured
         The settings, contracts or feature repo are wrong; names the key and what to do.
     """
-    return Project(load_settings(**settings))
+    start = None if folder is None else Path(folder)
+    if start is not None and find_folder(start) is None:
+        raise Misconfigured(
+            f"{folder} is no project: neither it nor a folder above it holds millstream.toml or "
+            "feature_repo/feature_store.yaml; `millstream new DIR` writes one"
+        )
+    return Project(load_settings(project=start, **settings))
 
 
 def _file_of(table: Table, path: Path) -> Path:

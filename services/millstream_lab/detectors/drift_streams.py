@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from millstream.core.batch import Floats, Mask
 from millstream.core.jit import kernel
-from numpy.typing import NDArray
 
 _CIRCLES: Final = ((0.2, 0.5, 0.15), (0.4, 0.5, 0.2), (0.6, 0.5, 0.25), (0.8, 0.5, 0.3))
 _NOISE: Final = 0.1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+
 from millstream.core.batch import Floats, Mask, Rows
 from millstream.core.drift.alert import ONLINE
 from millstream.core.drift.budget import DAY_MS

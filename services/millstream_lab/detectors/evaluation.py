@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from millstream.core.batch import Floats
-from millstream.core.drift.concept import error_evidence
 from river.drift import ADWIN, PageHinkley
 from river.drift.binary import DDM, EDDM, HDDMA, HDDMW
 
+from millstream.core.batch import Floats
+from millstream.core.drift.concept import error_evidence
 from millstream_lab.detectors.detector import Cusum, Detector, detect
 from millstream_lab.detectors.drift_streams import BLANK, DriftStream, learn_and_predict, two_levels
 from millstream_lab.detectors.windowed_psi import WindowedPsi

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
-from millstream.core.batch import Floats
 from river.drift import ADWIN, KSWIN, PageHinkley
 from river.drift.binary import DDM, EDDM, HDDMA, HDDMW
 
+from millstream.core.batch import Floats
 from millstream_lab.detectors.detector import Detector
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+
 from millstream.core.drift.distance import psi
 
 _BINS: Final = 10
