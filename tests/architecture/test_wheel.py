@@ -51,20 +51,20 @@ def test_a_project_of_one_s_own_from_the_wheel_alone(installed: Path, tmp_path: 
     millstream, python = installed / "millstream", installed / "python"
     where = run(python, "-c", "import millstream; print(millstream.__file__)", cwd=tmp_path, **home)
     assert Path(where).is_relative_to(installed.parent)
-    assert "cd mine" in run(millstream, "new", "mine", cwd=tmp_path, **home)
+    assert "cd mine" in run(millstream, "new", "mine", "--template", "blank", cwd=tmp_path, **home)
     mine = tmp_path / "mine"
     assert "2 passed" in run(python, "-m", "pytest", "-q", cwd=mine, **home)
     shown = run(millstream, "features", "show", cwd=mine / "tests", **home)
     assert "mine: features from topic events" in shown
     assert "mean of value over 1:00:00" in shown
-    run(millstream, "replay", "events.csv", "--out", "out", cwd=mine, **home)
+    run(millstream, "replay", "events.csv", "--out", "out", "--model", "none", cwd=mine, **home)
     scored = pl.read_parquet(mine / "out" / "scored.parquet")
     assert scored["device_activity__mean_value_1h"].to_list() == [10.0, 15.0, 7.0, 40.0, 30.0]
     assert scored["decision"].to_list() == ["accept", "accept", "accept", "review", "accept"]
 
 
 def test_the_wheel_has_the_reference_repo_as_a_template(installed: Path, tmp_path: Path) -> None:
-    run(installed / "millstream", "new", "mine", "--template", "cards", cwd=tmp_path)
+    run(installed / "millstream", "new", "mine", cwd=tmp_path)
     for name in ("feature_repo/definitions.py", "feature_repo/.feastignore", "schemas/transactions.avsc"):
         assert (tmp_path / "mine" / name).read_bytes() == (ROOT / name).read_bytes()
 

@@ -14,6 +14,7 @@ from millstream.adapters.feast_config import check_project, name_problem
 from millstream.adapters.project_template import TEMPLATES, write_project
 from millstream.cli import app
 from millstream.cli import new as command
+from millstream.cli.demo.history import require_payments
 from millstream.errors import Misconfigured, Stop
 from millstream.settings import load_settings
 
@@ -96,7 +97,7 @@ def test_the_command_shows_what_to_do_next(tmp_path: Path, monkeypatch: pytest.M
     assert shown.stdout.splitlines()[-4:] == [
         "  cd mine",
         "  millstream features show",
-        "  millstream replay events.csv --out out",
+        "  millstream replay transactions.csv --out out",
         "  python -m pytest",
     ]
     (tmp_path / "here").mkdir()
@@ -105,3 +106,14 @@ def test_the_command_shows_what_to_do_next(tmp_path: Path, monkeypatch: pytest.M
     refused = CliRunner().invoke(app, ["new", "x", "--template", "trees"])
     assert refused.exit_code == 2
     assert all(name in refused.output for name in TEMPLATES)
+
+
+def test_the_demo_is_refused_where_events_are_no_payments(tmp_path: Path) -> None:
+    for template, topic in TOPICS.items():
+        write_project(tmp_path / template, template)
+        contract = load_contract(load_settings(project=tmp_path / template), topic)
+        if template == "cards":
+            require_payments(topic, contract)
+            continue
+        with pytest.raises(Misconfigured, match=r"topic events lacks amount, .* has value; run it in a project that"):
+            require_payments(topic, contract)

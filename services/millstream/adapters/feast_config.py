@@ -109,7 +109,10 @@ def repo_folder(settings: Settings) -> Path:
     """
     repo = settings.feature_repo.resolve()
     if not (repo / _FILE).is_file():
-        raise Misconfigured(f"{repo} holds no {_FILE}; point MILLSTREAM_FEATURE_REPO at the Feast repo")
+        raise Misconfigured(
+            f"{repo} holds no {_FILE}; run this in a project's folder or below (`millstream new DIR` writes one), or "
+            "point MILLSTREAM_FEATURE_REPO at the Feast repo"
+        )
     return repo
 
 

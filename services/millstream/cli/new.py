@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Absent or empty; its name is the project's.")],
     template: Annotated[
-        Template, typer.Option(help="blank: values that devices report. cards: card payments, as in `demo`.")
-    ] = "blank",
+        Template, typer.Option(help="cards: card payments, as in `demo`. blank: values that devices report.")
+    ] = "cards",
 ) -> None:
     """Write a project of your own: settings, features, contract, a test and a README."""
     console = Console()
@@ -34,7 +34,7 @@ def new(
     for command in (
         *((f"cd {shlex.quote(str(folder))}",) if folder.resolve() != Path.cwd() else ()),
         "millstream features show",
-        f"millstream replay {events} --out out{' --label-column none' if template == 'cards' else ''}",
+        f"millstream replay {events} --out out",
         "python -m pytest",
     ):
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)

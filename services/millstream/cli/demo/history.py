@@ -17,7 +17,9 @@ from millstream.app.late_labels import Labels
 from millstream.app.replaying import History
 from millstream.cli.replay import progress_bar
 from millstream.core.batch import Batch
+from millstream.core.contracts import Contract
 from millstream.core.simulation.simulate import DAY_S, LABEL_DELAY_MS, Simulation, simulate
+from millstream.errors import Misconfigured
 
 LIVE_FROM_MS = 1_533_081_600_000  # 2018-08-01T00:00:00Z
 TRAIN_FROM_MS = 1_525_132_800_000  # 2018-05-01T00:00:00Z: the first month only fills the 30-day windows
@@ -37,6 +39,29 @@ class Past:
 
     stream: pl.DataFrame
     live_row: int
+
+
+SIMULATED = frozenset({"transaction_id", "customer_id", "terminal_id", "event_time_ms", "amount"})
+"""Fields of the payments that are simulated."""
+
+
+def require_payments(topic: str, contract: Contract) -> None:
+    """Refuse a project whose events are no card payments as the demo simulates them.
+
+    Raises
+    ------
+    Misconfigured
+        Naming the topic and the fields that differ.
+    """
+    fields = {field.name for field in contract.schema.fields}
+    if fields != SIMULATED:
+        differ = [f"lacks {name}" for name in sorted(SIMULATED - fields)]
+        differ += [f"has {name}" for name in sorted(fields - SIMULATED)]
+        raise Misconfigured(
+            f"the demo simulates card payments, with the fields {', '.join(sorted(SIMULATED))}, and the contract of "
+            f"this project's topic {topic} {', '.join(differ)}; run it in a project that "
+            "`millstream new DIR --template cards` wrote"
+        )
 
 
 def simulated(cache: Path, console: Console) -> Past:

@@ -13,13 +13,13 @@ from rich.live import Live
 
 from millstream.adapters import endpoints as servers
 from millstream.adapters.endpoints import Endpoints
-from millstream.app.assembly import Assembly
+from millstream.app.assembly import Assembly, assemble
 from millstream.app.seeding import seed_state
 from millstream.app.setup import initialise
 from millstream.cli.demo.alarms import Alarms
 from millstream.cli.demo.feed import Feed
 from millstream.cli.demo.following import Counter, Follower
-from millstream.cli.demo.history import LIVE_FROM_MS, Bookmark, Past, replay_past, simulated
+from millstream.cli.demo.history import LIVE_FROM_MS, Bookmark, Past, replay_past, require_payments, simulated
 from millstream.cli.demo.injection import announcement, injection
 from millstream.cli.demo.learning import Learning
 from millstream.cli.demo.screen import Moment, Screen
@@ -49,6 +49,8 @@ def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: in
     MillstreamError
         Saying which step failed and what to do.
     """
+    needed = assemble(settings)
+    require_payments(needed.declaration.topic, needed.contract)
     bookmark = Bookmark(settings.state_dir / "demo" / "bookmark.json")
     with _timed(console, "Kafka and Valkey"):
         if fresh:
