@@ -1,8 +1,11 @@
 """The lab adds its commands where it is installed, and the engine's command line does without it."""
 
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -39,6 +42,24 @@ def test_without_the_lab_its_commands_are_missing_and_all_others_there(monkeypat
     lab |= {f"evaluate {each}" for each in ("book", "prequential", "online")}
     assert with_lab - alone == lab
     assert {"demo", "replay", "train", "drift report"} <= alone
+
+
+def test_the_list_of_commands_has_the_first_sentence_of_each_one_s_help() -> None:
+    app = typer.Typer()
+    cli.register_all(app)
+    real: Any = typer.main.get_command(app)
+    summaries = {name: command.get_short_help_str(limit=1000) for name, command in real.commands.items()}
+    assert {name: listed.summary for name, listed in cli.all_commands().items()} == summaries
+
+
+def test_listing_the_commands_imports_none_of_them() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from millstream.cli import program\n"
+        "assert CliRunner().invoke(program(), ['--help']).exit_code == 0\n"
+        "print([name for name in ('numpy', 'pydantic', 'confluent_kafka') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_plugin_that_adds_to_a_group_that_is_not_there_is_an_error() -> None:

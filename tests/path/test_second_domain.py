@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from millstream.adapters import endpoints as servers
@@ -20,7 +19,7 @@ from millstream.app.assembly import Assembly, assemble
 from millstream.app.late_labels import Labels
 from millstream.app.replaying import History
 from millstream.app.setup import initialise
-from millstream.cli import app, features
+from millstream.cli import program
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
@@ -224,9 +223,7 @@ def label_output(assembly: Assembly, flight_ids: np.ndarray, label: np.ndarray, 
 @pytest.mark.kafka
 @pytest.mark.redis
 def test_flights_with_labels_learner_and_monitors(settings: Settings, tmp_path: Path) -> None:
-    kafka, cli, program = servers.resolve(settings).kafka, CliRunner(), typer.Typer()
-    program.callback()(app.registered_callback.callback)
-    features.register(program)
+    kafka, cli, app = servers.resolve(settings).kafka, CliRunner(), program()
     assembly = initialise(settings, print)
     batch, late = flights()
     times_ms, ids = batch.columns["departs_at_ms"], batch.columns["flight"]
@@ -240,7 +237,7 @@ def test_flights_with_labels_learner_and_monitors(settings: Settings, tmp_path: 
             lines.write(json.dumps({**told, "late": late[row]}) + "\n")
     seeding = ["features", "seed", str(history), "--label-column", "late", "--label-delay", "6h"]
     for _ in range(2):  # it may be repeated until the stages have started
-        seeded = cli.invoke(program, seeding, catch_exceptions=False)
+        seeded = cli.invoke(app, seeding, catch_exceptions=False)
         assert seeded.exit_code == 0, seeded.output
         assert "160 of 160 events" in seeded.output
     producer, deliveries = open_producer(kafka), Deliveries()
@@ -285,10 +282,10 @@ def test_flights_with_labels_learner_and_monitors(settings: Settings, tmp_path: 
         }
         wait_until(lambda: labelled(assembly, kafka) == len(live), 120, workers)
         assert committed(kafka, MEASURES)
-        running = cli.invoke(program, seeding)
+        running = cli.invoke(app, seeding)
         assert "still have members" in str(running.exception)
         assert workers.stop("all") == 0
-        consumed = cli.invoke(program, seeding)
+        consumed = cli.invoke(app, seeding)
         assert "has consumed flights[" in str(consumed.exception)
     finally:
         workers.end()

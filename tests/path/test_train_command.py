@@ -13,7 +13,7 @@ from millstream.adapters.feature_repo import load_declaration
 from millstream.adapters.promotions import latest
 from millstream.adapters.topics import create_topics
 from millstream.app.training_data import read_features, with_labels
-from millstream.cli import MODULES, app
+from millstream.cli import program
 from millstream.cli.models import metric_title
 from millstream.cli.train import duration_ms, longest_window_ms
 from millstream.core.batch import Batch
@@ -28,18 +28,10 @@ DAY_MS = 86_400_000
 @pytest.fixture(scope="module")
 def run():
     """Run a command of the ``millstream`` program; errors made on purpose come out as they are."""
-    import typer
-
-    from millstream.cli import models, train
-
-    assert {"models", "train"} <= set(MODULES)
-    program = typer.Typer()
-    program.callback()(app.registered_callback.callback)
-    train.register(program)
-    models.register(program)
+    app = program()
 
     def invoke(*words: str) -> str:
-        result = CliRunner().invoke(program, words, catch_exceptions=False)
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
 

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from millstream.adapters.contracts import load_contract
 from millstream.adapters.feast_config import check_project, name_problem
 from millstream.adapters.project_template import TEMPLATES, write_project
-from millstream.cli import app
-from millstream.cli import new as command
+from millstream.cli import program
 from millstream.cli.demo.history import require_payments
 from millstream.errors import Misconfigured, Stop
 from millstream.settings import load_settings
@@ -90,8 +89,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(tmp_path: Path)
 
 def test_the_command_shows_what_to_do_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if not any(each.callback is command.new for each in app.registered_commands):
-        command.register(app)
+    app = program()
     shown = CliRunner().invoke(app, ["new", "mine"])
     assert shown.exit_code == 0
     assert shown.stdout.splitlines()[-4:] == [
