@@ -15,15 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from millstream.errors import Misconfigured
-from millstream.settings import load_settings
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from millstream.core.batch import Batch
 
 Row = dict[str, Any]
 
@@ -63,41 +57,12 @@ def replay(rows: Sequence[Mapping[str, Any]], project: Path | None = None) -> Re
     Misconfigured
         The project is wrong, or a row cannot be read as an event.
     """
-    import polars as pl
+    from millstream.app import project as projects
 
-    from millstream.app.assembly import assemble
-    from millstream.app.replaying import History
-    from millstream.core.avro.convert import to_batch
-    from millstream.core.avro.match_columns import match_columns
-
-    assembly = assemble(load_settings(project=project))
     if not rows:
         return Replayed([], [])
-    fields = assembly.contract.schema.fields
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    frame = pl.DataFrame([_series(name, [row.get(name) for row in rows]) for name in names])
-    matched = match_columns(fields, names, {})
-    if matched.problems:
-        raise Misconfigured("the rows do not fit the contract:\n  " + "\n  ".join(matched.problems))
-    events, faults = to_batch(fields, matched.columns, frame)
-    if faults:
-        lines = [f"row {each.row}, {each.field}: {each.detail}" for each in faults]
+    replayed = projects.open(project).replay(rows, label_column="none")
+    if replayed.unreadable:
+        lines = [f"row {each.row}, {each.field}: {each.detail}" for each in replayed.unreadable]
         raise Misconfigured("rows cannot be read as events:\n  " + "\n  ".join(lines))
-    replayed = History(assembly).feed(events)
-    return Replayed(_rows(replayed.scored), _rows(replayed.dead_letters))
-
-
-def _series(name: str, values: list[Any]) -> pl.Series:
-    """Return values as a column of their type, or as objects, each of which is converted on its own."""
-    import polars as pl
-
-    kinds = {type(value) for value in values} - {type(None)}
-    return pl.Series(name, values, strict=True) if len(kinds) == 1 else pl.Series(name, values, dtype=pl.Object)
-
-
-def _rows(batch: Batch) -> list[Row]:
-    columns = {}
-    for name, values in batch.columns.items():
-        absent = batch.is_null(name).tolist()
-        columns[name] = [None if gone else value for value, gone in zip(values.tolist(), absent, strict=True)]
-    return [{name: values[row] for name, values in columns.items()} for row in range(batch.length)]
+    return Replayed(replayed.scored.to_dicts(), replayed.dead_letters.to_dicts())

@@ -87,7 +87,8 @@ def test_operators_endpoints_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLSTREAM_KAFKA_BOOTSTRAP_SERVERS", "production:9092")
     monkeypatch.setenv("MILLSTREAM_REDIS_URL", "redis://production")
     monkeypatch.setenv("MILLSTREAM_BATCH_RECORDS", "100")
-    assert {name for name in own_environ() if name.startswith("MILLSTREAM_")} == {"MILLSTREAM_BATCH_RECORDS"}
+    own = {name: value for name, value in own_environ().items() if name.startswith("MILLSTREAM_")}
+    assert own == {"MILLSTREAM_BATCH_RECORDS": "100", "MILLSTREAM_PROJECT": ""}
     before = dict(os.environ)
     with own_environment():
         assert {name for name in before if name not in os.environ} == {

@@ -49,11 +49,11 @@ def test_a_table_is_replayed_without_a_server(project: millstream.Project, event
     assert seen == [5]
 
 
-def test_pandas_a_file_and_polars_are_the_same_events(
+def test_pandas_rows_a_file_and_polars_are_the_same_events(
     project: millstream.Project, events: pl.DataFrame, tmp_path: Path
 ) -> None:
     events.write_csv(tmp_path / "events.csv")
-    tables = [events, events.to_pandas(), tmp_path / "events.csv", str(tmp_path / "events.csv")]
+    tables = [events, events.to_pandas(), events.to_dicts(), tmp_path / "events.csv", str(tmp_path / "events.csv")]
     first, *others = (project.replay(table, label_column="none").scored for table in tables)
     clock = [name for name in first.columns if name.endswith("_at_ms")]
     for other in others:

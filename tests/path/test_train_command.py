@@ -52,7 +52,9 @@ def replayed(tmp_path):
     times = np.sort(random.integers(0, 80 * DAY_MS, rows))
     keys = {"transaction_id": np.arange(rows), "customer_id": random.integers(0, 50, rows)}
     frame = pl.DataFrame({**keys, "event_time_ms": times, **columns})
-    frame.with_columns(pl.col("event_time_ms").cast(pl.Datetime("ms", "UTC"))).write_parquet(folder / "scored.parquet")
+    frame.with_columns(pl.col("event_time_ms").cast(pl.Datetime("ms", "UTC")).dt.cast_time_unit("us")).write_parquet(
+        folder / "scored.parquet"
+    )
     pl.DataFrame({"reason": ["range"]}).write_parquet(folder / "dead-letters.parquet")
     truth = pl.DataFrame({"transaction_id": np.arange(rows, dtype=np.int32), "is_fraud": amount > 200})
     truth.sample(fraction=1, shuffle=True, seed=1).write_parquet(tmp_path / "labels.parquet")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from millstream.app.assembly import Assembly, assemble
 from millstream.errors import Misconfigured
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from millstream.adapters.ingest import BadRow
 
-    Table: TypeAlias = pl.DataFrame | pd.DataFrame | Path | str
+    Table: TypeAlias = pl.DataFrame | pd.DataFrame | Sequence[Mapping[str, Any]] | Path | str
 
 _ROLES = {"event_id": "event_id", "key": "key", "event_time_ms": "event_time"}
 
@@ -94,10 +96,10 @@ class Project:
 
         Parameters
         ----------
-        events : DataFrame or path
+        events : DataFrame, sequence of mapping, or path
             One row per event, in the order to replay; columns have the names of the contract's fields. Polars or
-            pandas, or a Parquet, CSV or JSON lines file.
-        labels : DataFrame or path, optional
+            pandas, rows, or a Parquet, CSV or JSON lines file.
+        labels : DataFrame, sequence of mapping, or path, optional
             Labels by event id, for features made of labels; default: a column of ``events``.
         model : str, optional
             ``champion``, a version number, or ``none`` for the declared rule.
@@ -125,8 +127,8 @@ class Project:
 
         unreadable: list[BadRow] = []
         with TemporaryDirectory(prefix="millstream-") as folder:
-            source = _file_of(events, Path(folder) / "events.parquet")
-            beside = None if labels is None else _file_of(labels, Path(folder) / "labels.parquet")
+            source = _file_of(events, Path(folder) / "events")
+            beside = None if labels is None else _file_of(labels, Path(folder) / "labels")
             late = late_labels(self.assembly, source, label_column, label_delay, beside)
             out = Path(folder) / "replayed"
             replay_file(self.assembly, source, out, model=model, late=late, fault=unreadable.append, progress=progress)
@@ -175,10 +177,21 @@ def open(folder: Path | str | None = None, **settings: Any) -> Project:
 
 
 def _file_of(table: Table, path: Path) -> Path:
-    """Return a file with the rows: the one that was given, or a new one at ``path``."""
+    """Return a file with the rows: the one that was given, or a new one at ``path`` and its suffix."""
     if isinstance(table, str | Path):
         return Path(table)
     import polars as pl
 
-    (table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)).write_parquet(path)
-    return path
+    if isinstance(table, Sequence):
+        rows = cast("Sequence[Mapping[str, Any]]", table)
+        file = path.with_suffix(".jsonl")
+        file.write_text("".join(f"{json.dumps(dict(row), default=_as_text)}\n" for row in rows), encoding="utf-8")
+        return file
+    file = path.with_suffix(".parquet")
+    (table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)).write_parquet(file)
+    return file
+
+
+def _as_text(value: object) -> str:
+    """Return a cell that JSON has no type for as text: times as ISO 8601, decimals and UUIDs as they are written."""
+    return value.isoformat() if isinstance(value, date | time) else str(value)

@@ -10,6 +10,9 @@ import polars as pl
 
 from millstream.adapters.label_file import LabelFile, label_columns, of_chunks, of_frame, read_labels
 from millstream.adapters.tabular import Chunk, Declared
+from millstream.core.avro.convert import convert
+from millstream.core.avro.explain_cell import explain
+from millstream.core.avro.reading import Reading
 from millstream.core.avro.schema import Field
 from millstream.core.label_rows import EVENT_ID, KIND, KNOWN_AT, LABEL, SOURCE
 from millstream.core.ledger.label_sets import KINDS, RETRACTION
@@ -43,6 +46,27 @@ def read_features(source: Path) -> pl.DataFrame:
         return pl.read_parquet(files)
     except pl.exceptions.PolarsError as error:
         raise Misconfigured(f"{source} cannot be read as Parquet: {error}") from error
+
+
+def with_event_times(features: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Return the features with event times in milliseconds since the epoch, whatever unit their type has.
+
+    Whole numbers are milliseconds already.
+
+    Raises
+    ------
+    Misconfigured
+        A value is no time, or no whole millisecond.
+    """
+    if column not in features.columns or features.schema[column].is_integer():
+        return features
+    field = Field(column, "long", nullable=True, logical_type="timestamp-millis")
+    values, nulls, failed = convert(features[column], field)
+    if failed.any():
+        found = explain(features[column][int(np.argmax(failed))], field, column, Reading())
+        raise Misconfigured(f"the training data's column {column!r}: {found}")
+    times_ms = pl.select(pl.when(pl.Series(nulls).not_()).then(pl.Series(values.astype(np.int64)))).to_series()
+    return features.with_columns(times_ms.alias(column))
 
 
 def labels_of(path: Path, event_id: Field, column: str | None, default: str, declared: Declared) -> LabelFile:
@@ -109,6 +133,7 @@ def with_labels(
         note(unusable)
     frame = _statements(labels)
     if within is not None:
+        features = with_event_times(features, within[0])
         frame = _in_time(frame, features, event_id, *within, note)
     believed = _believed(frame, labels.dated, as_of_ms, precedence)
     if not whole:

@@ -79,7 +79,7 @@ def train(
     from millstream.adapters.endpoints import resolve
     from millstream.app.assembly import assemble
     from millstream.app.label_policy import label_precedence
-    from millstream.app.training_data import labels_of, read_features, with_labels
+    from millstream.app.training_data import labels_of, read_features, with_event_times, with_labels
     from millstream.retrain.fit import Growth
     from millstream.retrain.split import Window
 
@@ -89,7 +89,7 @@ def train(
     service, contract = assembly.declaration.service, assembly.contract
     column, label = label, label or service.tags.get("label", DEFAULT_LABEL)
     as_of_ms = day_ms(as_of) if as_of else None
-    features = read_features(source)
+    features = with_event_times(read_features(source), contract.event_time)
     if labels is not None:
         declared = declared_by(separator, quote, encoding, False, time_unit, time_zone, truncate_times)
         given = labels_of(labels, contract.schema[contract.event_id], column, label, declared)
