@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,18 +97,21 @@ def test_a_directory_that_is_no_ledger_is_told(tmp_path: Path) -> None:
         RocksLedgerStore(tmp_path, MEMORY)
 
 
-def _write_and_die(path: str) -> None:
-    store = RocksLedgerStore(Path(path), LedgerMemory(16 << 20))
-    for offset in range(1, 200):
-        store.write([b"%d" % offset, b"last"], [b"x" * 1000, b"%d" % offset], [], {"scored": offset})
-    os.kill(os.getpid(), signal.SIGKILL)
+_WRITE_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from millstream.adapters.ledger_store import LedgerMemory, RocksLedgerStore
+
+store = RocksLedgerStore(Path(sys.argv[1]), LedgerMemory(16 << 20))
+for offset in range(1, 200):
+    store.write([b"%d" % offset, b"last"], [b"x" * 1000, b"%d" % offset], [], {"scored": offset})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_a_killed_writer_leaves_rows_and_offsets_that_agree(tmp_path: Path) -> None:
-    writer = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(str(tmp_path),))
-    writer.start()
-    writer.join()
-    assert writer.exitcode == -signal.SIGKILL
+    writer = subprocess.run([sys.executable, "-c", _WRITE_AND_DIE, str(tmp_path)], check=False)
+    assert writer.returncode == -signal.SIGKILL
     store = RocksLedgerStore(tmp_path, MEMORY)
     assert store.offsets() == {"scored": 199}
     assert store.read([b"last", b"1", b"199"]) == [b"199", b"x" * 1000, b"x" * 1000]
