@@ -187,7 +187,9 @@ def test_resolution_agrees_with_fastavro_on_whole_and_damaged_records(data: st.D
         if value is not None:
             value["raw"] = b""  # fastavro hands out a bytes default as it stands in the JSON, a str
     # fastavro hands out the long that was written, or the nearest double; what no float holds is refused here.
-    agree(decoded, [None if value is None or not is_float(value["d"]) else value for value in truths])
+    written = [truth(body, WRITER_OF_OLD, None) for body in bodies]
+    exact = [value is not None and is_float(value["d"]) for value in written]
+    agree(decoded, [value if held else None for value, held in zip(truths, exact, strict=True)])
 
 
 def is_float(value: float | None) -> bool:
