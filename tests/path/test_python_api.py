@@ -12,6 +12,7 @@ import pytest
 import millstream
 from millstream.adapters.project_template import write_project
 from millstream.errors import Misconfigured
+from millstream.topology import PREDICTIONS
 
 START_MS = 1_533_081_600_000  # 2018-08-01T00:00:00Z
 
@@ -45,8 +46,13 @@ def test_a_table_is_replayed_without_a_server(project: millstream.Project, event
     counts = dict(replayed.scored.select("transaction_id", "customer_activity__customer_count_amount_1d").rows())
     assert counts == {1: 1, 2: 2, 3: 1}
     assert replayed.dead_letters["reason"].to_list() == ["range"]
-    assert replayed.predictions["event_id"].to_list() == [1, 2, 3]
-    assert replayed.predictions["decision"].null_count() == 0
+    fields = project.assembly.contracts[PREDICTIONS].schema.fields
+    assert replayed.predictions.columns == [field.name for field in fields]
+    assert replayed.predictions.select("event_id", "key", "event_time_ms", "decision").rows() == [
+        ("1", "7", START_MS, "allow"),
+        ("2", "7", START_MS + 60_000, "allow"),
+        ("3", "8", START_MS + 120_000, "block"),
+    ]
     assert seen == [5]
 
 

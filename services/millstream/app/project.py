@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Table: TypeAlias = pl.DataFrame | pd.DataFrame | Sequence[Mapping[str, Any]] | Path | str
 
-_ROLES = {"event_id": "event_id", "key": "key", "event_time_ms": "event_time"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Replay:
     unreadable : list of BadRow
         Rows of the input that could not be read as events of the contract.
     predictions : polars.DataFrame
-        The columns of `scored` that the contract of predictions has.
+        The same events as the contract of predictions has them: ids and keys are text.
     """
 
     scored: pl.DataFrame
@@ -142,10 +141,12 @@ class Project:
         from millstream.topology import PREDICTIONS
 
         contract = self.assembly.contract
-        names = {name: getattr(contract, role) for name, role in _ROLES.items()}
-        wanted = [each.name for each in self.assembly.contracts[PREDICTIONS].schema.fields]
-        found = {name: names.get(name, name) for name in wanted if names.get(name, name) in scored.columns}
-        return scored.select(pl.col(column).alias(name) for name, column in found.items())
+        public = scored.with_columns(
+            pl.col(contract.event_id).cast(pl.String).alias("event_id"),
+            pl.col(contract.key).cast(pl.String).alias("key"),
+            pl.col(contract.event_time).alias("event_time_ms"),
+        )
+        return public.select(each.name for each in self.assembly.contracts[PREDICTIONS].schema.fields)
 
 
 def open(folder: Path | str | None = None, **settings: Any) -> Project:
