@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Table: TypeAlias = pl.DataFrame | pd.DataFrame | Sequence[Mapping[str, Any]] | Path | str
 
 
-
 @dataclass(frozen=True)
 class Replay:
     """What a replay produced.

@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, Listed] = {
     "init": Listed("Create the topics, publish their schemas and apply the Feast repo.", (f"{_HERE}.run",)),
     "run": Listed("Run stages until SIGTERM or Ctrl-C.", (f"{_HERE}.run",)),
     "replay": Listed(
-        "Replay history through the very stages that run live; write features, scores and dead letters.",
+        "Replay history through the stages that run live; write features, scores and dead-letter records.",
         (f"{_HERE}.replay",),
     ),
     "train": Listed(
@@ -59,7 +59,7 @@ COMMANDS: Mapping[str, Listed] = {
     "quality": Listed(
         "Show how good each model's scores were, by day, with what is not final marked as such.", (f"{_HERE}.quality",)
     ),
-    "labels": Listed("Show how complete the labels are, as the stage `join` last told.", (f"{_HERE}.labels",)),
+    "labels": Listed("Show how complete the labels are, as last reported by the stage `join`.", (f"{_HERE}.labels",)),
     "topics": Listed("The topics of the stages: adopt, rescale.", (f"{_HERE}.topics",)),
 }
 """The engine's commands; a test compares the summaries with the commands' own help."""

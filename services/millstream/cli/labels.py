@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def labels(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show how complete the labels are, as the stage `join` last told."""
+    """Show how complete the labels are, as last reported by the stage `join`."""
     console = Console()
     told = read_labels(load_settings())
     if as_json:

@@ -85,7 +85,7 @@ def replay(
     time_zone: TimeZone = None,
     truncate_times: TruncateTimes = False,
 ) -> None:
-    """Replay history through the very stages that run live; write features, scores and dead letters."""
+    """Replay history through the stages that run live; write features, scores and dead-letter records."""
     from millstream.app.assembly import assemble
     from millstream.app.replay_labels import late_labels
 
