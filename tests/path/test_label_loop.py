@@ -16,7 +16,7 @@ from millstream.app.replaying import History
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
-from millstream.core.ledger.tally import counters, decode_told
+from millstream.core.ledger.tally import counters, decode_report
 from millstream.core.partitioner import partition_of
 from millstream.core.text import as_text
 from millstream.errors import Stop
@@ -103,7 +103,7 @@ def test_any_order_of_labels_and_any_deaths_end_with_the_same_figures(
     wanted = recomputed(assembly, scored, said, believed, _as_of_ms(assembly, broker))
     assert by_key(reader.decode(list(newest.values()), 1 << 30).batch) == wanted
     assert {key.split("|")[3] for key in wanted} == {"answer", "champion", "online", "blend"}
-    told = [decode_told(v or b"") for _, k, v in broker.log(JOIN_CHANGELOG)[0].entries if k == b"0"][-1]
+    told = [decode_report(v or b"") for _, k, v in broker.log(JOIN_CHANGELOG)[0].entries if k == b"0"][-1]
     assert counters(told.tally)["labelled"] > 0
 
 

@@ -20,7 +20,7 @@ from millstream.core.batch import Batch
 from millstream.core.contracts import Contract
 from millstream.core.ledger.recovery import plan_recovery
 from millstream.core.ledger.resolution import Policy
-from millstream.core.ledger.tally import STATES, counters, decode_told
+from millstream.core.ledger.tally import STATES, counters, decode_report
 from millstream.core.quality.board import Seen
 from millstream.core.quality.part import Predicted
 from millstream.core.quality.snapshot import decode_predicted
@@ -174,7 +174,7 @@ def test_dying_anywhere_publishes_what_an_undisturbed_run_does(
         for account, published in ((calm.account, told), (join.account, told_again)):
             told_now = dict(zip(*account.messages(0), strict=True))
             # How often something was said again depends on how it was cut into batches.
-            states = decode_told(told_now.pop(b"0") or b"")
+            states = decode_report(told_now.pop(b"0") or b"")
             published.update(told_now, states=[states.tally[: len(STATES)].tolist(), states.labels_to_ms])
             account.mark_published()
         assert told_again == told

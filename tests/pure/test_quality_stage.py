@@ -19,7 +19,7 @@ from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Field, Schema
 from millstream.core.batch import Batch
-from millstream.core.ledger.tally import SIZE, Told, encode_told
+from millstream.core.ledger.tally import SIZE, LedgerReport, encode_report
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Board, predictions
 from millstream.core.quality.contenders import Measured
@@ -207,7 +207,7 @@ def test_dying_anywhere_ends_with_the_figures_of_a_batch_recomputation(known: li
     counted = predictions(every.columns["at_ms"], MEASURED.groups(every), MEASURED.contenders(every))
     days = sorted({seen.day for seen in counted})
     labels_to_ms = data.draw(st.integers(0, 15)) * DAY_MS
-    tallies = [(b"0", encode_told(Told(np.zeros(SIZE, dtype=np.int64), 5, labels_to_ms)))]
+    tallies = [(b"0", encode_report(LedgerReport(np.zeros(SIZE, dtype=np.int64), 5, labels_to_ms)))]
     of_day = {day: {seen: count for seen, count in counted.items() if seen.day == day} for day in days}
     tallies += [(b"0|%d" % day, encode_predicted(of_day[day])) for day in days]
 
@@ -249,9 +249,11 @@ def test_dying_anywhere_ends_with_the_figures_of_a_batch_recomputation(known: li
     assert len(wanted) >= 12 * any(label is not None for label in final.values())
 
 
-def _run(broker: MemoryBroker, events: Sequence[Event], examples: Sequence[Example], told: Told) -> QualityStage:
+def _run(
+    broker: MemoryBroker, events: Sequence[Event], examples: Sequence[Example], told: LedgerReport
+) -> QualityStage:
     broker.append(Output(EXAMPLES, [b"k"] * len(examples), WRITER.encode(batch_of(events, examples)), 0))
-    broker.append(Output(JOIN_CHANGELOG, [b"0"], [encode_told(told)], 0))
+    broker.append(Output(JOIN_CHANGELOG, [b"0"], [encode_report(told)], 0))
     loop, _ = start(broker)
     while batches := loop.poll(0):
         loop.handle(batches)
@@ -266,7 +268,7 @@ def test_days_past_the_horizon_leave_the_state_and_keep_their_figures() -> None:
     nothing = np.zeros(SIZE, dtype=np.int64)
     for start_day in range(0, 120, 20):
         examples = [Example(day, 1, float(day % 2), 7 * DAY_MS) for day in range(start_day, start_day + 20)]
-        stage = _run(broker, known, examples, Told(nothing, 0, (start_day + 27) * DAY_MS))
+        stage = _run(broker, known, examples, LedgerReport(nothing, 0, (start_day + 27) * DAY_MS))
         assert stage.state is not None
         sizes.append((len(stage.state.board.remembered), len(published(broker, QUALITY_CHANGELOG))))
     assert max(sizes[3:]) == sizes[-1] == sizes[3], "what is kept no longer grows"
@@ -275,7 +277,7 @@ def test_days_past_the_horizon_leave_the_state_and_keep_their_figures() -> None:
     assert shown["delayed|fraud|3|champion|0|30||base_rate"][0] == 0.0
     assert shown["delayed|fraud|3|champion|119|7||base_rate"][3] is False
     # What is newest still changes; what is forgotten does not.
-    _run(broker, known, [Example(118, 2, 1.0, 7 * DAY_MS), Example(0, 2, 1.0, 7 * DAY_MS)], Told(nothing, 0, 0))
+    _run(broker, known, [Example(118, 2, 1.0, 7 * DAY_MS), Example(0, 2, 1.0, 7 * DAY_MS)], LedgerReport(nothing, 0, 0))
     shown = figures_of(list(published(broker).values()))
     assert shown["delayed|fraud|3|champion|118|7||base_rate"][0] == 1.0
     assert shown["delayed|fraud|3|champion|0|30||base_rate"][0] == 0.0
@@ -285,7 +287,7 @@ def test_a_declaration_that_changed_and_a_state_that_cannot_be_read_are_made_ane
     known = [Event(each * DAY_MS, 1, each % 2, "champion", 0.9, 0.3) for each in range(4)]
     examples = [Example(each, 1, 1.0, DAY_MS) for each in range(4)]
     broker = MemoryBroker(1)
-    stage = _run(broker, known, examples, Told(np.zeros(SIZE, dtype=np.int64), 0, 9 * DAY_MS))
+    stage = _run(broker, known, examples, LedgerReport(np.zeros(SIZE, dtype=np.int64), 0, 9 * DAY_MS))
     before, rows = figures_of(list(published(broker).values())), published(broker, QUALITY_CHANGELOG)
     key = next(key for key in rows if b"delayed" in key)
     broker.append(Output(QUALITY_CHANGELOG, [key], [b"\0\0\0\1nonsense"], 0))
@@ -308,7 +310,7 @@ def test_a_declaration_that_changed_and_a_state_that_cannot_be_read_are_made_ane
 def test_state_of_the_layout_before_maturities_were_final_is_rebuilt_from_the_retained_examples() -> None:
     known = [Event(0, 1, 0, "champion", 0.9, 0.3)]
     examples = [Example(0, 1, 1.0, 5 * DAY_MS), Example(0, 2, 0.0, 9 * DAY_MS)]
-    nothing = Told(np.zeros(SIZE, dtype=np.int64), 0, 40 * DAY_MS)
+    nothing = LedgerReport(np.zeros(SIZE, dtype=np.int64), 0, 40 * DAY_MS)
     broker = MemoryBroker(1)
     _run(broker, known, examples, nothing)
     wanted = figures_of(list(published(broker).values()))
@@ -350,8 +352,10 @@ def test_headlines_are_metrics_and_what_is_undefined_is_none() -> None:
     loop, _ = start(broker, metrics=QualityMetrics(telemetry))
     tally = np.zeros(SIZE, dtype=np.int64)
     tally[0] = 3
-    broker.append(Output(JOIN_CHANGELOG, [b"0"], [encode_told(Told(tally, 5, 20 * DAY_MS))], 0))
-    broker.append(Output(JOIN_CHANGELOG, [b"1", b"0|x"], [encode_told(Told(tally, 5, 15 * DAY_MS)), b"[]"], 0))
+    broker.append(Output(JOIN_CHANGELOG, [b"0"], [encode_report(LedgerReport(tally, 5, 20 * DAY_MS))], 0))
+    broker.append(
+        Output(JOIN_CHANGELOG, [b"1", b"0|x"], [encode_report(LedgerReport(tally, 5, 15 * DAY_MS)), b"[]"], 0)
+    )
     told = [Example(each, 1, float(each > 3), 7 * DAY_MS) for each in range(5)]
     broker.append(Output(EXAMPLES, [b"k"] * 5, WRITER.encode(batch_of(known, told)), 0))
     while batches := loop.poll(0):

@@ -69,17 +69,17 @@ def read_labels(settings: Settings) -> dict[str, Any]:
     from millstream.adapters.endpoints import resolve
     from millstream.adapters.kafka_client import read_committed
     from millstream.app.newest import partitions_of
-    from millstream.core.ledger.tally import SIZE, Told, counters, coverage, decode_told, delay_quantile_s
+    from millstream.core.ledger.tally import SIZE, LedgerReport, counters, coverage, decode_report, delay_quantile_s
     from millstream.topology import JOIN_CHANGELOG
 
     kafka = resolve(settings, redis=False).kafka
     partitions_of(kafka, JOIN_CHANGELOG)
-    told: dict[bytes, Told] = {}
+    told: dict[bytes, LedgerReport] = {}
     for messages in read_committed(kafka, JOIN_CHANGELOG, 0, 0, None):
         for message in messages:
             key, value = message.key() or b"", message.value()
             if b"|" not in key and value is not None:  # the others count predictions by day
-                told[key] = decode_told(value)
+                told[key] = decode_report(value)
     total = sum((each.tally for each in told.values()), np.zeros(SIZE, dtype=np.int64))
     reached = {
         name: [at for each in told.values() if (at := getattr(each, name)) >= 0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from millstream.core.batch import Rows
 from millstream.core.ledger import rows
-from millstream.core.ledger.tally import SIZE, Told, encode_told
+from millstream.core.ledger.tally import SIZE, LedgerReport, encode_report
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Seen
 from millstream.core.quality.part import Predicted
@@ -50,7 +50,7 @@ class Account:
 
     Attributes
     ----------
-    told : Told
+    told : LedgerReport
         Tally, and how far both inputs have come.
     predicted : dict of int to dict of Seen to Predicted
         By day of the event.
@@ -58,7 +58,7 @@ class Account:
 
     def __init__(self, store: LedgerStore) -> None:
         tally, clock = store.read([rows.TALLY, rows.CLOCK])
-        self.told = Told(rows.decode_tally(tally, SIZE), *rows.decode_clock(clock, 2))
+        self.told = LedgerReport(rows.decode_tally(tally, SIZE), *rows.decode_clock(clock, 2))
         held = store.scan(rows.DAY, rows.DAY + b"\xff" * 9, 1 << 20)
         self.predicted = {rows.day_of(key): decode_predicted(value, rows.day_of(key)) for key, value in held}
         # Nobody knows what of it was published before a crash.
@@ -67,7 +67,7 @@ class Account:
     def add(self, counted: Counted) -> list[tuple[bytes, bytes]]:
         """Take what a micro-batch adds, and return the rows that hold it."""
         told = self.told
-        self.told = Told(
+        self.told = LedgerReport(
             told.tally + counted.tally,
             max(told.scored_to_ms, counted.scored_to_ms),
             max(told.labels_to_ms, counted.labels_to_ms),
@@ -107,7 +107,7 @@ class Account:
         days = list(self._unpublished)
         keys = [b"%d" % partition, *(b"%d|%d" % (partition, day) for day in days)]
         values = [encode_predicted(self.predicted[day]) if day in self.predicted else None for day in days]
-        return keys, [encode_told(self.told), *values]
+        return keys, [encode_report(self.told), *values]
 
     def mark_published(self) -> None:
         """Tell that the last `messages` are committed."""

@@ -18,7 +18,7 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch, Rejection
 from millstream.core.drift.slot_counts import whole_number
 from millstream.core.ledger.label_sets import LATEST_MS
-from millstream.core.ledger.tally import Told, decode_told
+from millstream.core.ledger.tally import LedgerReport, decode_report
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.contenders import Measured
 from millstream.core.quality.report import Reported
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_RECORDS = 5_000
 _DAYS: Final = (EARLIEST_MS // DAY_MS, LATEST_MS // DAY_MS)
 
-Tell = Callable[[Sequence[Reported], Mapping[int, Told], int], None]
+Tell = Callable[[Sequence[Reported], Mapping[int, LedgerReport], int], None]
 
 
 class QualityStage:
@@ -165,7 +165,7 @@ class QualityStage:
                     at = whole_number(int(day), *_DAYS)
                     self.state.board.tell(partition, at, decode_predicted(value, at))
                 else:
-                    self.state.told[partition] = decode_told(value)
+                    self.state.told[partition] = decode_report(value)
             except UNREADABLE as error:
                 detail = f"it is no count of predictions that this version reads: {type(error).__name__}: {error}"
                 rejections.append(Rejection(row, "undecodable", "", detail))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from millstream.core.ledger.tally import Told, decode_told, encode_told
+from millstream.core.ledger.tally import LedgerReport, decode_report, encode_report
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Board
 from millstream.core.quality.pieces import joined, key_of, split
@@ -54,7 +54,7 @@ class QualityState:
     Parameters
     ----------
     declared : Declared
-    told : dict of int to Told
+    told : dict of int to LedgerReport
         By partition of the join, what its ledger last told of itself.
     newest_label_ms : int
         When the newest label of an example became known.
@@ -65,7 +65,7 @@ class QualityState:
     """
 
     declared: Declared
-    told: dict[int, Told] = field(default_factory=dict)
+    told: dict[int, LedgerReport] = field(default_factory=dict)
     newest_label_ms: int = -1
     offsets: dict[str, int] = field(default_factory=dict)
     stored: dict[bytes, None] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class QualityState:
         self.stored = dict.fromkeys(rows)
         self.board.first_day = marker["first_day"]
         self.newest_label_ms = marker["newest_label_ms"]
-        self.told = {int(partition): decode_told(text) for partition, text in marker["told"].items()}
+        self.told = {int(partition): decode_report(text) for partition, text in marker["told"].items()}
         self.offsets = marker["offsets"]
         load(self.board, joined(rows))
         self.reporter.resume(marker["as_of_ms"])
@@ -140,7 +140,7 @@ class QualityState:
             "first_day": self.board.first_day,
             "newest_label_ms": self.newest_label_ms,
             "rows": len(self._storing),
-            "told": {partition: encode_told(told).decode() for partition, told in self.told.items()},
+            "told": {partition: encode_report(told).decode() for partition, told in self.told.items()},
         }
         return {**written, MARKER: json.dumps(marker).encode()}
 

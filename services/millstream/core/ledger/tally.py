@@ -35,8 +35,8 @@ SIZE: Final = len(COUNTERS) + _STEPS * _OCTAVES
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a partition's ledger tells of itself.
+class LedgerReport:
+    """What the join reports of the ledger of a partition.
 
     Parameters
     ----------
@@ -50,15 +50,15 @@ class Told:
     labels_to_ms: int = -1
 
 
-def encode_told(told: Told) -> bytes:
+def encode_report(told: LedgerReport) -> bytes:
     """Return it as JSON; of the tally, position and value of what is not zero."""
     places = np.flatnonzero(told.tally).tolist()
     tally = [[place, int(told.tally[place])] for place in places]
     return json.dumps({"tally": tally, "scored_to_ms": told.scored_to_ms, "labels_to_ms": told.labels_to_ms}).encode()
 
 
-def decode_told(value: bytes) -> Told:
-    """Return what `encode_told` wrote.
+def decode_report(value: bytes) -> LedgerReport:
+    """Return what `encode_report` wrote.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def decode_told(value: bytes) -> Told:
     for place, count in read["tally"]:
         tally[whole_number(place, 0, SIZE - 1)] = whole_number(count, -(1 << 53))
     to_ms = [whole_number(read[name], -1, LATEST_MS) for name in ("scored_to_ms", "labels_to_ms")]
-    return Told(tally, *to_ms)
+    return LedgerReport(tally, *to_ms)
 
 
 def of_batch(folded: Folded, predictions: int, labels: int) -> NDArray[np.int64]:
