@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cards import CONTRACTS, DAY_MS, START_MS, TRANSACTIONS, events, first_stage, published, topology, view
@@ -89,6 +89,7 @@ def times_of(broker: MemoryBroker, partition: int, start: int, end: int) -> list
     return [stamp for stamp, _, _ in broker.log("transactions")[partition].entries[start:end]]
 
 
+@example(lives=[(0, False, 6_808_729_807), (8, True, 0)], batch=8, seed=0, other_windows=False)
 @given(
     lives=st.lists(st.tuples(st.integers(0, 12), st.booleans(), st.integers(0, 300 * DAY_MS)), max_size=6),
     batch=st.integers(1, 40),
@@ -135,6 +136,8 @@ def test_what_was_decided_is_decided_again_whatever_crashes_and_whenever(
         calm.append(Output("transactions", keys, values, p, stamps))
     undisturbed = started(calm, clock, first_stage(views))
     run(undisturbed)
+    for loop in (survivor, undisturbed):  # a checkpoint drops keys whose windows have ended; a crash may have made one
+        loop.checkpoint(loop.partitions)
     assert state(survivor) == state(undisturbed)
 
 

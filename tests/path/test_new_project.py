@@ -32,7 +32,8 @@ def test_a_template_s_own_tests_pass_and_its_events_are_replayed(template: str, 
 def test_the_guide_s_code_and_rows_that_are_no_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_project(tmp_path / "mine", "blank")
     monkeypatch.chdir(tmp_path / "mine" / "schemas")
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = [each for each in blocks if "millstream.testing" in each]
     exec(code, {})
     assert replay([]).scored == []
     row = {"id": "e1", "device_id": "d1", "event_time_ms": "2026-01-01T00:00:00Z", "value": 1}
