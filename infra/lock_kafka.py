@@ -1,4 +1,4 @@
-"""Write services/millstream/adapters/kafka_jars.lock: Apache Kafka's server and a log4j binding, every jar by its hash.
+"""Write adapters/embedded/kafka_jars.lock: Apache Kafka's server and a log4j binding, every jar by its hash.
 
 Run by hand to move to another Kafka: ``.venv/bin/python infra/lock_kafka.py 4.1.2``.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jgo.maven import MavenContext
 
-LOCK = Path(__file__).parent.parent / "services/millstream/adapters/kafka_jars.lock"
+LOCK = Path(__file__).parent.parent / "services/millstream/adapters/embedded/kafka_jars.lock"
 
 
 def main(version: str) -> None:

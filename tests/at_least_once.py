@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from millstream.core.partitioner import partition_of
 from millstream.errors import Stop
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output, Place
 from millstream.topology import CHANGELOG
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.records import Output, Place
 
 FATES = ("fine", "nothing written", "partly written", "written, not committed")
 

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from millstream.adapters.contracts import load_all
+from millstream.adapters.files.contracts import load_all
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.declaration import Aggregate, Declaration, Function, Service, View
 from millstream.core.text import as_text
-from millstream.featurize.step import Featurize
+from millstream.runtime.clock_bound import ClockBound
+from millstream.runtime.log.records import Output
+from millstream.runtime.stage import Stage
 from millstream.settings import load_settings
+from millstream.stages.featurize.step import Featurize
+from millstream.stages.validate.step import Validate
 from millstream.topology import DEAD_LETTERS, Topology, derive
-from millstream.transport.clock_bound import ClockBound
-from millstream.transport.records import Output
-from millstream.transport.stage import Stage
-from millstream.validate.step import Validate
 
 DAY_MS = 86_400_000
 START_MS = 1_533_081_600_000

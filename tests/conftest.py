@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
-from millstream.adapters import endpoints
-from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.embedded import endpoints
+from millstream.adapters.embedded.endpoints import Endpoints
 from millstream.settings import Settings, load_settings
 
 # The developer's own endpoints must neither be used nor harmed.

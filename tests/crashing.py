@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millstream.transport.loop import StageLoop
+from millstream.runtime.loop import StageLoop
 
 
 def crash(loop: StageLoop, written: bool = True) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from millstream.core.declaration import Aggregate, Declaration, Service, View
-from millstream.core.manifest import Manifest, Training, define, sha256
+from millstream.core.models.manifest import Manifest, Training, define, sha256
 from millstream.core.profile import profile
 from millstream.ports import ModelVersion
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from millstream.core.manifest import sha256
+from millstream.core.models.manifest import sha256
 from millstream.errors import Refused
 from millstream.ports import ModelVersion
 

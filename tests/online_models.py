@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from river import linear_model, optim, preprocessing
 
-from millstream.adapters import river_snapshot
-from millstream.adapters.river_pipelines import CHAMPION_SCORE, OnlineModel, declare
-from millstream.adapters.river_snapshot import FORMAT, MAGIC
+from millstream.adapters.models import river_snapshot
+from millstream.adapters.models.river_pipelines import CHAMPION_SCORE, OnlineModel, declare
+from millstream.adapters.models.river_snapshot import FORMAT, MAGIC
 from millstream.core.batch import Batch
-from millstream.learn.learner import Learner
+from millstream.stages.learn.learner import Learner
 
 KEY = b"sixteen bytes or more"
 FEATURES = ("a", "b", CHAMPION_SCORE)

@@ -13,11 +13,11 @@ registry:
   registry_type: sql
   path: sqlite:///.millstream/feast-registry.db
 online_store:
-  type: millstream.adapters.online_store.MillstreamRedisOnlineStore
+  type: millstream.adapters.feast.online_store.MillstreamRedisOnlineStore
 offline_store:
   type: duckdb
 batch_engine:
-  type: millstream.adapters.compute_engine.ServedRowsComputeEngine
+  type: millstream.adapters.feast.compute_engine.ServedRowsComputeEngine
 entity_key_serialization_version: 3
 """
 

@@ -9,11 +9,11 @@ from copy import deepcopy
 import pytest
 
 from millstream.core.partitioner import partition_of
+from millstream.runtime.log.memory_log import Entry, MemoryBroker, Partition
+from millstream.runtime.log.records import Output
+from millstream.runtime.rescale import state as rescale_state
+from millstream.runtime.rescale.state import move_measures, move_rows
 from millstream.topology import MEASURE_CHANGELOG, SCORED, Topology
-from millstream.transport import rescale_state
-from millstream.transport.memory_log import Entry, MemoryBroker, Partition
-from millstream.transport.records import Output
-from millstream.transport.rescale_state import move_measures, move_rows
 
 
 def broker_for(topology: Topology, partitions: int) -> MemoryBroker:

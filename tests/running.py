@@ -15,8 +15,8 @@ from pathlib import Path
 
 from confluent_kafka import Message
 
-from millstream.adapters.kafka_client import read_committed
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.kafka.client import read_committed
+from millstream.adapters.kafka.topics import partition_counts
 
 _PATIENCE = 4
 

@@ -16,18 +16,18 @@ from millstream.core.drift.concept_watch import POLICY, ConceptWatch
 from millstream.core.drift.declared import Limits, Monitors
 from millstream.core.drift.incidents import Policy
 from millstream.core.drift.watch import Watch
-from millstream.join.contract import examples_schema
-from millstream.monitor.measure import MeasureStage
-from millstream.monitor.monitor import MonitorStage
-from millstream.monitor.references import References
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog, Partition
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.work import Work
+from millstream.stages.join.contract import examples_schema
+from millstream.stages.monitor.measure import MeasureStage
+from millstream.stages.monitor.monitor import MonitorStage
+from millstream.stages.monitor.references import References
+from millstream.stages.validate.step import Validate
 from millstream.topology import ALERTS, DEAD_LETTERS, EXAMPLES, MEASURES, MODELS, MONITOR_CHANGELOG, SCORED
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog, Partition
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
-from millstream.transport.work import Work
-from millstream.validate.step import Validate
 from watched import HOUR_MS, reference
 
 MODEL = "fraud"

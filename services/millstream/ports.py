@@ -65,7 +65,7 @@ class OnlineView(Protocol):
 class ModelVersion:
     """A model as it travels: registry to promotion event to scorers.
 
-    ``manifest`` is the JSON text described in `millstream.core.manifest`; ``body`` is the LightGBM text model.
+    ``manifest`` is the JSON text described in `millstream.core.models.manifest`; ``body`` is the LightGBM text model.
     """
 
     name: str

@@ -16,9 +16,9 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from millstream import cli
-from millstream.adapters import kafka_jars
-from millstream.adapters.contracts import load_all, load_contract
-from millstream.adapters.feature_repo import load_declaration
+from millstream.adapters.embedded import kafka_jars
+from millstream.adapters.feast.repo import load_declaration
+from millstream.adapters.files.contracts import load_all, load_contract
 from millstream.settings import PREFIX, Settings
 from millstream.topology import EXAMPLES, SCORED, derive
 

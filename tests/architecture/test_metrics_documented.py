@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from millstream.adapters.metric_catalogue import (
+from millstream.adapters.telemetry.metric_catalogue import (
     CATALOGUE,
     COUNTERS,
     GAUGES,

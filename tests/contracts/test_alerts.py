@@ -19,12 +19,12 @@ from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[at
 from typer.testing import CliRunner
 
 from cards import topology, view
-from millstream.adapters.alert_sinks import as_alertmanager, post_alert
-from millstream.adapters.contracts import load_contract, schemas_dir
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.producer import Deliveries, drain, open_producer
-from millstream.adapters.producer import publish as queue
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.files.contracts import load_contract, schemas_dir
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer
+from millstream.adapters.kafka.producer import publish as queue
+from millstream.adapters.kafka.topics import create_topics
+from millstream.adapters.reports.alert_sinks import as_alertmanager, post_alert
 from millstream.cli import alerts as commands
 from millstream.cli import exit_code
 from millstream.cli.alert_forward import Withheld
@@ -35,8 +35,8 @@ from millstream.core.drift.actions import Action
 from millstream.core.drift.alert import Evidence, Kind, Signal
 from millstream.core.drift.incidents import Evaluation, Policy, initial, update
 from millstream.errors import Misconfigured, Retry
-from millstream.monitor.monitor import as_batch
 from millstream.settings import load_settings
+from millstream.stages.monitor.monitor import as_batch
 from millstream.topology import ALERT_ACTIONS, ALERTS, SCHEMAS
 
 pytestmark = pytest.mark.kafka

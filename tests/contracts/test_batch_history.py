@@ -13,10 +13,10 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.adapters.batch_history import BatchHistory, BatchTable, open_batch_history
-from millstream.adapters.batch_views import BatchViewReader
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.feature_repo import apply, open_store, quiet_feast
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.feast.batch_history import BatchHistory, BatchTable, open_batch_history
+from millstream.adapters.feast.batch_views import BatchViewReader
+from millstream.adapters.feast.repo import apply, open_store, quiet_feast
 from millstream.app.assembly import assemble
 from millstream.app.replaying import History
 from millstream.core.batch import Batch

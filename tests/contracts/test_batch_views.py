@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import redis
 
-from millstream.adapters import endpoints as servers
-from millstream.adapters.batch_views import BatchViewReader
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.feast_values import decode_column, decode_value
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.feast.batch_views import BatchViewReader
+from millstream.adapters.feast.values import decode_column, decode_value
 from millstream.core.batch import Batch
 from millstream.core.declaration import BatchView, Declaration, FeatureType, Service
 from millstream.settings import Settings

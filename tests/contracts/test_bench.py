@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from millstream.adapters.contracts import load_contract
+from millstream.adapters.files.contracts import load_contract
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Batch

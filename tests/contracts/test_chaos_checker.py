@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from millstream.app.assembly import Assembly, assemble
-from millstream.core.manifest import define
-from millstream.score.scorer import Champion
-from millstream.score.step import Score
+from millstream.core.models.manifest import define
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output, Records
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.recovery import MARKER_KEY
 from millstream.settings import load_settings
+from millstream.stages.score.scorer import Champion
+from millstream.stages.score.step import Score
 from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output, Records
-from millstream.transport.recovery import MARKER_KEY
 from millstream_lab.chaos.checker import hop_ids
 from millstream_lab.chaos.checker_state import check_state
 from millstream_lab.chaos.contenders import contender

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from millstream.adapters import compiled_repo as module
-from millstream.adapters.compiled_repo import compiled_repo, forget
-from millstream.adapters.feature_repo import load_declaration
+from millstream.adapters.feast import compiled_repo as module
+from millstream.adapters.feast.compiled_repo import compiled_repo, forget
+from millstream.adapters.feast.repo import load_declaration
 from millstream.settings import Settings, load_settings
 
 REPO = load_settings({}).feature_repo
@@ -59,7 +59,7 @@ def test_a_worker_starts_without_feast(settings: Settings) -> None:
     compiled_repo(settings)
     program = (
         "import sys; from millstream.app.assembly import assemble; from millstream.settings import load_settings;"
-        "from millstream.adapters.view_writer import open_online_view;"
+        "from millstream.adapters.redis.view_writer import open_online_view;"
         "assembly = assemble(load_settings());"
         "open_online_view(assembly.settings, assembly.declaration, 'redis://127.0.0.1:1').close();"
         "print({'feast', 'pandas', 'pyarrow'} & set(sys.modules))"

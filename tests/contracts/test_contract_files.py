@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from millstream.adapters.contracts import load_all, load_contract, schemas_dir
+from millstream.adapters.files.contracts import load_all, load_contract, schemas_dir
 from millstream.core.batch import Batch
 from millstream.core.contracts import Contract
 from millstream.errors import Misconfigured

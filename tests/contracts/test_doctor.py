@@ -14,9 +14,9 @@ import typer
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from millstream.adapters import endpoints
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.probes import Finding, probe_kafka, probe_redis, probe_registry
+from millstream.adapters.embedded import endpoints
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.telemetry.probes import Finding, probe_kafka, probe_redis, probe_registry
 from millstream.cli import doctor, stack
 from millstream.settings import Settings
 from repos import VIEW, repo
@@ -134,7 +134,7 @@ def test_an_unknown_host_and_a_wrong_setting_are_explained() -> None:
 
 
 def test_passwords_without_tls_are_warned_of_unless_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millstream.adapters.probes._PATIENCE_S", 0.0)
+    monkeypatch.setattr("millstream.adapters.telemetry.probes._PATIENCE_S", 0.0)
     sasl = {
         "security.protocol": "SASL_PLAINTEXT",
         "sasl.mechanisms": "PLAIN",

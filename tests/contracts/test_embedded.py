@@ -17,10 +17,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
-from millstream.adapters import endpoints, kafka_client, kafka_jars
-from millstream.adapters.logs import secrets_of
-from millstream.adapters.probes import probe_redis
-from millstream.adapters.server_process import PortTaken, ServerProcess, start_mark, tail
+from millstream.adapters.embedded import endpoints, kafka_jars
+from millstream.adapters.embedded.server_process import PortTaken, ServerProcess, start_mark, tail
+from millstream.adapters.kafka import client as kafka_client
+from millstream.adapters.telemetry.logs import secrets_of
+from millstream.adapters.telemetry.probes import probe_redis
 from millstream.errors import Misconfigured, Retry, Stop
 from millstream.settings import Settings, load_settings
 
@@ -366,6 +367,6 @@ def test_free_ports_are_distinct_and_none_that_an_outgoing_connection_may_take(m
     assert len(set(found)) == 50
     assert max(found) < lowest
     drawn = iter([found[0], found[0], found[1]])
-    monkeypatch.setattr("millstream.adapters.endpoints.random.randrange", lambda *_: next(drawn))
+    monkeypatch.setattr("millstream.adapters.embedded.endpoints.random.randrange", lambda *_: next(drawn))
     with socket.create_server(("127.0.0.1", found[0])):
         assert endpoints.free_ports(1) == [found[1]]

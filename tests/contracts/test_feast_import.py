@@ -47,7 +47,7 @@ def plainly() -> str:
 
 
 def test_every_check_is_there(plainly: str) -> None:
-    quickly = _answers("from millstream.adapters.feast_import import import_feast; import_feast()")
+    quickly = _answers("from millstream.adapters.feast.importing import import_feast; import_feast()")
     assert plainly == quickly
     assert plainly.count("TypeCheckError") == 3, "Feast no longer checks the types of arguments: this shows nothing"
 
@@ -60,7 +60,7 @@ def counting(target, **options):
     compiled.append(target.__qualname__)
     return at_once(target, **options)
 typeguard.typechecked = counting
-from millstream.adapters.feast_import import import_feast
+from millstream.adapters.feast.importing import import_feast
 import_feast()
 import feast
 before = len(compiled)

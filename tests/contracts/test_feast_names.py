@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from millstream.adapters.contracts import load_all
-from millstream.adapters.declared_columns import check_taken, check_topics
-from millstream.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast
+from millstream.adapters.feast.declared_columns import check_taken, check_topics
+from millstream.adapters.feast.repo import apply, check_columns, load_declaration, open_store, quiet_feast
+from millstream.adapters.files.contracts import load_all
 from millstream.core.contracts import Contract
 from millstream.core.declaration import Declaration
 from millstream.errors import Misconfigured

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from millstream.adapters.feast_config import KEYS, ONLINE_STORE_KEYS, load_config
-from millstream.adapters.feast_declarations import batch_view, on_demand_view, stream_view
-from millstream.adapters.feast_parameters import PARAMETERS, Parameter
-from millstream.adapters.feast_service import feature_service
-from millstream.adapters.feature_repo import quiet_feast
+from millstream.adapters.feast.config import KEYS, ONLINE_STORE_KEYS, load_config
+from millstream.adapters.feast.declarations import batch_view, on_demand_view, stream_view
+from millstream.adapters.feast.parameters import PARAMETERS, Parameter
+from millstream.adapters.feast.repo import quiet_feast
+from millstream.adapters.feast.service import feature_service
 from millstream.errors import Misconfigured
 from repos import repo
 
@@ -33,7 +33,7 @@ with quiet_feast():
     from feast.transformation.pandas_transformation import PandasTransformation
     from feast.transformation.python_transformation import PythonTransformation
 
-    from millstream.adapters.online_store import MillstreamRedisOnlineStoreConfig
+    from millstream.adapters.feast.online_store import MillstreamRedisOnlineStoreConfig
 
 GUIDE = Path(__file__).parents[2] / "infra" / "docs" / "feast.md"
 CLASSES: dict[str, Any] = {
@@ -310,30 +310,34 @@ def test_a_transformation_goes_with_its_mode(transformation: Any) -> None:
                 compiled_on_demand(udf=None, feature_transformation=made, mode=mode)
 
 
-def test_the_former_path_of_the_online_store_is_read_with_one_warning(
+def test_former_paths_of_stores_and_engines_are_read_with_one_warning_each(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = repo(tmp_path)
     file = settings.feature_repo / "feature_store.yaml"
-    today = "millstream.adapters.online_store.MillstreamRedisOnlineStore"
-    former = "services" + today.removeprefix("millstream")
-    file.write_text(file.read_text().replace(today, former))
+    text = file.read_text()
+    assert text.count("millstream.adapters.feast.") == 2
+    file.write_text(text.replace("millstream.adapters.feast.", "services.adapters."))
     with quiet_feast(), caplog.at_level("WARNING"):
-        kinds = {type(load_config(settings).online_store).__module__ for _ in range(3)}
-    assert kinds == {"millstream.adapters.online_store"}
+        read = [load_config(settings) for _ in range(3)]
+    assert {type(each.online_store).__module__ for each in read} == {"millstream.adapters.feast.online_store"}
+    assert {type(each.batch_engine).__module__ for each in read} == {"millstream.adapters.feast.compute_engine"}
     warnings = [record.getMessage() for record in caplog.records if "deprecated" in record.getMessage()]
-    assert warnings == [f"{file}: online_store is {former}, which is deprecated; write {today}"]
+    assert warnings == [
+        f"{file}: services.adapters.{each}.* is deprecated; write millstream.adapters.feast.{each}.*"
+        for each in ("online_store", "compute_engine")
+    ]
 
 
 SETTINGS = [
     ("entity_key_serialization_version: 3", "entity_key_serialization_version: 2", "entity_key_serialization_version"),
-    ("millstream.adapters.online_store.MillstreamRedisOnlineStore", "sqlite", "online_store"),
+    ("millstream.adapters.feast.online_store.MillstreamRedisOnlineStore", "sqlite", "online_store"),
     ("OnlineStore\n", "OnlineStore\n  key_ttl_seconds: 60\n", "key_ttl_seconds"),
     ("OnlineStore\n", "OnlineStore\n  skip_dedup: true\n", "skip_dedup"),
     ("OnlineStore\n", "OnlineStore\n  redis_type: redis_cluster\n", "redis_cluster"),
     ("OnlineStore\n", "OnlineStore\n  colour: red\n", "colour"),
     ("  registry_type: sql", "  registry_type: sql\n  enable_online_feature_view_versioning: true", "versioning"),
-    ("adapters.online_store", "nowhere", "millstream.nowhere"),
+    ("adapters.feast.online_store", "nowhere", "millstream.nowhere"),
     ("project: plant", "project: a plant", "a plant"),
     ("project: plant", "project: ${NOT_SET_ANYWHERE}", "NOT_SET_ANYWHERE"),
     ("project: plant", "projekt: plant", "project"),

@@ -17,12 +17,12 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.feast_check import difference, feast_fallback, feast_rows, sample_rows, written_by_feast
-from millstream.adapters.feast_codec import ViewCodec
-from millstream.adapters.feature_repo import apply, load_declaration, objects_of, open_store, quiet_feast
-from millstream.adapters.offline_log import OfflineLog, view_schema
-from millstream.adapters.online_view import RedisOnlineView
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.feast.codec import ViewCodec
+from millstream.adapters.feast.codec_check import difference, feast_fallback, feast_rows, sample_rows, written_by_feast
+from millstream.adapters.feast.offline_log import OfflineLog, view_schema
+from millstream.adapters.feast.repo import apply, load_declaration, objects_of, open_store, quiet_feast
+from millstream.adapters.redis.online_view import RedisOnlineView
 from millstream.core.declaration import Aggregate, FeatureType, KeyType, View
 from millstream.ports import ViewRows
 from millstream.settings import Settings
@@ -171,7 +171,7 @@ def test_feasts_plain_redis_store_reads_them_too(plant: Settings, valkey: Endpoi
     address = valkey.redis_url.removeprefix("redis://").partition("/")[0]
     yaml = plant.feature_repo / "feature_store.yaml"
     before, _, after = yaml.read_text().partition(
-        "  type: millstream.adapters.online_store.MillstreamRedisOnlineStore\n"
+        "  type: millstream.adapters.feast.online_store.MillstreamRedisOnlineStore\n"
     )
     tail = after.partition("\n")[2]
     yaml.write_text(f"{before}  type: redis\n  connection_string: {address}\n{tail}")

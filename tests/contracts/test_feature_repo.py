@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from millstream.adapters.contracts import load_all, load_contract
-from millstream.adapters.feature_repo import apply, check_columns, load_declaration, open_store, quiet_feast
+from millstream.adapters.feast.repo import apply, check_columns, load_declaration, open_store, quiet_feast
+from millstream.adapters.files.contracts import load_all, load_contract
 from millstream.cli.features import described, entity_row
 from millstream.core.contracts import Contract
 from millstream.core.declaration import Aggregate, View
@@ -316,7 +316,7 @@ def test_applying_twice_changes_nothing_and_what_went_is_forgotten(tmp_path: Pat
     settings = settings.model_copy(update={"redis_url": None})
     with pytest.MonkeyPatch.context() as patch:
         # The online rows of the view that went would be deleted, but no server runs here.
-        patch.setattr("millstream.adapters.online_store.MillstreamRedisOnlineStore.update", lambda *_, **__: None)
+        patch.setattr("millstream.adapters.feast.online_store.MillstreamRedisOnlineStore.update", lambda *_, **__: None)
         apply(settings)
     with quiet_feast():
         assert {view.name for view in open_store(settings).list_stream_feature_views()} == {"heat"}

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 
 from fakes_producer import FakeProducer
-from millstream.adapters.contracts import load_contract
-from millstream.adapters.csv_rows import Dialect
-from millstream.adapters.ingest import BadRow, Progress, columns_for, ingest
-from millstream.adapters.paced_publisher import PacedPublisher
-from millstream.adapters.producer import drain
-from millstream.adapters.tabular import Declared, open_table
+from millstream.adapters.files.contracts import load_contract
+from millstream.adapters.files.csv_rows import Dialect
+from millstream.adapters.files.ingest import BadRow, Progress, columns_for, ingest
+from millstream.adapters.files.tabular import Declared, open_table
+from millstream.adapters.kafka.paced_publisher import PacedPublisher
+from millstream.adapters.kafka.producer import drain
 from millstream.app.lateness import first_event_ms, unit_warning
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from fakes_producer import FakeProducer
-from millstream.adapters.ingest import BadRow, Progress, columns_for, ingest, resume_row
-from millstream.adapters.paced_publisher import PacedPublisher
-from millstream.adapters.producer import drain
-from millstream.adapters.tabular import open_table
+from millstream.adapters.files.ingest import BadRow, Progress, columns_for, ingest, resume_row
+from millstream.adapters.files.tabular import open_table
+from millstream.adapters.kafka.paced_publisher import PacedPublisher
+from millstream.adapters.kafka.producer import drain
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.contracts import Contract

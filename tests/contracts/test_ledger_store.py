@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fakes_ledger_store import FakeLedgerStore
-from millstream.adapters.ledger_store import LedgerMemory, RocksLedgerStore
+from millstream.adapters.files.ledger_store import LedgerMemory, RocksLedgerStore
 from millstream.errors import Retry, Stop
 from millstream.ports import LedgerStore
 
@@ -84,7 +84,7 @@ def test_a_store_is_open_once_and_one_of_another_layout_starts_empty(
     with pytest.raises(Retry, match="still open"):
         RocksLedgerStore(tmp_path, MEMORY)
     store.close()
-    monkeypatch.setattr("millstream.adapters.ledger_store.LAYOUT", "other")
+    monkeypatch.setattr("millstream.adapters.files.ledger_store.LAYOUT", "other")
     store = RocksLedgerStore(tmp_path, MEMORY)
     assert store.offsets() == {}
     store.close()
@@ -100,7 +100,7 @@ def test_a_directory_that_is_no_ledger_is_told(tmp_path: Path) -> None:
 _WRITE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from millstream.adapters.ledger_store import LedgerMemory, RocksLedgerStore
+from millstream.adapters.files.ledger_store import LedgerMemory, RocksLedgerStore
 
 store = RocksLedgerStore(Path(sys.argv[1]), LedgerMemory(16 << 20))
 for offset in range(1, 200):

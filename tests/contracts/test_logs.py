@@ -10,7 +10,7 @@ import httpx2
 import mode
 import pytest
 
-from millstream.adapters.logs import configure_logs, secrets_of
+from millstream.adapters.telemetry.logs import configure_logs, secrets_of
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from millstream.adapters.feature_repo import apply, load_declaration, open_store, quiet_feast
-from millstream.adapters.offline_log import OfflineLog, view_schema, view_table
+from millstream.adapters.feast.offline_log import OfflineLog, view_schema, view_table
+from millstream.adapters.feast.repo import apply, load_declaration, open_store, quiet_feast
 from millstream.core.batch import Batch
 from millstream.core.declaration import Aggregate, View
 from repos import repo

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from millstream.adapters.on_demand_transform import Transform
+from millstream.adapters.feast.on_demand_transform import Transform
 from millstream.core.batch import Batch
 from millstream.core.declaration import FeatureType, OnDemandView
 from millstream.core.feast_cast import FEAST_NAMES, cast_column, cast_value
-from millstream.score.on_demand import compute
+from millstream.stages.score.on_demand import compute
 
 TYPES = list(FEAST_NAMES)
 PLUS_2 = dt.timezone(dt.timedelta(hours=2))

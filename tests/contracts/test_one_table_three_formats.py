@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from millstream.adapters.tabular import open_table
+from millstream.adapters.files.tabular import open_table
 from millstream.core.avro.convert import to_batch
 from millstream.core.avro.schema import Field
 

@@ -12,19 +12,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.producer import Deliveries, drain, open_producer
-from millstream.adapters.producer import publish as queue
-from millstream.adapters.river_pipelines import OnlineModel
-from millstream.adapters.telemetry import Telemetry
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer
+from millstream.adapters.kafka.producer import publish as queue
+from millstream.adapters.kafka.topics import create_topics
+from millstream.adapters.models.river_pipelines import OnlineModel
+from millstream.adapters.telemetry.metrics import Telemetry
 from millstream.app.serving import _snapshots
 from millstream.core.declaration import Service
-from millstream.learn.stage import LearnStage
-from millstream.score.policy import SHADOW
-from millstream.score.step import Score
+from millstream.runtime.log.kafka_log import KafkaLog
+from millstream.stages.learn.stage import LearnStage
+from millstream.stages.score.policy import SHADOW
+from millstream.stages.score.step import Score
 from millstream.topology import SNAPSHOTS, Topic
-from millstream.transport.kafka_log import KafkaLog
 from online_models import FEATURES, KEY, declared, learner_of, signed
 from running import wait_until
 

@@ -15,9 +15,9 @@ import pytest
 import redis
 from pydantic import ValidationError
 
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.feast_check import feast_rows
-from millstream.adapters.feature_repo import apply, load_declaration, open_store, quiet_feast
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.feast.codec_check import feast_rows
+from millstream.adapters.feast.repo import apply, load_declaration, open_store, quiet_feast
 from millstream.core.declaration import View
 from millstream.errors import Misconfigured
 from millstream.ports import ViewRows
@@ -169,7 +169,7 @@ def test_deleting_a_view_leaves_what_other_views_hold_of_the_row(shop: Shop) -> 
 
 
 def test_keys_that_are_no_rows_are_left_alone(shop: Shop) -> None:
-    from millstream.adapters.online_store import after_values
+    from millstream.adapters.feast.online_store import after_values
 
     assert after_values(b"\x02\x00\x00\x00\x03\x00\x00\x00abcshop", 0, 1) == b"shop"
     assert after_values(b"\x02\x00\x00\x00\xff\x00\x00\x00abcshop", 0, 1) is None
@@ -178,14 +178,14 @@ def test_keys_that_are_no_rows_are_left_alone(shop: Shop) -> None:
 
 @pytest.mark.parametrize("setting", [{"skip_dedup": True}, {"redis_type": "redis_cluster"}])
 def test_settings_that_would_break_its_promise_are_refused(setting: dict[str, Any]) -> None:
-    from millstream.adapters.online_store import MillstreamRedisOnlineStoreConfig
+    from millstream.adapters.feast.online_store import MillstreamRedisOnlineStoreConfig
 
     with pytest.raises(ValidationError, match=next(iter(setting))):
         MillstreamRedisOnlineStoreConfig(**setting)
 
 
 def test_no_server_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    from millstream.adapters.online_store import MillstreamRedisOnlineStoreConfig, server_url
+    from millstream.adapters.feast.online_store import MillstreamRedisOnlineStoreConfig, server_url
 
     with pytest.raises(Misconfigured, match="millstream up"):
         server_url(MillstreamRedisOnlineStoreConfig(state_dir=tmp_path))

@@ -11,11 +11,11 @@ import pytest
 import redis
 
 from fakes_online_view import FakeOnlineView
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.feast_codec import ViewCodec
-from millstream.adapters.feature_times import FeatureTimes
-from millstream.adapters.online_view import RedisOnlineView
-from millstream.adapters.redis_cas import SHA
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.feast.codec import ViewCodec
+from millstream.adapters.redis.compare_and_set import SHA
+from millstream.adapters.redis.feature_times import FeatureTimes
+from millstream.adapters.redis.online_view import RedisOnlineView
 from millstream.core.declaration import Aggregate, View
 from millstream.errors import Retry
 from millstream.ports import OnlineView, ViewRows

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from millstream.adapters.contracts import load_all, shipped_dir
-from millstream.adapters.feature_repo import open_store
+from millstream.adapters.feast.repo import open_store
+from millstream.adapters.files.contracts import load_all, shipped_dir
 from millstream.app.runnable import assemble_runnable
 from millstream.cli import contracts as contracts_command
 from millstream.errors import Misconfigured

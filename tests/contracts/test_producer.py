@@ -3,7 +3,7 @@
 import pytest
 
 from fakes_producer import FakeProducer
-from millstream.adapters.producer import Deliveries, drain, publish
+from millstream.adapters.kafka.producer import Deliveries, drain, publish
 from millstream.errors import Retry, Stop
 
 VALUES = [b"%d" % i for i in range(10)]

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from fakes_models import a_declaration, a_version
-from millstream.adapters import promotions
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.producer import Deliveries, drain, open_producer
-from millstream.adapters.producer import publish as queue
-from millstream.adapters.promotions import follow, latest, publish
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka import promotions
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer
+from millstream.adapters.kafka.producer import publish as queue
+from millstream.adapters.kafka.promotions import follow, latest, publish
+from millstream.adapters.kafka.topics import create_topics
 from millstream.app.champion import champion_fit
 from millstream.app.serving import _promotions
 from millstream.errors import Refused

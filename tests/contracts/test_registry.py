@@ -8,8 +8,8 @@ import pytest
 
 from fakes_models import a_body, a_manifest
 from fakes_registry import FakeRegistry
-from millstream.adapters.registry import open_registry
-from millstream.core.manifest import sha256
+from millstream.adapters.models.registry import open_registry
+from millstream.core.models.manifest import sha256
 from millstream.errors import Refused
 from millstream.ports import ModelRegistry
 from millstream.settings import Settings

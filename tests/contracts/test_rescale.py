@@ -13,24 +13,24 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from cards import events, first_stage, published, view
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.groups import committed_offsets
-from millstream.adapters.kafka_client import read_committed
-from millstream.adapters.producer import Deliveries, drain, open_producer, publish
-from millstream.adapters.topic_registry import claim, read_registry
-from millstream.adapters.topics import create_topics, partition_counts
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka.client import read_committed
+from millstream.adapters.kafka.groups import committed_offsets
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.kafka.topic_registry import claim, read_registry
+from millstream.adapters.kafka.topics import create_topics, partition_counts
 from millstream.core.batch import Batch
 from millstream.core.partitioner import partition_of
 from millstream.errors import Misconfigured, Retry
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.kafka_log import KafkaLog
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.rescale import rescale
+from millstream.runtime.rescale.rescale import Rescale
+from millstream.runtime.stage import Stage
 from millstream.topology import Topic, Topology
-from millstream.transport import rescale
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.kafka_log import KafkaLog
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.rescale import Rescale
-from millstream.transport.stage import Stage
 
 pytestmark = pytest.mark.kafka
 COUNT, MORE = 2, 5

@@ -9,13 +9,13 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from cards import DAY_MS, topology, view
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.retention import alter_retention, needed_ms, retention_ms, short_topics
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka.retention import alter_retention, needed_ms, retention_ms, short_topics
+from millstream.adapters.kafka.topics import create_topics
 from millstream.core.windows.store import Sources, WindowStore
 from millstream.errors import Misconfigured
-from millstream.featurize.upstream import upstream_of
 from millstream.settings import load_settings
+from millstream.stages.featurize.upstream import upstream_of
 from millstream.topology import LABELS, SCORED, Topic
 
 VIEWS = view("activity", "customer", days=(1, 30)), view("terminal_activity", "terminal", days=(7,))

@@ -13,9 +13,9 @@ from river import datasets, ensemble, evaluate, forest, linear_model, metrics, n
 from river import tree as trees
 from river.datasets import synth
 
-from millstream.adapters.river_pipelines import declare
+from millstream.adapters.models.river_pipelines import declare
 from millstream.core.batch import Batch
-from millstream.learn.learner import Learner
+from millstream.stages.learn.learner import Learner
 
 KEY = b"sixteen bytes or more"
 Make = Callable[[], Any]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cards import TRANSACTIONS, events, published
-from millstream.adapters.schema_registry import SchemaRegistry, connect, registry_prefix
-from millstream.adapters.schema_topic import schema_resolver
+from millstream.adapters.kafka.schema_registry import SchemaRegistry, connect, registry_prefix
+from millstream.adapters.kafka.schema_topic import schema_resolver
 from millstream.app.lateness import newest_event_ms
 from millstream.cli.consume import _decoded
 from millstream.core.avro.decode import RecordReader
@@ -66,7 +66,7 @@ def test_ingest_reads_the_newest_event_in_the_registry_s_framing(
     value = published(events(1), registry_prefix(schema_id)).values[0]
     records = [(0, SimpleNamespace(value=lambda: value))]
     monkeypatch.setattr("millstream.app.lateness.newest", lambda *_given: records)
-    monkeypatch.setattr("millstream.adapters.schema_topic.read_schemas", lambda _kafka: {})
+    monkeypatch.setattr("millstream.adapters.kafka.schema_topic.read_schemas", lambda _kafka: {})
     settings = load_settings({}, schema_registry_url=server.url)
     assert newest_event_ms(settings, {}, "transactions", TRANSACTIONS) == events(1).columns["event_time_ms"][0]
 

@@ -13,16 +13,16 @@ from typing import cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka.topics import create_topics
 from millstream.errors import Aborted, Misconfigured, Stop
+from millstream.runtime.log import kafka_log
+from millstream.runtime.log.kafka_log import KafkaLog
+from millstream.runtime.log.kafka_writer import KafkaWriter
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.protocol import Assignment, StageLog
+from millstream.runtime.log.records import Output, Place, next_offsets
 from millstream.topology import Topic
-from millstream.transport import kafka_log
-from millstream.transport.kafka_log import KafkaLog
-from millstream.transport.kafka_writer import KafkaWriter
-from millstream.transport.log import Assignment, StageLog
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.records import Output, Place, next_offsets
 
 PARTITIONS = 2
 

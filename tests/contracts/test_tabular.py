@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from millstream.adapters.tabular import Chunk, open_table
+from millstream.adapters.files.tabular import Chunk, open_table
 from millstream.errors import Misconfigured
 
 FRAME = pl.DataFrame(

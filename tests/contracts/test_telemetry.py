@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from millstream.adapters.process_usage import usage_of
-from millstream.adapters.telemetry import Telemetry, serve
-from millstream.adapters.telemetry_endpoint import TelemetryEndpoint, worker_file
+from millstream.adapters.telemetry.endpoint import TelemetryEndpoint, worker_file
+from millstream.adapters.telemetry.metrics import Telemetry, serve
+from millstream.adapters.telemetry.process_usage import usage_of
 from millstream.core.batch import Batch
 from millstream.errors import Misconfigured
+from millstream.runtime.flow import Flow
+from millstream.runtime.log.records import Output, Records
+from millstream.runtime.telemetry_observer import TelemetryObserver
+from millstream.runtime.work import Processed
 from millstream.settings import load_settings
 from millstream.topology import PREDICTIONS
-from millstream.transport.flow import Flow
-from millstream.transport.records import Output, Records
-from millstream.transport.telemetry_observer import TelemetryObserver
-from millstream.transport.work import Processed
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -89,7 +89,7 @@ def test_wrong_labels_are_refused() -> None:
 @pytest.mark.parametrize("order", ["feast first", "feast last"])
 def test_feast_does_not_change_the_metrics(order: str) -> None:
     """feast.metrics turns prometheus_client's values into files shared between processes."""
-    ours = "from millstream.adapters.telemetry import Telemetry"
+    ours = "from millstream.adapters.telemetry.metrics import Telemetry"
     imports = ["import feast.metrics", ours] if order == "feast first" else [ours, "import feast.metrics"]
     script = "\n".join(
         [

@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from cards import CONTRACTS, TRANSACTIONS, declaration, topology, view
-from millstream.adapters.cluster import Cluster, inside, named
-from millstream.adapters.topic_names import INTERNAL, PUBLIC, load_topic_names, plain_name
+from millstream.adapters.kafka.cluster import Cluster, inside, named
+from millstream.adapters.kafka.topic_names import INTERNAL, PUBLIC, load_topic_names, plain_name
 from millstream.app.assembly import Assembly
 from millstream.cli import register_all
 from millstream.cli.dead_letters import _selection

@@ -11,20 +11,20 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from cards import topology, view
-from millstream.adapters.cluster import Cluster
-from millstream.adapters.earlier_names import refuse_earlier_names
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.groups import committed_offsets, set_offsets
-from millstream.adapters.guarantees import may_repeat
-from millstream.adapters.topic_adoption import adopt
-from millstream.adapters.topic_registry import REGISTRY, Record, claim, read_registry
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka.cluster import Cluster
+from millstream.adapters.kafka.earlier_names import refuse_earlier_names
+from millstream.adapters.kafka.groups import committed_offsets, set_offsets
+from millstream.adapters.kafka.guarantees import may_repeat
+from millstream.adapters.kafka.topic_adoption import adopt
+from millstream.adapters.kafka.topic_registry import REGISTRY, Record, claim, read_registry
+from millstream.adapters.kafka.topics import create_topics
 from millstream.core.generations import GENERATION
 from millstream.errors import Misconfigured
+from millstream.runtime.log.kafka_log import KafkaLog
+from millstream.runtime.log.protocol import Assignment
+from millstream.runtime.log.records import Output, next_offsets
 from millstream.topology import SCORED, Topic, Topology
-from millstream.transport.kafka_log import KafkaLog
-from millstream.transport.log import Assignment
-from millstream.transport.records import Output, next_offsets
 
 pytestmark = pytest.mark.kafka
 

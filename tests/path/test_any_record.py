@@ -20,6 +20,12 @@ from millstream.core.avro.schema import Field, Schema
 from millstream.core.batch import Batch
 from millstream.core.requirements import UNUSABLE
 from millstream.core.text import as_text
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.work import Work
 from millstream.settings import load_settings
 from millstream.topology import (
     DEAD_LETTERS,
@@ -32,12 +38,6 @@ from millstream.topology import (
     QUALITY,
     SCORED,
 )
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
-from millstream.transport.work import Work
 
 NOW_MS = 1_541_030_400_000
 LONGS = [0, 1, -1, 2**31, -(2**31), 2**53 + 1, 2**63 - 1, -(2**63), NOW_MS, 253_402_300_799_999, 253_402_300_800_000]

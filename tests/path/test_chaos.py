@@ -14,9 +14,9 @@ import pytest
 from confluent_kafka import Producer
 from rich.console import Console
 
-from millstream.adapters.feature_repo import open_store
+from millstream.adapters.feast.repo import open_store
 from millstream.errors import Stop
-from millstream.transport.recovery import MARKER_KEY
+from millstream.runtime.recovery import MARKER_KEY
 from millstream_lab.chaos.arena import Arena
 from millstream_lab.chaos.drive import drive
 from millstream_lab.chaos.faults import FAULTS, KILLS

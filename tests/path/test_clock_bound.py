@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from cards import CONTRACTS, DAY_MS, START_MS, TRANSACTIONS, events, first_stage, published, topology, view
 from crashing import crash
-from millstream.adapters.topics import TIMESTAMP_AFTER_MS
+from millstream.adapters.kafka.topics import TIMESTAMP_AFTER_MS
 from millstream.app.workers import clock_bound
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch
+from millstream.runtime.clock_bound import AHEAD, BLOCK, REFUSED_PREFIX, ClockBound, RefusedOffsets
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.stage import Stage
 from millstream.settings import load_settings
 from millstream.topology import DEAD_LETTERS
-from millstream.transport.clock_bound import AHEAD, BLOCK, REFUSED_PREFIX, ClockBound, RefusedOffsets
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
-from millstream.transport.stage import Stage
 
 BOUND_MS = 3_600_000
 END_MS = START_MS + 2 * DAY_MS

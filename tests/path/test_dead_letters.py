@@ -13,12 +13,12 @@ import typer
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
-from millstream.adapters.contracts import load_all
-from millstream.adapters.dead_letters import DeadLetter, Selection, read_dead_letters
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.kafka_client import read_committed
-from millstream.adapters.redrive import REDRIVEN, Redriven, redrive, transactional_id
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.files.contracts import load_all
+from millstream.adapters.kafka.client import read_committed
+from millstream.adapters.kafka.dead_letters import DeadLetter, Selection, read_dead_letters
+from millstream.adapters.kafka.redrive import REDRIVEN, Redriven, redrive, transactional_id
+from millstream.adapters.kafka.topics import create_topics
 from millstream.cli import dead_letters
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from cards import events
-from millstream.adapters.monitors_file import FILE
+from millstream.adapters.files.monitors_file import FILE
 from millstream.app.assembly import assemble
 from millstream.app.replaying import History
 from millstream.cli import features

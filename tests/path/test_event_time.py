@@ -20,15 +20,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from cards import DAY_MS, START_MS, TRANSACTIONS
-from millstream.adapters import endpoints as servers
+from millstream.adapters.embedded import endpoints as servers
 from millstream.app.assembly import Assembly
 from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
+from millstream.runtime.clock_bound import AHEAD
 from millstream.settings import Settings, load_settings
 from millstream.topology import DEAD_LETTERS, SCORED
-from millstream.transport.clock_bound import AHEAD
 from running import Workers, committed, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from flights import CONTRACT, flights_repo
-from millstream.adapters.column_types import with_column_types
-from millstream.adapters.feature_repo import check_columns, load_declaration
-from millstream.adapters.offline_log import view_table, with_entity
+from millstream.adapters.feast.column_types import with_column_types
+from millstream.adapters.feast.offline_log import view_table, with_entity
+from millstream.adapters.feast.repo import check_columns, load_declaration
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.late_labels import Labels
 from millstream.app.replaying import History
@@ -19,7 +19,7 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.partitioner import partition_of
 from millstream.errors import Misconfigured
-from millstream.transport.records import Records
+from millstream.runtime.log.records import Records
 
 DAY_MS = 86_400_000
 START_MS = 1_541_030_400_000

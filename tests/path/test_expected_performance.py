@@ -14,17 +14,17 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from fakes_models import a_manifest
-from millstream.adapters import endpoints as servers
-from millstream.adapters.promotions import publish
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.kafka.promotions import publish
 from millstream.app.setup import initialise
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.drift.declared import Monitors
-from millstream.core.manifest import sha256
+from millstream.core.models.manifest import sha256
 from millstream.ports import ModelVersion
+from millstream.runtime.log.kafka_log import KafkaLog
+from millstream.runtime.log.records import Output
 from millstream.settings import Settings, load_settings
 from millstream.topology import LABELS, SCORED
-from millstream.transport.kafka_log import KafkaLog
-from millstream.transport.records import Output
 from running import Workers, wait_until
 from statements import label_records
 from watched import DAY_MS, START_MS, WEEK_MS, reference, scored, traffic

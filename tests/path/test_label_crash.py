@@ -17,18 +17,18 @@ from confluent_kafka import Producer
 
 from cards import events
 from label_loop import as_of_ms, check_chain, examples, figures, labelled, scored
-from millstream.adapters import endpoints as servers
-from millstream.adapters.promotions import publish as promote
-from millstream.adapters.river_model import OnlineScorer
-from millstream.adapters.river_snapshot import read_header, signing_key
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.kafka.promotions import publish as promote
+from millstream.adapters.models.river_model import OnlineScorer
+from millstream.adapters.models.river_snapshot import read_header, signing_key
 from millstream.app.assembly import Assembly
 from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.text import as_text
-from millstream.learn.learner import Learner
 from millstream.settings import Settings, load_settings
+from millstream.stages.learn.learner import Learner
 from millstream.topology import DEAD_LETTERS, EXAMPLES, LABELS, SCORED, SNAPSHOTS
 from millstream_lab.chaos.contenders import contender
 from quality_oracle import recomputed

@@ -14,7 +14,7 @@ from cards import DAY_MS, events, published, topology, view
 from crashing import crash
 from fakes_ledger_store import FakeLedgerStore
 from fakes_online_view import FakeOnlineView
-from millstream.adapters.topics import BIG_RECORD_BYTES
+from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.late_labels import Labels
 from millstream.app.replay_labels import Late, late_labels
@@ -27,17 +27,17 @@ from millstream.core.batch import Batch
 from millstream.core.declaration import Aggregate, View
 from millstream.core.windows.store import WindowStore
 from millstream.errors import Misconfigured
-from millstream.featurize.labels import Asking, LabelFeatures
 from millstream.ports import ViewRows
+from millstream.runtime.bootstrap import seed
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.work import Work
 from millstream.settings import load_settings
+from millstream.stages.featurize.labels import Asking, LabelFeatures
 from millstream.topology import LABELS, SCORED
-from millstream.transport.bootstrap import seed
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
-from millstream.transport.work import Work
 
 NEVER_MS = 1 << 60
 DELAY_MS = 7 * DAY_MS

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from cards import DAY_MS, events, published
-from millstream.adapters import endpoints as servers
-from millstream.adapters.feature_repo import open_store
-from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.feast.repo import open_store
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer, publish
 from millstream.app.assembly import Assembly
 from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
+from millstream.runtime.log.kafka_reader import KafkaReader
+from millstream.runtime.log.records import Output
 from millstream.settings import Settings, load_settings
 from millstream.topology import LABELS, SCORED
-from millstream.transport.kafka_reader import KafkaReader
-from millstream.transport.records import Output
 from running import Workers, committed, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]

@@ -20,14 +20,14 @@ from millstream.core.ledger.tally import counters, decode_report
 from millstream.core.partitioner import partition_of
 from millstream.core.text import as_text
 from millstream.errors import Stop
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.work import Work
 from millstream.settings import load_settings
 from millstream.topology import EXAMPLES, JOIN_CHANGELOG, LABELS, QUALITY, SCORED
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
-from millstream.transport.work import Work
 from quality_oracle import by_key, recomputed
 from statements import PRECEDENCE, label_records, statements
 

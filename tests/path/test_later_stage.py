@@ -12,16 +12,16 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.partitioner import partition_of
 from millstream.core.text import as_text
-from millstream.featurize.step import Featurize
-from millstream.featurize.upstream import upstream_of
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.recovery import Marker
+from millstream.runtime.stage import Stage
+from millstream.stages.featurize.step import Featurize
+from millstream.stages.featurize.upstream import upstream_of
+from millstream.stages.validate.step import Validate
 from millstream.topology import DEAD_LETTERS
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.recovery import Marker
-from millstream.transport.stage import Stage
-from millstream.validate.step import Validate
 
 VIEWS = view("activity", "customer"), view("terminal_activity", "terminal")
 TOPOLOGY = topology(*VIEWS, view("own", "transaction"))  # a third stage, so that the second does not score

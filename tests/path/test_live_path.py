@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Producer
 
 from cards import START_MS, TRANSACTIONS, events
-from millstream.adapters import endpoints as servers
+from millstream.adapters.embedded import endpoints as servers
 from millstream.app.assembly import Assembly
 from millstream.app.replaying import History
 from millstream.app.setup import initialise

@@ -11,25 +11,25 @@ import pytest
 from confluent_kafka import Message
 
 from fakes_models import a_manifest
-from millstream.adapters import endpoints as servers
-from millstream.adapters.promotions import publish
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.kafka.promotions import publish
+from millstream.adapters.kafka.topics import partition_counts
 from millstream.app.assembly import Assembly
 from millstream.app.monitoring import measure_stage, monitor_stage
 from millstream.app.setup import initialise
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.drift.declared import Monitors
-from millstream.core.manifest import sha256
+from millstream.core.models.manifest import sha256
 from millstream.ports import ModelVersion
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.kafka_log import KafkaLog
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog, Partition
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
 from millstream.settings import Settings, load_settings
 from millstream.topology import ALERTS, EXAMPLES, MEASURE, MEASURES, MODELS, MONITOR, MONITOR_CHANGELOG, SCORED
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.kafka_log import KafkaLog
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog, Partition
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
 from running import Workers, committed, wait_until
 from watched import DAY_MS, HOUR_MS, START_MS, examples, reference, scored, traffic
 

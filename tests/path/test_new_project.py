@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import millstream
-from millstream.adapters.project_template import write_project
+from millstream.adapters.files.project_template import write_project
 from millstream.errors import Misconfigured
 from millstream.testing import replay
 
@@ -40,5 +40,5 @@ def test_the_guide_s_code_and_rows_that_are_no_events(tmp_path: Path, monkeypatc
     assert replay([row]).scored[0]["event_time_ms"] == 1_767_225_600_000
     with pytest.raises(Misconfigured, match=r"rows cannot be read as events:\n  row 1, value: "):
         replay([row, {**row, "value": "much"}])
-    with pytest.raises(Misconfigured, match=r"the rows do not fit the contract:\n  .*'value'"):
+    with pytest.raises(Misconfigured, match=r"events.jsonl does not fit the contract:\n  .*'value'"):
         replay([{name: value for name, value in row.items() if name != "value"}])

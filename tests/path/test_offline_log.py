@@ -16,16 +16,16 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from cards import events, published
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.feature_repo import apply, open_store, quiet_feast
-from millstream.adapters.offline_log import OfflineLog
-from millstream.adapters.offline_writer import OfflineWriter
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.feast.offline_log import OfflineLog
+from millstream.adapters.feast.offline_writer import OfflineWriter
+from millstream.adapters.feast.repo import apply, open_store, quiet_feast
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.replaying import History
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch
+from millstream.runtime.log.records import Records
 from millstream.settings import load_settings
-from millstream.transport.records import Records
 
 pytestmark = pytest.mark.kafka
 

@@ -16,8 +16,8 @@ from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from cards import TRANSACTIONS, events
-from millstream.adapters import endpoints as servers
-from millstream.adapters.feast_codec import ViewCodec
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.feast.codec import ViewCodec
 from millstream.app.assembly import Assembly
 from millstream.app.feature_log import keep
 from millstream.app.setup import initialise

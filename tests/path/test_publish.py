@@ -8,9 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.kafka_client import read_committed
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka.client import read_committed
+from millstream.adapters.kafka.topics import create_topics
 from millstream.cli import ingest
 from millstream.core.avro.decode import RecordReader
 from millstream.core.contracts import Contract

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import millstream
-from millstream.adapters.project_template import write_project
+from millstream.adapters.files.project_template import write_project
 from millstream.errors import Misconfigured
 from millstream.topology import PREDICTIONS
 

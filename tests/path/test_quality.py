@@ -16,8 +16,8 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 
 from cards import events
 from label_loop import as_of_ms, figures, labelled, scored
-from millstream.adapters import endpoints as servers
-from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer, publish
 from millstream.app.quality_figures import read_figures
 from millstream.app.setup import initialise
 from millstream.core.avro.encode import RecordWriter

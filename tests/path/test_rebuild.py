@@ -12,11 +12,11 @@ from fakes_online_view import FakeOnlineView
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.rebuilding import rebuild_partition
 from millstream.ports import ViewRows
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
 from millstream.settings import load_settings
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
 
 PARTITIONS = 2
 

@@ -17,12 +17,12 @@ from millstream.core.declaration import Aggregate, ColumnType, View
 from millstream.core.windows.store import WindowStore
 from millstream.errors import Rebalanced
 from millstream.ports import ViewRows
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output, Place
-from millstream.transport.stage import Stage
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output, Place
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.stage import Stage
 
 CUSTOMER = view("activity", "customer")
 NEVER_MS = 1 << 60

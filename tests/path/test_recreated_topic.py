@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from cards import events, first_stage, published, view
 from crashing import crash
-from millstream.adapters.origins import Origin, Origins, out_of_range
+from millstream.adapters.kafka.origins import Origin, Origins, out_of_range
 from millstream.core.batch import Batch
 from millstream.core.generations import GENERATION, generation_of
 from millstream.core.ledger.recovery import Recovery, plan_recovery
 from millstream.errors import Misconfigured
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.stage import Stage
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.stage import Stage
 
 CUSTOMER = view("activity", "customer")
 TOPIC, CHANGELOG, OUT = "transactions", "customer.changelog", "transactions.terminal"

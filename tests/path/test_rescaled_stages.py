@@ -17,8 +17,14 @@ from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.drift.declared import Limits
-from millstream.monitor.monitor import MonitorStage
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.work import Work
 from millstream.settings import load_settings
+from millstream.stages.monitor.monitor import MonitorStage
 from millstream.topology import (
     ALERTS,
     DEAD_LETTERS,
@@ -36,12 +42,6 @@ from millstream.topology import (
     Topic,
     Topology,
 )
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
-from millstream.transport.work import Work
 from quality_oracle import by_key
 from rescaling import broker_for, rescaled
 from statements import PRECEDENCE, label_records, statements

@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from millstream.adapters import endpoints as servers
-from millstream.adapters.dead_letters import read_dead_letters
-from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.kafka.dead_letters import read_dead_letters
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer, publish
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.late_labels import Labels
 from millstream.app.replaying import History
@@ -24,14 +24,14 @@ from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.text import as_text
+from millstream.runtime.bootstrap import seed
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
 from millstream.settings import Settings, load_settings
 from millstream.topology import DEAD_LETTERS, EXAMPLES, LABELS, MEASURES, PREDICTIONS, QUALITY, SCORED, SNAPSHOTS
-from millstream.transport.bootstrap import seed
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
 from repos import STORE
 from running import Workers, committed, wait_until
 

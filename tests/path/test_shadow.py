@@ -14,10 +14,10 @@ import typer
 from typer.testing import CliRunner
 
 from cards import DAY_MS, events
-from millstream.adapters import endpoints as servers
-from millstream.adapters.producer import Deliveries, drain, open_producer, publish
-from millstream.adapters.river_model import OnlineScorer
-from millstream.adapters.river_snapshot import signing_key
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.models.river_model import OnlineScorer
+from millstream.adapters.models.river_snapshot import signing_key
 from millstream.app.assembly import Assembly
 from millstream.app.setup import initialise
 from millstream.cli import models

@@ -9,17 +9,17 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from millstream.adapters.feature_repo import load_declaration
-from millstream.adapters.promotions import latest
-from millstream.adapters.topics import create_topics
+from millstream.adapters.feast.repo import load_declaration
+from millstream.adapters.kafka.promotions import latest
+from millstream.adapters.kafka.topics import create_topics
 from millstream.app.training_data import read_features, with_labels
 from millstream.cli import program
 from millstream.cli.models import metric_title
 from millstream.cli.train import duration_ms, longest_window_ms
 from millstream.core.batch import Batch
 from millstream.errors import Misconfigured, Refused
-from millstream.score.scorer import Champion
 from millstream.settings import Settings
+from millstream.stages.score.scorer import Champion
 from millstream.topology import MODELS, SCHEMAS, Topic
 
 DAY_MS = 86_400_000

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.transport.alignment import Aligned
+from millstream.runtime.alignment import Aligned
 
 stamps = st.lists(st.integers(0, 20), max_size=12)
 

@@ -13,25 +13,25 @@ from river import linear_model, preprocessing
 
 from at_least_once import FATES, AtLeastOnceLog
 from cards import CONTRACTS, events, first_stage, published, view
-from millstream.adapters.river_pipelines import declare
+from millstream.adapters.models.river_pipelines import declare
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch, Rejection
 from millstream.core.drift.declared import Limits
 from millstream.core.repeats import Newest, first_times
 from millstream.errors import Stop
-from millstream.learn.learner import Learner
-from millstream.learn.stage import LearnStage
-from millstream.monitor.monitor import MonitorStage
-from millstream.monitor.quality_blocks import MARKER, Blocks, records_of
+from millstream.runtime.dead_letters import DeadLetterLimit, dead_letter_output
+from millstream.runtime.flow import Flow
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output, Records
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.runtime.stage import Stage
+from millstream.runtime.work import Work
+from millstream.stages.learn.learner import Learner
+from millstream.stages.learn.stage import LearnStage
+from millstream.stages.monitor.monitor import MonitorStage
+from millstream.stages.quality.blocks import MARKER, Blocks, records_of
 from millstream.topology import DEAD_LETTERS, EXAMPLES, SCORED
-from millstream.transport.dead_letters import DeadLetterLimit, dead_letter_output
-from millstream.transport.flow import Flow
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output, Records
-from millstream.transport.stage import Stage
-from millstream.transport.work import Work
 from watched import DAY_MS, START_MS, examples, scored, traffic
 from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, filled, measure, monitor
 

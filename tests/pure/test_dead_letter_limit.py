@@ -4,7 +4,7 @@ import pytest
 
 from millstream.core.batch import Rejection
 from millstream.errors import Stop
-from millstream.transport.dead_letters import DeadLetterLimit
+from millstream.runtime.dead_letters import DeadLetterLimit
 
 
 def _rejections(count: int, reason: str = "range") -> list[Rejection]:

@@ -9,10 +9,10 @@ from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Rejection
 from millstream.core.drift.declared import Limits
+from millstream.runtime.dead_letters import dead_letter_output
+from millstream.runtime.log.memory_log import MemoryBroker
+from millstream.runtime.log.records import Output, Records
 from millstream.topology import DEAD_LETTERS
-from millstream.transport.dead_letters import dead_letter_output
-from millstream.transport.memory_log import MemoryBroker
-from millstream.transport.records import Output, Records
 from watched import START_MS, traffic
 from watched import scored as scored_of
 from watching import MODEL, NAMES, SCHEMA, alerts_of, filled, loop_of, measure, monitor

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score
 
-from millstream.adapters.contracts import load_contract
+from millstream.adapters.files.contracts import load_contract
 from millstream.cli.demo.alarms import Alarms
 from millstream.cli.demo.feed import first_untold
 from millstream.cli.demo.injection import Injection, announcement
@@ -32,8 +32,8 @@ from millstream.core.quality.board import Board
 from millstream.core.quality.contenders import Measured
 from millstream.core.quality.report import Reporter
 from millstream.core.quality.topic import as_batch
-from millstream.monitor.monitor import as_batch as as_alerts
 from millstream.settings import load_settings
+from millstream.stages.monitor.monitor import as_batch as as_alerts
 from millstream.topology import ALERTS, QUALITY
 from online_models import KEY, declared, learner_of
 

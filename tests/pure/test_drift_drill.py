@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from millstream.adapters.drift_page import Page, render
+from millstream.adapters.reports.drift_page import Page, render
 from millstream.core.drift.budget import Budget
 from millstream.core.drift.compare import compare
 from millstream.core.drift.declared import Monitors

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from millstream.adapters.monitors_file import FILE, load_monitors
+from millstream.adapters.files.monitors_file import FILE, load_monitors
 from millstream.cli.drift.performance import by_day
 from millstream.core.drift.budget import Budget
 from millstream.core.drift.declared import Limits, Monitors

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from millstream.adapters.lightgbm_model import TextModel
-from millstream.adapters.river_pipelines import CHAMPION_LOGIT, declare
+from millstream.adapters.models.lightgbm_model import TextModel
+from millstream.adapters.models.river_pipelines import CHAMPION_LOGIT, declare
 from millstream.core.metrics import DAY_MS, evaluate
 from millstream.core.simulation.simulate import Simulation, simulate
-from millstream.learn.learner import Learner
-from millstream.retrain.fit import Growth, fit
+from millstream.stages.learn.learner import Learner
+from millstream.stages.retrain.fit import Growth, fit
 from millstream_lab.evaluation.book import PROTOCOL, SIZES
 from millstream_lab.evaluation.by_day import by_day, overall
 from millstream_lab.evaluation.candidates import candidates

@@ -8,8 +8,8 @@ import lightgbm
 import numpy as np
 import pytest
 
-from millstream.adapters.lightgbm_model import TextModel
-from millstream.core.forest import Forest
+from millstream.adapters.models.lightgbm_model import TextModel
+from millstream.core.models.forest import Forest
 
 _BASE = {"objective": "binary", "verbosity": -1, "min_data_in_leaf": 2, "seed": 3, "num_threads": 1}
 

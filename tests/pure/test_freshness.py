@@ -12,10 +12,10 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Array, Batch
 from millstream.core.drift.declared import Limits
 from millstream.core.drift.slot_summary import Summary, Tally
-from millstream.monitor.freshness import EVERY_S, Columns, Freshness
+from millstream.runtime.log.memory_log import MemoryBroker
+from millstream.runtime.log.records import Output
+from millstream.stages.monitor.freshness import EVERY_S, Columns, Freshness
 from millstream.topology import MEASURES, SCORED
-from millstream.transport.memory_log import MemoryBroker
-from millstream.transport.records import Output
 from watched import DAY_MS, HOUR_MS, START_MS, scored, traffic
 from watching import NAMES, SCHEMA, alerts_of, filled, loop_of, measure, monitor
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes_ledger_store import FakeLedgerStore
-from millstream.adapters.contracts import load_contract, schemas_dir
+from millstream.adapters.files.contracts import load_contract, schemas_dir
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Field, Schema
@@ -25,12 +25,12 @@ from millstream.core.quality.board import Seen
 from millstream.core.quality.part import Predicted
 from millstream.core.quality.snapshot import decode_predicted
 from millstream.errors import Misconfigured, Stop
-from millstream.join.contract import examples_schema
-from millstream.join.statements import meaningful
-from millstream.join.step import Join
+from millstream.runtime.flow import Flow
+from millstream.runtime.log.records import Records
 from millstream.settings import load_settings
-from millstream.transport.flow import Flow
-from millstream.transport.records import Records
+from millstream.stages.join.contract import examples_schema
+from millstream.stages.join.statements import meaningful
+from millstream.stages.join.step import Join
 
 SETTINGS = load_settings({})
 ENVELOPE = Contract.parse((schemas_dir(SETTINGS) / "examples.avsc").read_text())

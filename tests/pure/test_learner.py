@@ -11,23 +11,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from river import compose, drift, ensemble, forest, linear_model, naive_bayes, optim, preprocessing, tree
 
-from millstream.adapters.river_model import OnlineScorer, floats, linear, rows
-from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel, declare
+from millstream.adapters.models.river_model import OnlineScorer, floats, linear, rows
+from millstream.adapters.models.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, OnlineModel, declare
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Field, Schema
 from millstream.core.batch import Batch
 from millstream.core.prequential import Prequential
 from millstream.errors import Misconfigured, Refused, Stop
-from millstream.learn.learner import Learner
-from millstream.learn.stage import LearnStage
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
+from millstream.stages.learn.learner import Learner
+from millstream.stages.learn.stage import LearnStage
+from millstream.stages.validate.step import Validate
 from millstream.topology import EXAMPLES, LEARN, SNAPSHOTS
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output
-from millstream.validate.step import Validate
 
 KEY = b"sixteen bytes or more"
 FEATURES = ("a", "b", "c", CHAMPION_SCORE)
@@ -293,9 +293,9 @@ def test_a_snapshot_that_outgrows_its_topic_stops_the_learner_and_says_what_to_d
     stage.learner = Learner(DECLARED["logistic"])
     (written,) = stage.checkpoint(0, {})
     size = len(written.values[0] or b"")
-    monkeypatch.setattr("millstream.learn.stage.MOST_BYTES", size)
+    monkeypatch.setattr("millstream.stages.learn.stage.MOST_BYTES", size)
     assert stage.checkpoint(0, {})
-    monkeypatch.setattr("millstream.learn.stage.MOST_BYTES", size - 1)
+    monkeypatch.setattr("millstream.stages.learn.stage.MOST_BYTES", size - 1)
     with pytest.raises(Stop, match=f"takes {size} bytes after 0 examples, .* declare fewer or smaller trees"):
         stage.checkpoint(0, {})
 

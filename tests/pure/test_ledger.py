@@ -177,6 +177,19 @@ def test_after_a_silent_replay_in_other_batches_the_ledger_publishes_what_it_wou
     assert crashed.rows == undisturbed.rows
 
 
+def test_a_set_that_loses_a_statement_and_gains_one_with_its_stamp_is_stored() -> None:
+    """With the prediction, one of two statements of a source is dropped; another source's has the same stamp."""
+    early = [Says(1, 1, "new", 0, "chargeback"), Says(1, 1, "new", 1, "chargeback")]
+    together = [Says(1, 0), Says(1, 1, "new", 0, "investigator")]
+    ledger, undisturbed = Ledger(), Ledger()
+    ledger.take(early)
+    ledger.take(together)
+    for each in [*early, *together]:
+        undisturbed.take([each])
+    assert ledger.rows == undisturbed.rows
+    assert LabelSets.decode(ledger.rows).counts(EVENTS).tolist() == [0, 2, 0, 0]
+
+
 def test_a_retraction_before_its_label_and_a_label_before_its_prediction() -> None:
     ledger = Ledger()
     ledger.take([Says(0, 9, "retraction", 0, "chargeback")])

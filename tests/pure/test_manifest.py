@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fakes_models import a_declaration, a_manifest
 from millstream.core.declaration import Service
-from millstream.core.manifest import Manifest, ManifestError, define, mismatches
+from millstream.core.models.manifest import Manifest, ManifestError, define, mismatches
 from millstream.core.profile import profile
 
 SERVICE = Service("meters", (("load__mean_1h", "float64"), ("load__count_1h", "int64")), "0.0", 0.5, {})

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes_ledger_store import FakeLedgerStore
-from millstream.adapters.contracts import load_contract, schemas_dir
+from millstream.adapters.files.contracts import load_contract, schemas_dir
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Field, Schema
@@ -20,11 +20,11 @@ from millstream.core.ledger.resolution import Policy
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Board, Examples, Scores
 from millstream.core.quality.contenders import _histories
-from millstream.join.contract import examples_schema
-from millstream.join.step import Join
+from millstream.runtime.flow import Flow
+from millstream.runtime.log.records import Records
 from millstream.settings import load_settings
-from millstream.transport.flow import Flow
-from millstream.transport.records import Records
+from millstream.stages.join.contract import examples_schema
+from millstream.stages.join.step import Join
 
 SETTINGS = load_settings({})
 SCORED = Schema("shop.scored", (Field("id", "long"), Field("at_ms", "long"), Field("score", "double")))

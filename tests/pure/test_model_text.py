@@ -6,8 +6,8 @@ import lightgbm
 import numpy as np
 import pytest
 
-from millstream.adapters.lightgbm_model import TextModel
-from millstream.core.model_text import fault
+from millstream.adapters.models.lightgbm_model import TextModel
+from millstream.core.models.model_text import fault
 from millstream.errors import Refused
 
 _BY_CATEGORY = {"min_data_per_group": 5, "cat_smooth": 1}

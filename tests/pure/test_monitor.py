@@ -23,10 +23,10 @@ from millstream.core.drift.online_scores import online_block
 from millstream.core.drift.slot_counts import Block
 from millstream.core.drift.slot_summary import Summary, Tally
 from millstream.core.drift.watch import Watch
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.work import Work
 from millstream.topology import DEAD_LETTERS, EXAMPLES, MEASURES, SCORED
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.records import Output
-from millstream.transport.work import Work
 from watched import DAY_MS, HOUR_MS, START_MS, WEEK_MS, examples, scored, traffic
 from watching import (
     EXAMPLE_SCHEMA,

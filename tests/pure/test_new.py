@@ -9,9 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from millstream.adapters.contracts import load_contract
-from millstream.adapters.feast_config import check_project, name_problem
-from millstream.adapters.project_template import TEMPLATES, write_project
+from millstream.adapters.feast.config import check_project, name_problem
+from millstream.adapters.files.contracts import load_contract
+from millstream.adapters.files.project_template import TEMPLATES, write_project
 from millstream.cli import program
 from millstream.cli.demo.history import require_payments
 from millstream.errors import Misconfigured, Stop

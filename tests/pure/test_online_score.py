@@ -12,16 +12,16 @@ import pytest
 from river import linear_model, naive_bayes
 
 from fakes_models import FEATURES, a_declaration, a_version
-from millstream.adapters.river_model import OnlineScorer
-from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, declare
+from millstream.adapters.models.river_model import OnlineScorer
+from millstream.adapters.models.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, declare
 from millstream.core.batch import Batch
-from millstream.learn.learner import Learner
-from millstream.score.online import Online
-from millstream.score.policy import Answering, AnswerPolicy
-from millstream.score.scorer import Answer, Champion, Scorer
-from millstream.score.step import Score
-from millstream.transport.flow import Flow
-from millstream.transport.records import Records
+from millstream.runtime.flow import Flow
+from millstream.runtime.log.records import Records
+from millstream.stages.learn.learner import Learner
+from millstream.stages.score.online import Online
+from millstream.stages.score.policy import Answering, AnswerPolicy
+from millstream.stages.score.scorer import Answer, Champion, Scorer
+from millstream.stages.score.step import Score
 from online_models import KEY, pipeline
 
 SERVICE = a_declaration().service

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.adapters.contracts import load_contract
-from millstream.adapters.telemetry import Telemetry
+from millstream.adapters.files.contracts import load_contract
+from millstream.adapters.telemetry.metrics import Telemetry
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Field, Schema
@@ -28,17 +28,17 @@ from millstream.core.quality.report import Reporter
 from millstream.core.quality.snapshot import encode_predicted
 from millstream.core.quality.topic import as_batch, with_gaps
 from millstream.errors import Stop
-from millstream.monitor.quality_metrics import QualityMetrics
-from millstream.monitor.quality_stage import QualityStage
-from millstream.monitor.quality_state import Declared
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
+from millstream.runtime.log.records import Output, Place
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.observer import Unobserved
 from millstream.settings import load_settings
+from millstream.stages.quality.metrics import QualityMetrics
+from millstream.stages.quality.stage import QualityStage
+from millstream.stages.quality.state import Declared
+from millstream.stages.validate.step import Validate
 from millstream.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.memory_log import MemoryBroker, MemoryLog
-from millstream.transport.observer import Unobserved
-from millstream.transport.records import Output, Place
-from millstream.validate.step import Validate
 
 FIGURES = load_contract(load_settings({}), QUALITY).schema
 SCHEMA = Schema(

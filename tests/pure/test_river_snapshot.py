@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import datasets, forest, linear_model, tree
 
-from millstream.adapters import river_snapshot
-from millstream.adapters.river_model import OnlineScorer
-from millstream.adapters.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, FILE, OnlineModel, declare, load
-from millstream.adapters.river_snapshot import from_bytes, read_header, signing_key, to_bytes
+from millstream.adapters.models import river_snapshot
+from millstream.adapters.models.river_model import OnlineScorer
+from millstream.adapters.models.river_pipelines import CHAMPION_LOGIT, CHAMPION_SCORE, FILE, OnlineModel, declare, load
+from millstream.adapters.models.river_snapshot import from_bytes, read_header, signing_key, to_bytes
 from millstream.core.declaration import Service
 from millstream.errors import Misconfigured, Refused
-from millstream.learn.learner import Learner
+from millstream.stages.learn.learner import Learner
 from online_models import FEATURES, KEY, declared, learner_of, pipeline, signed
 
 DECLARED = declared()
@@ -243,7 +243,7 @@ def test_a_declaring_file_that_is_wrong_is_told_where(tmp_path: Path, text: str,
 
 def test_pickle_is_for_signed_snapshots_and_for_what_a_worker_itself_compiled() -> None:
     loaders = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "_pickle"}
-    package = Path(river_snapshot.__file__).parents[1]
+    package = Path(river_snapshot.__file__).parents[2]
     importing = set()
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -252,4 +252,4 @@ def test_pickle_is_for_signed_snapshots_and_for_what_a_worker_itself_compiled() 
             if loaders & {name.split(".")[0] for name in names}:
                 importing.add(path.relative_to(package).as_posix())
     # The second reads a file of the state directory, next to the signing key: whoever writes there is the worker.
-    assert importing == {"adapters/river_snapshot.py", "adapters/compiled_repo.py"}
+    assert importing == {"adapters/models/river_snapshot.py", "adapters/feast/compiled_repo.py"}

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from fakes_models import FEATURES, a_body, a_declaration, a_manifest, a_version
-from millstream.adapters.lightgbm_model import TextModel
+from millstream.adapters.models.lightgbm_model import TextModel
 from millstream.core.batch import Batch
-from millstream.core.manifest import define
+from millstream.core.models.manifest import define
 from millstream.errors import Misconfigured, Refused
-from millstream.score.baseline import Baseline
-from millstream.score.scorer import Champion, Scorer, probabilities
+from millstream.stages.score.baseline import Baseline
+from millstream.stages.score.scorer import Champion, Scorer, probabilities
 
 DECLARATION = a_declaration()
 SERVICE = DECLARATION.service

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes_models import a_declaration
-from millstream.adapters.importance_plot import gains
+from millstream.adapters.reports.importance_plot import gains
 from millstream.cli.models import metric_title
-from millstream.core.manifest import Manifest, define, sha256
 from millstream.core.metrics import evaluate
+from millstream.core.models.manifest import Manifest, define, sha256
 from millstream.errors import Misconfigured
 from millstream.ports import ModelVersion
-from millstream.retrain.fit import Growth
-from millstream.retrain.split import Window, split
-from millstream.retrain.train import TrainSpec, train
-from millstream.score.scorer import Champion
+from millstream.stages.retrain.fit import Growth
+from millstream.stages.retrain.split import Window, split
+from millstream.stages.retrain.train import TrainSpec, train
+from millstream.stages.score.scorer import Champion
 
 DAY_MS = 86_400_000
 DECLARATION = a_declaration()

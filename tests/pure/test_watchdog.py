@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from millstream.transport.loop import StageLoop
-from millstream.transport.worker import Watchdog
+from millstream.runtime.loop import StageLoop
+from millstream.runtime.worker import Watchdog
 
 
 class _Loop:

@@ -16,7 +16,7 @@ from millstream.core.batch import Batch
 from millstream.core.declaration import Aggregate, ColumnType, FeatureType, Function, View
 from millstream.core.windows.state import Results
 from millstream.core.windows.store import WindowStore
-from millstream.featurize.columns import FeatureColumns
+from millstream.stages.featurize.columns import FeatureColumns
 
 FUNCTIONS = get_args(Function)
 COUNTS, REALS = {"count", "count_distinct"}, {"mean", "std", "var"}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from millstream.transport.worker_slot import WorkerSlot
+from millstream.runtime.worker_slot import WorkerSlot
 
 
 def test_workers_side_by_side_differ_and_a_restart_takes_the_same_name(tmp_path: Path) -> None:

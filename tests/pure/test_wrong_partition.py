@@ -14,8 +14,8 @@ from cards import TRANSACTIONS, events, published
 from millstream.core.avro.decode import RecordReader
 from millstream.core.contracts import NOT_AFTER_MS, Contract
 from millstream.core.partitioner import partition_of
-from millstream.transport.records import Records
-from millstream.validate.step import Validate
+from millstream.runtime.log.records import Records
+from millstream.stages.validate.step import Validate
 
 
 def records(partitions: np.ndarray, seed: int) -> Records:

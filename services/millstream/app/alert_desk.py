@@ -11,17 +11,17 @@ from millstream.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from millstream.adapters.alert_topic import AlertTopic
+    from millstream.adapters.kafka.alert_topic import AlertTopic
     from millstream.core.drift.actions import Action
 
 
 def open_topic() -> AlertTopic:
     """Return the alerts of the settings' cluster; Misconfigured if there are none."""
-    from millstream.adapters.alert_topic import AlertTopic
-    from millstream.adapters.contracts import load_all
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.schema_topic import schema_resolver
-    from millstream.adapters.topics import partition_counts
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.files.contracts import load_all
+    from millstream.adapters.kafka.alert_topic import AlertTopic
+    from millstream.adapters.kafka.schema_topic import schema_resolver
+    from millstream.adapters.kafka.topics import partition_counts
     from millstream.core.avro.decode import RecordReader
     from millstream.topology import ALERT_ACTIONS, ALERTS
 

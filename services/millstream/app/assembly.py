@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from millstream.adapters.column_types import with_column_types
-from millstream.adapters.compiled_repo import compiled_repo
-from millstream.adapters.contracts import load_all, load_contract, require_fit
-from millstream.adapters.declared_columns import check_taken, check_topics
-from millstream.adapters.feature_repo import check_columns
-from millstream.adapters.monitors_file import load_monitors
-from millstream.adapters.river_pipelines import FILE, OnlineModel, load
-from millstream.adapters.river_snapshot import signing_key
-from millstream.adapters.schema_topic import SchemaResolver
-from millstream.adapters.topic_names import topic_names
-from millstream.adapters.topics import BIG_RECORD_BYTES
+from millstream.adapters.feast.column_types import with_column_types
+from millstream.adapters.feast.compiled_repo import compiled_repo
+from millstream.adapters.feast.declared_columns import check_taken, check_topics
+from millstream.adapters.feast.repo import check_columns
+from millstream.adapters.files.contracts import load_all, load_contract, require_fit
+from millstream.adapters.files.monitors_file import load_monitors
+from millstream.adapters.kafka.schema_topic import SchemaResolver
+from millstream.adapters.kafka.topic_names import topic_names
+from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
+from millstream.adapters.models.river_pipelines import FILE, OnlineModel, load
+from millstream.adapters.models.river_snapshot import signing_key
 from millstream.app.label_policy import label_policy
 from millstream.app.measuring import counted, declared, measured
 from millstream.app.sample_records import sample_records
@@ -29,19 +29,24 @@ from millstream.core.drift.declared import Monitors
 from millstream.core.quality.contenders import Measured
 from millstream.core.requirements import required
 from millstream.errors import Misconfigured
-from millstream.featurize.step import Featurize
-from millstream.featurize.upstream import upstream_of
-from millstream.join.contract import examples_schema
-from millstream.join.examples import Rekeyed
-from millstream.join.stage import JoinStage
-from millstream.join.step import Join
-from millstream.learn.stage import LearnStage
-from millstream.monitor.quality_stage import QualityStage, Tell
 from millstream.ports import LedgerStore
-from millstream.score.online import Online
-from millstream.score.policy import CHAMPION, AnswerPolicy
-from millstream.score.step import Carried, Score
+from millstream.runtime.clock_bound import ClockBound
+from millstream.runtime.dead_letters import DeadLetters
+from millstream.runtime.log.records import Records
+from millstream.runtime.stage import Stage
 from millstream.settings import Settings
+from millstream.stages.featurize.step import Featurize
+from millstream.stages.featurize.upstream import upstream_of
+from millstream.stages.join.contract import examples_schema
+from millstream.stages.join.examples import Rekeyed
+from millstream.stages.join.stage import JoinStage
+from millstream.stages.join.step import Join
+from millstream.stages.learn.stage import LearnStage
+from millstream.stages.quality.stage import QualityStage, Tell
+from millstream.stages.score.online import Online
+from millstream.stages.score.policy import CHAMPION, AnswerPolicy
+from millstream.stages.score.step import Carried, Score
+from millstream.stages.validate.step import Validate
 from millstream.topology import (
     DEAD_LETTERS,
     EXAMPLES,
@@ -55,11 +60,6 @@ from millstream.topology import (
     Topology,
     derive,
 )
-from millstream.transport.clock_bound import ClockBound
-from millstream.transport.dead_letters import DeadLetters
-from millstream.transport.records import Records
-from millstream.transport.stage import Stage
-from millstream.validate.step import Validate
 
 Resolve = Callable[[SchemaId], Schema | None]
 Writer = Callable[[str, Schema], RecordWriter]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from millstream.adapters.promotions import latest
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.kafka.promotions import latest
+from millstream.adapters.kafka.topics import partition_counts
 from millstream.core.declaration import Declaration
-from millstream.core.manifest import define
+from millstream.core.models.manifest import define
 from millstream.errors import Refused
-from millstream.score.scorer import Champion
+from millstream.stages.score.scorer import Champion
 from millstream.topology import MODELS
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 
-from millstream.adapters.contracts import load_all
-from millstream.adapters.dead_letters import DeadLetter, Selection, read_dead_letters
-from millstream.adapters.endpoints import resolve
-from millstream.adapters.redrive import Redriven, redrive, redriven_ids, restored, sort_out
-from millstream.adapters.schema_registry import connect
-from millstream.adapters.schema_topic import SchemaResolver, read_schemas
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.embedded.endpoints import resolve
+from millstream.adapters.files.contracts import load_all
+from millstream.adapters.kafka.dead_letters import DeadLetter, Selection, read_dead_letters
+from millstream.adapters.kafka.redrive import Redriven, redrive, redriven_ids, restored, sort_out
+from millstream.adapters.kafka.schema_registry import connect
+from millstream.adapters.kafka.schema_topic import SchemaResolver, read_schemas
+from millstream.adapters.kafka.topics import partition_counts
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema, SchemaError
 from millstream.settings import Settings
@@ -68,7 +68,7 @@ class Desk:
         return sort_out(letters, self.redriven(), partition_counts(self._kafka, [each.topic for each in letters]))
 
     def redrive(self, selection: Selection, progress: Callable[[int, int], None]) -> Redriven:
-        """Send the ones meant back; see `millstream.adapters.redrive.redrive`."""
+        """Send the ones meant back; see `millstream.adapters.kafka.redrive.redrive`."""
         return redrive(
             self._kafka,
             lambda: self.letters(selection),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from millstream.adapters.ingest import BadRow
-    from millstream.adapters.tabular import Declared
+    from millstream.adapters.files.ingest import BadRow
+    from millstream.adapters.files.tabular import Declared
     from millstream.app.assembly import Assembly
     from millstream.app.late_labels import Labels
     from millstream.app.replay_labels import Late
@@ -42,8 +42,8 @@ def events_of(
     """
     import numpy as np
 
-    from millstream.adapters.ingest import bad_row, columns_for
-    from millstream.adapters.tabular import NOTHING_DECLARED, open_table
+    from millstream.adapters.files.ingest import bad_row, columns_for
+    from millstream.adapters.files.tabular import NOTHING_DECLARED, open_table
     from millstream.core.avro.convert import to_batch
 
     table = open_table(path, declared or NOTHING_DECLARED)

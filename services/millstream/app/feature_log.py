@@ -6,11 +6,11 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from millstream.adapters.endpoints import resolve
-from millstream.adapters.offline_log import OfflineLog
-from millstream.adapters.offline_writer import OfflineWriter
-from millstream.adapters.schema_topic import schema_resolver
-from millstream.adapters.topics import require_topics
+from millstream.adapters.embedded.endpoints import resolve
+from millstream.adapters.feast.offline_log import OfflineLog
+from millstream.adapters.feast.offline_writer import OfflineWriter
+from millstream.adapters.kafka.schema_topic import schema_resolver
+from millstream.adapters.kafka.topics import require_topics
 from millstream.app.assembly import Assembly
 from millstream.core.avro.decode import RecordReader
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 from confluent_kafka.admin import AdminClient
 
-from millstream.adapters.endpoints import resolve
-from millstream.adapters.groups import require_stopped
-from millstream.adapters.kafka_client import client_logger
-from millstream.adapters.schema_topic import schema_resolver
-from millstream.adapters.topic_registry import claim
-from millstream.adapters.topics import require_topics
-from millstream.adapters.view_writer import open_online_view
+from millstream.adapters.embedded.endpoints import resolve
+from millstream.adapters.kafka.client import client_logger
+from millstream.adapters.kafka.groups import require_stopped
+from millstream.adapters.kafka.schema_topic import schema_resolver
+from millstream.adapters.kafka.topic_registry import claim
+from millstream.adapters.kafka.topics import require_topics
+from millstream.adapters.redis.view_writer import open_online_view
 from millstream.app.assembly import Assembly
 from millstream.core.batch import Array
+from millstream.runtime.log.kafka_log import KafkaLog
+from millstream.runtime.log.kafka_reader import KafkaReader
+from millstream.runtime.recovery import checkpoint, recover
 from millstream.topology import StagePlan
-from millstream.transport.kafka_log import KafkaLog
-from millstream.transport.kafka_reader import KafkaReader
-from millstream.transport.recovery import checkpoint, recover
 
 Delete = Callable[[str, Array], None]
 

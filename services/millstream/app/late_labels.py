@@ -12,8 +12,8 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Array, Batch, Rows, joined
 from millstream.core.ledger.beliefs import Beliefs
 from millstream.core.text import as_text
+from millstream.runtime.log.records import Output
 from millstream.topology import LABEL, LABEL_TIME, REVISION, LabelPlan
-from millstream.transport.records import Output
 
 NEVER_MS = 1 << 60
 _DUE = "due_ms"

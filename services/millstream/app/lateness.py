@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from millstream.adapters.schema_topic import schema_resolver
+from millstream.adapters.kafka.schema_topic import schema_resolver
 from millstream.app.newest import newest
 from millstream.core.avro.convert import to_batch
 from millstream.core.avro.decode import RecordReader
 
 if TYPE_CHECKING:
-    from millstream.adapters.tabular import TabularFile
+    from millstream.adapters.files.tabular import TabularFile
     from millstream.core.contracts import Contract
     from millstream.core.declaration import Declaration
     from millstream.settings import Settings

@@ -12,8 +12,8 @@ from millstream.core.quality.board import Seen, predictions
 from millstream.core.quality.contenders import Measured
 from millstream.core.quality.part import Predicted
 from millstream.errors import Misconfigured
-from millstream.monitor.quality_state import Declared
 from millstream.settings import Settings
+from millstream.stages.quality.state import Declared
 
 
 def measured(settings: Settings, service: Service, contract: Contract, scored: Schema) -> Measured:

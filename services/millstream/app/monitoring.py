@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from millstream.adapters.topics import BIG_RECORD_BYTES
+from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
 from millstream.app.assembly import Assembly, Resolve, Writer
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
@@ -10,12 +10,12 @@ from millstream.core.drift.concept_watch import POLICY, ConceptWatch
 from millstream.core.drift.incidents import Policy
 from millstream.core.drift.watch import Watch
 from millstream.core.requirements import required
-from millstream.monitor.freshness import Columns, Freshness, ReadTimes
-from millstream.monitor.measure import MeasureStage
-from millstream.monitor.monitor import MonitorStage
-from millstream.monitor.references import References
+from millstream.stages.monitor.freshness import Columns, Freshness, ReadTimes
+from millstream.stages.monitor.measure import MeasureStage
+from millstream.stages.monitor.monitor import MonitorStage
+from millstream.stages.monitor.references import References
+from millstream.stages.validate.step import Validate
 from millstream.topology import ALERTS, DEAD_LETTERS, EXAMPLES, MEASURE, MODELS, SCORED
-from millstream.validate.step import Validate
 
 
 def references(assembly: Assembly, resolve: Resolve) -> References:

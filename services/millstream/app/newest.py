@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from millstream.adapters.cluster import named
-from millstream.adapters.kafka_client import client_logger, read_committed
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.kafka.client import client_logger, read_committed
+from millstream.adapters.kafka.cluster import named
+from millstream.adapters.kafka.topics import partition_counts
 from millstream.errors import Misconfigured
 
 _TIMEOUT_S = 30.0

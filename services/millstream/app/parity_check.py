@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from millstream.adapters.endpoints import resolve
-from millstream.adapters.feature_repo import open_store, quiet_feast
-from millstream.adapters.offline_log import EVENT_TIME, view_table, with_entity
-from millstream.adapters.schema_topic import schema_resolver
+from millstream.adapters.embedded.endpoints import resolve
+from millstream.adapters.feast.offline_log import EVENT_TIME, view_table, with_entity
+from millstream.adapters.feast.repo import open_store, quiet_feast
+from millstream.adapters.kafka.schema_topic import schema_resolver
 from millstream.app.assembly import Assembly
 from millstream.app.feature_log import group_of
 from millstream.app.newest import newest, partitions_of
@@ -21,8 +21,8 @@ from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch, Mask
 from millstream.core.declaration import OnDemandView, View
 from millstream.errors import Misconfigured, Retry
+from millstream.runtime.log.kafka_reader import KafkaReader
 from millstream.topology import SCORED
-from millstream.transport.kafka_reader import KafkaReader
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from millstream.adapters.ingest import BadRow
+    from millstream.adapters.files.ingest import BadRow
 
     Table: TypeAlias = pl.DataFrame | pd.DataFrame | Sequence[Mapping[str, Any]] | Path | str
 

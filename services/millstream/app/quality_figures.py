@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from millstream.adapters.contracts import load_contract
-from millstream.adapters.endpoints import resolve
-from millstream.adapters.kafka_client import read_committed
-from millstream.adapters.schema_topic import schema_resolver
+from millstream.adapters.embedded.endpoints import resolve
+from millstream.adapters.files.contracts import load_contract
+from millstream.adapters.kafka.client import read_committed
+from millstream.adapters.kafka.schema_topic import schema_resolver
 from millstream.app.newest import partitions_of
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from millstream.adapters.endpoints import resolve
-from millstream.adapters.schema_topic import SchemaResolver, schema_resolver
-from millstream.adapters.topic_registry import claim
-from millstream.adapters.topics import require_topics
-from millstream.adapters.view_writer import open_online_view
+from millstream.adapters.embedded.endpoints import resolve
+from millstream.adapters.kafka.schema_topic import SchemaResolver, schema_resolver
+from millstream.adapters.kafka.topic_registry import claim
+from millstream.adapters.kafka.topics import require_topics
+from millstream.adapters.redis.view_writer import open_online_view
 from millstream.app.assembly import Assembly
 from millstream.ports import OnlineView
+from millstream.runtime.log.kafka_reader import KafkaReader
+from millstream.runtime.log.protocol import LogReader
+from millstream.runtime.recovery import recover
 from millstream.topology import StagePlan
-from millstream.transport.kafka_reader import KafkaReader
-from millstream.transport.log import LogReader
-from millstream.transport.recovery import recover
 
 _ROWS_PER_WRITE = 4096
 

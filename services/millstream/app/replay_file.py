@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from millstream.adapters.parquet_out import ParquetOut
+from millstream.adapters.files.parquet_out import ParquetOut
 from millstream.app.event_file import events_of
 from millstream.app.replaying import History
 from millstream.app.training_data import SCORED_FILE
@@ -16,12 +16,12 @@ from millstream.errors import Misconfigured
 from millstream.topology import DEAD_LETTERS
 
 if TYPE_CHECKING:
-    from millstream.adapters.ingest import BadRow
-    from millstream.adapters.tabular import Declared
+    from millstream.adapters.files.ingest import BadRow
+    from millstream.adapters.files.tabular import Declared
     from millstream.app.assembly import Assembly
     from millstream.app.replay_labels import Late
-    from millstream.score.scorer import Champion
     from millstream.settings import Settings
+    from millstream.stages.score.scorer import Champion
 
 DEAD_LETTERS_FILE = "dead-letters.parquet"
 
@@ -105,12 +105,12 @@ def replay_file(
 
 def load_champion(settings: Settings, assembly: Assembly, which: str) -> Champion | None:
     """Return the model a command names: ``none``, ``champion`` or a version number."""
-    from millstream.core.manifest import define
-    from millstream.score.scorer import Champion
+    from millstream.core.models.manifest import define
+    from millstream.stages.score.scorer import Champion
 
     if which == "none":
         return None
-    from millstream.adapters.registry import open_registry
+    from millstream.adapters.models.registry import open_registry
 
     service = assembly.declaration.service
     registry = open_registry(settings)

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from millstream.adapters.label_file import LabelFile, read_labels
-from millstream.adapters.tabular import NOTHING_DECLARED, Declared, open_table
+from millstream.adapters.files.label_file import LabelFile, read_labels
+from millstream.adapters.files.tabular import NOTHING_DECLARED, Declared, open_table
 from millstream.app.durations import duration_ms
 from millstream.app.label_policy import label_policy
 from millstream.app.late_labels import Labels

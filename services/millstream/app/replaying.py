@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from millstream.adapters.batch_history import open_batch_history
+from millstream.adapters.feast.batch_history import open_batch_history
 from millstream.app.assembly import Assembly
 from millstream.app.late_labels import Labels, LateLabels, pieces
 from millstream.core.avro.decode import RecordReader
@@ -12,11 +12,11 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch, joined
 from millstream.core.ledger.beliefs import Beliefs
 from millstream.core.text import as_text
-from millstream.score.scorer import Champion
-from millstream.score.step import Score
+from millstream.runtime.log.records import Output
+from millstream.runtime.replay import Replay
+from millstream.stages.score.scorer import Champion
+from millstream.stages.score.step import Score
 from millstream.topology import DEAD_LETTERS
-from millstream.transport.records import Output
-from millstream.transport.replay import Replay
 
 CHUNK_RECORDS = 20_000
 

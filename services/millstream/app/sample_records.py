@@ -8,7 +8,7 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Array, Batch
 from millstream.core.text import as_text
-from millstream.transport.records import Records
+from millstream.runtime.log.records import Records
 
 
 def sample_records(topic: str, schema: Schema, key: str) -> Records:

@@ -6,16 +6,16 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.groups import committed_offsets, require_stopped
-from millstream.adapters.topic_registry import claim
-from millstream.adapters.topics import require_topics
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka.groups import committed_offsets, require_stopped
+from millstream.adapters.kafka.topic_registry import claim
+from millstream.adapters.kafka.topics import require_topics
 from millstream.app.assembly import Assembly
 from millstream.app.replaying import History
 from millstream.core.text import few
 from millstream.errors import Misconfigured
-from millstream.transport.bootstrap import seed
-from millstream.transport.kafka_log import KafkaLog
+from millstream.runtime.bootstrap import seed
+from millstream.runtime.log.kafka_log import KafkaLog
 
 
 def require_unconsumed(assembly: Assembly, endpoints: Endpoints) -> None:
@@ -46,7 +46,7 @@ def require_unconsumed(assembly: Assembly, endpoints: Endpoints) -> None:
 
 def _require_applied(assembly: Assembly) -> None:
     """Refuse where the registry holds other windows than the feature repo: stages and readers would not agree."""
-    from millstream.adapters.feature_repo import objects_of, open_store, quiet_feast
+    from millstream.adapters.feast.repo import objects_of, open_store, quiet_feast
 
     with quiet_feast():
         from feast.stream_feature_view import StreamFeatureView

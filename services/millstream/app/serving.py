@@ -6,16 +6,16 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.river_model import OnlineScorer
-from millstream.adapters.telemetry import Telemetry
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.models.river_model import OnlineScorer
+from millstream.adapters.telemetry.metrics import Telemetry
 from millstream.app.assembly import Assembly
-from millstream.core.manifest import define
+from millstream.core.models.manifest import define
 from millstream.errors import Misconfigured, Refused
 from millstream.ports import ModelVersion
-from millstream.score.policy import CHAMPION
-from millstream.score.scorer import Champion
-from millstream.score.step import Score
+from millstream.stages.score.policy import CHAMPION
+from millstream.stages.score.scorer import Champion
+from millstream.stages.score.step import Score
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def serve_models(
 def _promotions(
     assembly: Assembly, endpoints: Endpoints, score: Score, stack: contextlib.ExitStack
 ) -> Callable[[], None]:
-    from millstream.adapters.promotions import follow
+    from millstream.adapters.kafka.promotions import follow
 
     service = assembly.declaration.service
     follower = follow(endpoints.kafka, service.name)
@@ -82,7 +82,7 @@ def _promotions(
 def _snapshots(
     assembly: Assembly, endpoints: Endpoints, score: Score, telemetry: Telemetry, stack: contextlib.ExitStack
 ) -> Callable[[], None]:
-    from millstream.adapters.online_snapshots import follow
+    from millstream.adapters.models.online_snapshots import follow
 
     declared = assembly.online_model()
     telemetry.gauge("millstream_online_version", 0, model=declared.name)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from millstream.adapters import feature_repo
-from millstream.adapters.compiled_repo import forget
-from millstream.adapters.earlier_names import refuse_earlier_names
-from millstream.adapters.endpoints import resolve
-from millstream.adapters.retention import alter_retention, needed_ms, retention_ms, short_topics
-from millstream.adapters.schema_topic import publish_schemas
-from millstream.adapters.topic_registry import claim, refuse_conflicts
-from millstream.adapters.topics import create_topics
+from millstream.adapters.embedded.endpoints import resolve
+from millstream.adapters.feast import repo as feature_repo
+from millstream.adapters.feast.compiled_repo import forget
+from millstream.adapters.kafka.earlier_names import refuse_earlier_names
+from millstream.adapters.kafka.retention import alter_retention, needed_ms, retention_ms, short_topics
+from millstream.adapters.kafka.schema_topic import publish_schemas
+from millstream.adapters.kafka.topic_registry import claim, refuse_conflicts
+from millstream.adapters.kafka.topics import create_topics
 from millstream.app.assembly import Assembly
 from millstream.app.champion import champion_fit
 from millstream.app.runnable import assemble_runnable

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from millstream.adapters.label_file import LabelFile, label_columns, of_chunks, of_frame, read_labels
-from millstream.adapters.tabular import Chunk, Declared
+from millstream.adapters.files.label_file import LabelFile, label_columns, of_chunks, of_frame, read_labels
+from millstream.adapters.files.tabular import Chunk, Declared
 from millstream.core.avro.convert import convert
 from millstream.core.avro.explain_cell import explain
 from millstream.core.avro.reading import Reading

@@ -6,37 +6,37 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from millstream.adapters import telemetry as telemetry_adapter
-from millstream.adapters.cluster import named
-from millstream.adapters.endpoints import Endpoints, resolve
-from millstream.adapters.feature_times import FeatureTimes
-from millstream.adapters.guarantees import may_repeat
-from millstream.adapters.origins import Origins
-from millstream.adapters.schema_registry import connect, registry_prefix
-from millstream.adapters.schema_topic import SchemaResolver, publish_schemas, read_schemas
-from millstream.adapters.topic_registry import claim
-from millstream.adapters.topics import largest_record_bytes, partition_counts, require_topics
-from millstream.adapters.view_writer import ViewWriter, open_view_writer
+from millstream.adapters.embedded.endpoints import Endpoints, resolve
+from millstream.adapters.kafka.cluster import named
+from millstream.adapters.kafka.guarantees import may_repeat
+from millstream.adapters.kafka.origins import Origins
+from millstream.adapters.kafka.schema_registry import connect, registry_prefix
+from millstream.adapters.kafka.schema_topic import SchemaResolver, publish_schemas, read_schemas
+from millstream.adapters.kafka.topic_registry import claim
+from millstream.adapters.kafka.topics import largest_record_bytes, partition_counts, require_topics
+from millstream.adapters.redis.feature_times import FeatureTimes
+from millstream.adapters.redis.view_writer import ViewWriter, open_view_writer
+from millstream.adapters.telemetry import metrics as telemetry_adapter
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.monitoring import freshness, measure_stage, monitor_stage
 from millstream.app.serving import serve_models
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.core.contracts import Contract
-from millstream.monitor.freshness import Freshness
-from millstream.monitor.quality_metrics import QualityMetrics
 from millstream.ports import LedgerStore
-from millstream.score.step import Carried, Score
+from millstream.runtime.clock_bound import ClockBound
+from millstream.runtime.dead_letters import DeadLetterLimit
+from millstream.runtime.log.kafka_log import KafkaLog
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import LoopLimits, StageLoop
+from millstream.runtime.telemetry_observer import TelemetryObserver
+from millstream.runtime.work import Work
+from millstream.runtime.worker_slot import WorkerSlot
 from millstream.settings import Settings
+from millstream.stages.monitor.freshness import Freshness
+from millstream.stages.quality.metrics import QualityMetrics
+from millstream.stages.score.step import Carried, Score
 from millstream.topology import DEAD_LETTERS, JOIN, LEARN, LOOP, MEASURE, MONITOR, QUALITY, SCORED, StagePlan
-from millstream.transport.clock_bound import ClockBound
-from millstream.transport.dead_letters import DeadLetterLimit
-from millstream.transport.kafka_log import KafkaLog
-from millstream.transport.loop import LoopLimits, StageLoop
-from millstream.transport.records import Output
-from millstream.transport.telemetry_observer import TelemetryObserver
-from millstream.transport.work import Work
-from millstream.transport.worker_slot import WorkerSlot
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def usual_stages(assembly: Assembly) -> list[str]:
 
 def _ledgers(settings: Settings, origins: Origins) -> Callable[[int], LedgerStore]:
     """Return what opens the label ledger of a partition; all of a worker share one bound of memory."""
-    from millstream.adapters.ledger_store import LedgerMemory, RocksLedgerStore
+    from millstream.adapters.files.ledger_store import LedgerMemory, RocksLedgerStore
 
     memory, layout = LedgerMemory(settings.ledger_memory_mb << 20), origins.layout(SCORED)
     return lambda partition: RocksLedgerStore(settings.state_dir / "ledger" / str(partition), memory, layout)
@@ -163,7 +163,7 @@ def _freshness(assembly: Assembly, endpoints: Endpoints, stack: contextlib.ExitS
 def _carried(assembly: Assembly, endpoints: Endpoints, stack: contextlib.ExitStack) -> Carried | None:
     if not assembly.declaration.batch:
         return None
-    from millstream.adapters.batch_views import BatchViewReader
+    from millstream.adapters.feast.batch_views import BatchViewReader
 
     reader = BatchViewReader(assembly.declaration, endpoints.redis_url)
     stack.callback(reader.close)

@@ -126,7 +126,7 @@ def main() -> None:
     try:
         app()
     except MillstreamError as error:
-        from millstream.adapters.logs import strike
+        from millstream.adapters.telemetry.logs import strike
 
         shown = Text.assemble((type(error).__name__, "bold red"), f": {strike(str(error))}")
         Console(stderr=True).print(shown, highlight=False, soft_wrap=True)

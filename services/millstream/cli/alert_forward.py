@@ -39,7 +39,7 @@ def forward(
 
     Silenced ones are left out, but not the end of an incident that the receiver may know of.
     """
-    from millstream.adapters.alert_sinks import Form, post_alert
+    from millstream.adapters.reports.alert_sinks import Form, post_alert
 
     forms: dict[str, Form] = {each: each for each in get_args(Form)}
     if form not in forms:

@@ -57,7 +57,7 @@ def silence_row(silence: Action) -> dict[str, str]:
 
 def json_line(row: Mapping[str, Any]) -> str:
     """Return a row as a line of JSON; a statistic without bound, which JSON does not know, is null."""
-    from millstream.adapters.alert_sinks import finite
+    from millstream.adapters.reports.alert_sinks import finite
 
     return json.dumps(finite(row), ensure_ascii=False, allow_nan=False)
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from millstream.adapters.ingest import BadRow
+    from millstream.adapters.files.ingest import BadRow
 
 _SHOWN = 20
 

@@ -28,10 +28,10 @@ def consume(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Show the newest committed records of a topic."""
-    from millstream.adapters.contracts import load_all
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.schema_topic import schema_resolver
-    from millstream.adapters.topic_names import plain_name
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.files.contracts import load_all
+    from millstream.adapters.kafka.schema_topic import schema_resolver
+    from millstream.adapters.kafka.topic_names import plain_name
     from millstream.app.newest import newest
 
     settings = load_settings()
@@ -66,8 +66,8 @@ def _follow(
 
     from confluent_kafka import Consumer
 
-    from millstream.adapters.cluster import named
-    from millstream.adapters.kafka_client import PASSING, client_logger, raise_for
+    from millstream.adapters.kafka.client import PASSING, client_logger, raise_for
+    from millstream.adapters.kafka.cluster import named
 
     consumer = Consumer(
         {
@@ -96,7 +96,7 @@ def _follow(
 
 def _decoded(value: bytes | None, resolve: Callable[[SchemaId], Schema | None]) -> dict[str, Any]:
     """Return a record's fields, whatever its writer's schema; its bytes and the reason if they cannot be read."""
-    from millstream.adapters.explain_record import explain_record
+    from millstream.adapters.kafka.explain_record import explain_record
 
     if value is None:
         return {"tombstone": True}

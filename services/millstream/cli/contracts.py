@@ -15,7 +15,7 @@ from millstream.errors import MillstreamError, Misconfigured
 from millstream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from millstream.adapters.contract_history import Version
+    from millstream.adapters.files.contract_history import Version
     from millstream.core.avro.compatibility import Break, Mode
     from millstream.core.contracts import Contract
 
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 @contracts.command("list")
 def list_contracts(as_json: Json = False) -> None:
     """List the contracts, one per topic."""
-    from millstream.adapters.contracts import load_all
+    from millstream.adapters.files.contracts import load_all
 
     found = load_all(load_settings())
     rows = [
@@ -80,7 +80,7 @@ def show(
     Of a topic that the engine derives, such as scored, examples and those between stages, this is the whole schema,
     features included.
     """
-    from millstream.adapters.topic_names import plain_name
+    from millstream.adapters.kafka.topic_names import plain_name
 
     settings = load_settings()
     contract = contract_of(settings, plain_name(settings, topic))
@@ -113,7 +113,7 @@ def contract_of(settings: Settings, topic: str) -> Contract:
     Misconfigured
         Naming the topics there are; or as `millstream.app.assembly.assemble`, where the schema is derived.
     """
-    from millstream.adapters.contracts import load_all
+    from millstream.adapters.files.contracts import load_all
     from millstream.core.contracts import Contract
     from millstream.topology import EXAMPLES, SCORED
 
@@ -152,8 +152,8 @@ def check(
     A transitive mode compares with every version reachable from the revision, the others with the one at it. A break
     is made on purpose by raising millstream.generation in the contract.
     """
-    from millstream.adapters.contract_history import all_versions, versions_at
-    from millstream.adapters.contracts import load_all, schemas_dir
+    from millstream.adapters.files.contract_history import all_versions, versions_at
+    from millstream.adapters.files.contracts import load_all, schemas_dir
     from millstream.core.avro.compatibility import MODES
 
     if mode not in MODES:

@@ -21,7 +21,7 @@ from millstream.errors import Misconfigured
 from millstream.settings import load_settings
 
 if TYPE_CHECKING:
-    from millstream.adapters.dead_letters import DeadLetter, Selection
+    from millstream.adapters.kafka.dead_letters import DeadLetter, Selection
     from millstream.app.dead_letter_desk import Desk
 
 Reason = Annotated[str | None, typer.Option(help="Only this reason, e.g. undecodable or range.")]
@@ -118,8 +118,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one dead letter whole: reason, original bytes, and what they would be."""
-    from millstream.adapters.dead_letters import Selection
-    from millstream.adapters.explain_record import explain_record, hexdump
+    from millstream.adapters.kafka.dead_letters import Selection
+    from millstream.adapters.kafka.explain_record import explain_record, hexdump
 
     desk, console = _desk()
     letter = next(iter(desk.letters(Selection(ids=[letter_id]))), None)
@@ -225,8 +225,8 @@ def _desk() -> tuple[Desk, Console]:
 def _selection(
     reason: str | None, topic: str | None, stage: str | None, since: str | None, ids: Iterable[str] = ()
 ) -> Selection:
-    from millstream.adapters.dead_letters import Selection
-    from millstream.adapters.topic_names import plain_name
+    from millstream.adapters.kafka.dead_letters import Selection
+    from millstream.adapters.kafka.topic_names import plain_name
 
     topic = None if topic is None else plain_name(load_settings(), topic)
     return Selection(reason, topic, stage, since_ms(since, time.time_ns() // 1_000_000), frozenset(ids))

@@ -16,15 +16,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from millstream.adapters import endpoints, kafka_jars
-from millstream.adapters.embedded_kafka import java
-from millstream.adapters.embedded_valkey import binary
-from millstream.adapters.probes import Finding, probe_kafka, probe_redis, probe_registry
+from millstream.adapters.embedded import endpoints, kafka_jars
+from millstream.adapters.embedded.kafka import java
+from millstream.adapters.embedded.valkey import binary
+from millstream.adapters.telemetry.probes import Finding, probe_kafka, probe_redis, probe_registry
 from millstream.errors import MillstreamError
 from millstream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from millstream.adapters.endpoints import ServerStatus
+    from millstream.adapters.embedded.endpoints import ServerStatus
 
 _NATIVE = ("numpy", "numba", "polars", "pyarrow", "duckdb", "lightgbm", "confluent_kafka", "rocksdict", "faust")
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -176,7 +176,7 @@ def if_needed(settings: Settings, findings: list[Finding]) -> list[Finding]:
     """Return what was found about Redis; nothing is wrong with one that no view needs."""
     if all(finding.level == "ok" for finding in findings):
         return findings
-    from millstream.adapters.compiled_repo import compiled_repo
+    from millstream.adapters.feast.compiled_repo import compiled_repo
 
     try:
         if compiled_repo(settings).declaration.needs_online_store:
@@ -199,7 +199,7 @@ def _start(variable: str) -> str:
 
 def check_contracts(settings: Settings) -> list[Finding]:
     """Parse every contract."""
-    from millstream.adapters.contracts import load_all, schemas_dir
+    from millstream.adapters.files.contracts import load_all, schemas_dir
 
     try:
         contracts = load_all(settings)
@@ -227,7 +227,7 @@ def check_feature_repo(settings: Settings) -> list[Finding]:
 
 def check_champion(settings: Settings) -> list[Finding]:
     """Tell whether the promoted model fits the feature repo; what keeps from telling is told by other checks."""
-    from millstream.adapters.feature_repo import load_declaration
+    from millstream.adapters.feast.repo import load_declaration
     from millstream.app.champion import champion_fit
 
     try:

@@ -32,8 +32,8 @@ def register(app: typer.Typer) -> None:
 
 def apply() -> None:
     """Apply the feature repo to its registry; safe to repeat."""
-    from millstream.adapters import feature_repo
-    from millstream.adapters.compiled_repo import forget
+    from millstream.adapters.feast import repo as feature_repo
+    from millstream.adapters.feast.compiled_repo import forget
     from millstream.app.runnable import assemble_runnable
 
     console = Console()
@@ -69,7 +69,7 @@ def show(as_json: JsonOption = False) -> None:
 
 def _say_what_answers(console: Console, settings: Settings, declaration: Declaration) -> None:
     """Tell whether the promoted model fits what is declared, if Kafka is there to ask."""
-    from millstream.adapters import endpoints
+    from millstream.adapters.embedded import endpoints
     from millstream.app.champion import champion_fit
 
     kafka, _ = endpoints.status(settings)
@@ -113,7 +113,7 @@ def get(
     as_json: JsonOption = False,
 ) -> None:
     """Read online features of an entity, or of one of each, as any Feast client does."""
-    from millstream.adapters.feature_repo import load_declaration, open_store, quiet_feast
+    from millstream.adapters.feast.repo import load_declaration, open_store, quiet_feast
 
     settings = load_settings()
     console = Console()

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import typer
 
 if TYPE_CHECKING:
-    from millstream.adapters.tabular import Declared
+    from millstream.adapters.files.tabular import Declared
     from millstream.core.avro.reading import Unit
 
 Separator = Annotated[
@@ -49,8 +49,8 @@ def declared_by(
     BadParameter
         Naming the option and what it takes.
     """
-    from millstream.adapters.csv_rows import Dialect
-    from millstream.adapters.tabular import Declared
+    from millstream.adapters.files.csv_rows import Dialect
+    from millstream.adapters.files.tabular import Declared
     from millstream.core.avro.reading import Reading
 
     separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)

@@ -74,10 +74,10 @@ def ingest_command(
     not fit the contract are named and not sent. Exits 1 if there are any, 130 on Ctrl-C, always with the row to go on
     at.
     """
-    from millstream.adapters.contracts import load_contract
-    from millstream.adapters.ingest import Progress, columns_for, ingest, resume_row
-    from millstream.adapters.tabular import open_table
-    from millstream.adapters.topic_names import plain_name
+    from millstream.adapters.files.contracts import load_contract
+    from millstream.adapters.files.ingest import Progress, columns_for, ingest, resume_row
+    from millstream.adapters.files.tabular import open_table
+    from millstream.adapters.kafka.topic_names import plain_name
     from millstream.app.lateness import first_event_ms, unit_warning
     from millstream.cli.publishing import kafka_with, publisher_with_bar, writer_for
 
@@ -142,7 +142,7 @@ def _warn_of_late(
     console: Console, settings: Settings, kafka: Mapping[str, str], topic: str, first_ms: int | None, contract: Contract
 ) -> None:
     """Say so if the file's events are older than what the stages still take."""
-    from millstream.adapters.compiled_repo import compiled_repo
+    from millstream.adapters.feast.compiled_repo import compiled_repo
     from millstream.app.lateness import late_warning, newest_event_ms
 
     newest_ms = newest_event_ms(settings, kafka, topic, contract)
@@ -159,8 +159,8 @@ def _warn_of_late(
 
 def label_shape(settings: Settings, labels: Contract) -> LabelShape:
     """Return how labels are read: with ids as the events' contract has them, where a feature repo names that."""
-    from millstream.adapters.compiled_repo import compiled_repo
-    from millstream.adapters.contracts import load_contract
+    from millstream.adapters.feast.compiled_repo import compiled_repo
+    from millstream.adapters.files.contracts import load_contract
     from millstream.core.label_rows import LabelShape
 
     try:

@@ -66,8 +66,8 @@ def read_labels(settings: Settings) -> dict[str, Any]:
     """
     import numpy as np
 
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.kafka_client import read_committed
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.kafka.client import read_committed
     from millstream.app.newest import partitions_of
     from millstream.core.ledger.tally import SIZE, LedgerReport, counters, coverage, decode_report, delay_quantile_s
     from millstream.topology import JOIN_CHANGELOG

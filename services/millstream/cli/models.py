@@ -57,9 +57,9 @@ def put_into_service(
     Retry
         Kafka or the registry cannot be reached; doing it again is safe.
     """
-    from millstream.adapters.promotions import publish
-    from millstream.core.manifest import define
-    from millstream.score.scorer import Champion
+    from millstream.adapters.kafka.promotions import publish
+    from millstream.core.models.manifest import define
+    from millstream.stages.score.scorer import Champion
 
     offered = registry.load(name, version)
     if offered is None:
@@ -72,7 +72,7 @@ def put_into_service(
 
 def list_models(name: NameOption = None, as_json: JsonOption = False) -> None:
     """List versions with their metrics, and which one is champion."""
-    from millstream.adapters.registry import open_registry
+    from millstream.adapters.models.registry import open_registry
 
     settings = load_settings()
     name = _name(settings, name)
@@ -97,8 +97,8 @@ def list_models(name: NameOption = None, as_json: JsonOption = False) -> None:
 
 def show(version: int, name: NameOption = None, as_json: JsonOption = False) -> None:
     """Show a version's manifest: what it reads, what it was trained on, how good it was."""
-    from millstream.adapters.registry import open_registry
-    from millstream.core.manifest import Manifest
+    from millstream.adapters.models.registry import open_registry
+    from millstream.core.models.manifest import Manifest
 
     settings = load_settings()
     name = _name(settings, name)
@@ -142,9 +142,9 @@ def rollback(name: NameOption = None) -> None:
 
 
 def _change(settings: Settings, name: str | None, version: int | None) -> None:
-    from millstream.adapters.compiled_repo import compiled_repo
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.registry import open_registry
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.feast.compiled_repo import compiled_repo
+    from millstream.adapters.models.registry import open_registry
 
     kafka = resolve(settings, redis=False).kafka
     declaration = compiled_repo(settings).declaration
@@ -161,7 +161,7 @@ def _change(settings: Settings, name: str | None, version: int | None) -> None:
 def _name(settings: Settings, name: str | None) -> str:
     if name is not None:
         return name
-    from millstream.adapters.compiled_repo import compiled_repo
+    from millstream.adapters.feast.compiled_repo import compiled_repo
 
     return compiled_repo(settings).declaration.service.name
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from millstream.adapters.project_template import Template, write_project
+from millstream.adapters.files.project_template import Template, write_project
 
 
 def register(app: typer.Typer) -> None:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def online(as_json: bool = typer.Option(False, "--json", help="For scripts.")) -> None:
     """Show the online model: what it has learnt, how good it was before it learnt it, and what it is used for."""
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.key_follower import newest
-    from millstream.adapters.river_header import Header
-    from millstream.adapters.river_model import open_snapshot
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.kafka.key_follower import newest
+    from millstream.adapters.models.river_header import Header
+    from millstream.adapters.models.river_model import open_snapshot
     from millstream.app.assembly import assemble
     from millstream.core.prequential import Prequential
     from millstream.topology import SNAPSHOTS

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from millstream.adapters.paced_publisher import PacedPublisher
-from millstream.adapters.producer import drain, open_producer
-from millstream.adapters.schema_registry import connect, registry_prefix
-from millstream.adapters.topic_names import topic_names
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.kafka.paced_publisher import PacedPublisher
+from millstream.adapters.kafka.producer import drain, open_producer
+from millstream.adapters.kafka.schema_registry import connect, registry_prefix
+from millstream.adapters.kafka.topic_names import topic_names
+from millstream.adapters.kafka.topics import partition_counts
 from millstream.cli.screen import progress
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.contracts import Contract
@@ -29,7 +29,7 @@ def kafka_with(settings: Settings, topics: list[str]) -> dict[str, str]:
     Misconfigured
         There is no such topic, or no Kafka.
     """
-    from millstream.adapters.endpoints import resolve
+    from millstream.adapters.embedded.endpoints import resolve
 
     kafka = resolve(settings, redis=False).kafka
     there = partition_counts(kafka, topics)

@@ -27,8 +27,8 @@ from millstream.cli.screen import progress
 from millstream.settings import load_settings
 
 if TYPE_CHECKING:
-    from millstream.adapters.ingest import BadRow
-    from millstream.adapters.tabular import Declared
+    from millstream.adapters.files.ingest import BadRow
+    from millstream.adapters.files.tabular import Declared
     from millstream.app.assembly import Assembly
     from millstream.app.replay_file import ReplayCounts
 
@@ -136,7 +136,7 @@ def run_replay(
     assembly: Assembly, source: Path, out: Path, console: Console, *, declared: Declared | None = None, **options: Any
 ) -> ReplayCounts:
     """Replay a file into a directory with a progress bar; see `millstream.app.replay_file.replay_file`."""
-    from millstream.adapters.tabular import NOTHING_DECLARED, open_table
+    from millstream.adapters.files.tabular import NOTHING_DECLARED, open_table
     from millstream.app.replay_file import replay_file
 
     total = open_table(source, declared or NOTHING_DECLARED).rows_at_most

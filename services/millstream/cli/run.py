@@ -21,7 +21,7 @@ from millstream.errors import MillstreamError
 from millstream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from millstream.transport.loop import StageLoop
+    from millstream.runtime.loop import StageLoop
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def run(
     log_format: Annotated[str, typer.Option(help="human or json.")] = "human",
 ) -> None:
     """Run stages until SIGTERM or Ctrl-C. Several processes share the work by partitions."""
-    from millstream.adapters.logs import configure_logs, secrets_of
+    from millstream.adapters.telemetry.logs import configure_logs, secrets_of
 
     settings = load_settings(guarantee=guarantee, worker_id=worker_id)
     configure_logs(log_format, level=log_level.upper(), secrets=secrets_of(settings))
@@ -71,9 +71,9 @@ def run(
 
 
 async def _serve(settings: Settings, names: list[str]) -> None:
-    from millstream.adapters.telemetry_endpoint import worker_file
+    from millstream.adapters.telemetry.endpoint import worker_file
     from millstream.app.workers import build_worker
-    from millstream.transport.worker import serve
+    from millstream.runtime.worker import serve
 
     stopping = asyncio.Event()
     with contextlib.ExitStack() as stack:

@@ -50,8 +50,8 @@ def seed(
     Stages must be stopped and must not have consumed anything yet. Nothing is published: there are no predictions of
     past events. Safe to repeat until the stages have started.
     """
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.tabular import open_table
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.files.tabular import open_table
     from millstream.app.assembly import assemble
     from millstream.app.event_file import events_of
     from millstream.app.replay_labels import late_labels

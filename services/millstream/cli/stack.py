@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from millstream.adapters import endpoints
+from millstream.adapters.embedded import endpoints
 from millstream.cli.screen import steps
 from millstream.settings import load_settings
 

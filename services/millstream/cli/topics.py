@@ -27,8 +27,8 @@ def adopt_command(names: Names = None) -> None:
     Their logs are read from the beginning. Windows, ledger, models and monitors keep what they have of the earlier
     logs; a changelog that was recreated is emptied, and its stage rebuilds its state from its inputs.
     """
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.topic_adoption import adopt
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.kafka.topic_adoption import adopt
     from millstream.app.assembly import assemble
 
     settings = load_settings()
@@ -60,10 +60,10 @@ def rescale_command(
     Producers and stages must be stopped (SIGTERM), and everything read to the end. Partitions are only added; fewer
     are refused.
     """
-    from millstream.adapters.endpoints import resolve
+    from millstream.adapters.embedded.endpoints import resolve
     from millstream.app.assembly import assemble
     from millstream.app.dead_letter_desk import Desk
-    from millstream.transport.rescale import Rescale
+    from millstream.runtime.rescale.rescale import Rescale
 
     settings, console = load_settings(), Console()
     assembly = assemble(settings)

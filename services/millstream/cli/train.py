@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from millstream.core.declaration import Declaration
     from millstream.core.drift.model_reference import ModelReference
     from millstream.ports import ModelVersion
-    from millstream.retrain.fit import Growth
-    from millstream.retrain.fit import Progress as Grown
-    from millstream.retrain.split import Window
-    from millstream.retrain.train import Trained, TrainSpec
+    from millstream.stages.retrain.fit import Growth
+    from millstream.stages.retrain.fit import Progress as Grown
+    from millstream.stages.retrain.split import Window
+    from millstream.stages.retrain.train import Trained, TrainSpec
 
 _DAY_MS = 86_400_000
 
@@ -76,12 +76,12 @@ def train(
     truncate_times: TruncateTimes = False,
 ) -> None:
     """Train a model on history as it was known at the time, measure it, and register it."""
-    from millstream.adapters.endpoints import resolve
+    from millstream.adapters.embedded.endpoints import resolve
     from millstream.app.assembly import assemble
     from millstream.app.label_policy import label_precedence
     from millstream.app.training_data import labels_of, read_features, with_event_times, with_labels
-    from millstream.retrain.fit import Growth
-    from millstream.retrain.split import Window
+    from millstream.stages.retrain.fit import Growth
+    from millstream.stages.retrain.split import Window
 
     settings, console = load_settings(), Console()
     kafka = resolve(settings, redis=False).kafka if promote else None  # rather fail now than after the work
@@ -162,12 +162,12 @@ def train_and_register(
     Retry
         The registry cannot be reached.
     """
-    from millstream.adapters.registry import open_registry
+    from millstream.adapters.models.registry import open_registry
     from millstream.app.training_data import KNOWN_AT
-    from millstream.core.manifest import define
-    from millstream.retrain.fit import Growth
-    from millstream.retrain.split import Window
-    from millstream.retrain.train import TrainSpec
+    from millstream.core.models.manifest import define
+    from millstream.stages.retrain.fit import Growth
+    from millstream.stages.retrain.split import Window
+    from millstream.stages.retrain.train import TrainSpec
 
     declaration, contract = assembly.declaration, assembly.contract
     spec = TrainSpec(
@@ -208,7 +208,7 @@ def longest_window_ms(declaration: Declaration) -> int:
 
 
 def _with_bar(features: pl.DataFrame, spec: TrainSpec, console: Console) -> Trained:
-    from millstream.retrain.train import train as fit
+    from millstream.stages.retrain.train import train as fit
 
     columns = (
         TextColumn("{task.description}"),
@@ -261,7 +261,7 @@ def _budgeted(reference: ModelReference) -> float:
 def _promote(
     settings: Settings, assembly: Assembly, kafka: Mapping[str, str], made: ModelVersion, console: Console
 ) -> None:
-    from millstream.adapters.registry import open_registry
+    from millstream.adapters.models.registry import open_registry
 
     put_into_service(open_registry(settings), kafka, assembly.declaration, made.name, made.version)
     console.print(f"model [bold]{made.name}[/] version [bold]{made.version}[/] is champion")

@@ -1,6 +1,6 @@
 """What a feature repo declares, as plain values: the engine knows only these, never Feast.
 
-`millstream.adapters.feature_repo` compiles Feast objects into a `Declaration`; `millstream.topology` derives stages.
+`millstream.adapters.feast.repo` compiles Feast objects into a `Declaration`; `millstream.topology` derives stages.
 Feature columns are named ``{view}__{feature}`` everywhere past this point (Feast's own full feature name).
 """
 

@@ -12,7 +12,7 @@ import fastavro
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream.adapters.kafka_client import read_committed
+from millstream.adapters.kafka.client import read_committed
 from millstream.core.avro.schema import Schema
 from millstream.core.declaration import View
 from millstream.errors import Stop

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from millstream.adapters.river_pipelines import CHAMPION_SCORE, load
+from millstream.adapters.models.river_pipelines import CHAMPION_SCORE, load
 from millstream.core.batch import Batch
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, number
 from millstream_lab.bench.stack import Stack, as_it_is

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream.adapters.ledger_store import LedgerMemory, RocksLedgerStore
-from millstream.adapters.process_usage import own_rss_bytes
+from millstream.adapters.files.ledger_store import LedgerMemory, RocksLedgerStore
+from millstream.adapters.telemetry.process_usage import own_rss_bytes
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Field, Schema
 from millstream.core.batch import Batch, Rows
 from millstream.core.contracts import Contract
 from millstream.core.ledger.resolution import Policy
-from millstream.join.contract import examples_schema
-from millstream.join.step import Join
-from millstream.transport.flow import Flow
-from millstream.transport.records import Records
+from millstream.runtime.flow import Flow
+from millstream.runtime.log.records import Records
+from millstream.stages.join.contract import examples_schema
+from millstream.stages.join.step import Join
 
 _FEATURES = 25
 _EVENT_GAP_MS = 1_000

@@ -12,10 +12,10 @@ import numpy as np
 from confluent_kafka import Consumer, Message, TopicPartition
 from numpy.typing import NDArray
 
-from millstream.adapters.cluster import named
-from millstream.adapters.kafka_client import PASSING, raise_for
-from millstream.adapters.process_usage import usage_of
-from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.kafka.client import PASSING, raise_for
+from millstream.adapters.kafka.cluster import named
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.telemetry.process_usage import usage_of
 from millstream.errors import Stop
 from millstream_lab.bench.workload import Workload
 

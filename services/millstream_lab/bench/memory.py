@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from millstream.adapters.process_usage import usage_of
+from millstream.adapters.telemetry.process_usage import usage_of
 
 _INTERVAL_S = 0.5
 _STEADY_SAMPLES = 6

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from millstream.adapters.promotions import publish
+from millstream.adapters.kafka.promotions import publish
 from millstream.core.declaration import Service
-from millstream.core.manifest import Manifest, Training, sha256
+from millstream.core.models.manifest import Manifest, Training, sha256
 from millstream.ports import ModelVersion
 
 

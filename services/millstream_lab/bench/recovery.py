@@ -8,8 +8,8 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
-from millstream.adapters.cluster import named
-from millstream.adapters.topics import create_topics
+from millstream.adapters.kafka.cluster import named
+from millstream.adapters.kafka.topics import create_topics
 from millstream.errors import Stop
 from millstream.topology import SCORED
 from millstream_lab.bench import scrape

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from millstream.adapters.telemetry_endpoint import worker_file
+from millstream.adapters.telemetry.endpoint import worker_file
 
 _TIMEOUT_S = 5.0
 

@@ -13,9 +13,9 @@ import redis
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from millstream.adapters import endpoints
-from millstream.adapters.topic_names import cluster_of
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.embedded import endpoints
+from millstream.adapters.kafka.topic_names import cluster_of
+from millstream.adapters.kafka.topics import partition_counts
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.setup import initialise
 from millstream.core.avro.schema import Schema

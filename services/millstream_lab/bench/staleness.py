@@ -10,8 +10,8 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from millstream.adapters.feast_codec import ViewCodec
-from millstream.adapters.feature_repo import open_store, quiet_feast
+from millstream.adapters.feast.codec import ViewCodec
+from millstream.adapters.feast.repo import open_store, quiet_feast
 from millstream.core.declaration import View
 from millstream_lab.bench.audit import check, features_of
 from millstream_lab.bench.measure import publish_backlog, publish_paced

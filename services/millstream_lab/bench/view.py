@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import redis
 
-from millstream.adapters.feast_codec import feature_field
-from millstream.adapters.feature_repo import open_store, quiet_feast
-from millstream.adapters.process_usage import usage_of
-from millstream.adapters.view_writer import ViewWriter, open_online_view
+from millstream.adapters.feast.codec import feature_field
+from millstream.adapters.feast.repo import open_store, quiet_feast
+from millstream.adapters.redis.view_writer import ViewWriter, open_online_view
+from millstream.adapters.telemetry.process_usage import usage_of
 from millstream.core.declaration import View
 from millstream.ports import ViewRows
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
@@ -109,7 +109,7 @@ def _feasts(job: Job, view: View, rows: ViewRows) -> Callable[[], None]:
     repo = job.stack.state_dir / "feast_repo"
     shutil.copytree(FEATURE_REPO, repo, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     yaml = repo / "feature_store.yaml"
-    own = "  type: millstream.adapters.online_store.MillstreamRedisOnlineStore\n"
+    own = "  type: millstream.adapters.feast.online_store.MillstreamRedisOnlineStore\n"
     stock = f"  type: redis\n  connection_string: {address.hostname}:{address.port}\n"
     assert own in yaml.read_text(), "the benchmark's feature_store.yaml has changed"
     yaml.write_text(yaml.read_text().replace(own, stock))

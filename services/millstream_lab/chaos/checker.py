@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from millstream.core.batch import Array, Batch, Mask
+from millstream.runtime.dead_letters import LATE
 from millstream.topology import PREDICTIONS, SCORED, StagePlan
-from millstream.transport.dead_letters import LATE
 from millstream_lab.chaos.history import History, Ids, Table, place_ids
 from millstream_lab.chaos.oracle import ANSWER, Undisturbed
 

@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from millstream.adapters.feature_repo import open_store
+from millstream.adapters.feast.repo import open_store
 from millstream.app.assembly import Assembly
+from millstream.runtime.clock_bound import REFUSED_PREFIX
+from millstream.runtime.log.protocol import LogReader
+from millstream.runtime.recovery import MARKER_KEY, recover
+from millstream.runtime.stage import Stage
 from millstream.settings import Settings
 from millstream.topology import StagePlan
-from millstream.transport.clock_bound import REFUSED_PREFIX
-from millstream.transport.log import LogReader
-from millstream.transport.recovery import MARKER_KEY, recover
-from millstream.transport.stage import Stage
 from millstream_lab.chaos.checker import NOTHING
 from millstream_lab.chaos.oracle import Undisturbed
 

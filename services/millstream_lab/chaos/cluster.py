@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from millstream.adapters.embedded_kafka import EmbeddedKafka
-from millstream.adapters.embedded_valkey import EmbeddedValkey
+from millstream.adapters.embedded.kafka import EmbeddedKafka
+from millstream.adapters.embedded.valkey import EmbeddedValkey
 from millstream.errors import Stop
 from millstream.settings import Settings, load_settings
 from millstream_lab.bench.sides import own_environ

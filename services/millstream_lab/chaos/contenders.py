@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from millstream.core.declaration import Service
-from millstream.core.manifest import Manifest, Training, sha256
+from millstream.core.models.manifest import Manifest, Training, sha256
 from millstream.ports import ModelVersion
 
 BAD = ("truncated", "missing", "other-features", "other-digest")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from millstream.adapters.promotions import publish as promote
+from millstream.adapters.kafka.promotions import publish as promote
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.errors import Stop

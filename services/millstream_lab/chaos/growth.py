@@ -15,9 +15,9 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
-from millstream.adapters.cluster import named
-from millstream.adapters.kafka_client import client_logger
-from millstream.adapters.topic_names import cluster_of
+from millstream.adapters.kafka.client import client_logger
+from millstream.adapters.kafka.cluster import named
+from millstream.adapters.kafka.topic_names import cluster_of
 from millstream.app.setup import initialise
 from millstream.errors import Stop
 from millstream.settings import Settings

@@ -12,9 +12,9 @@ from millstream.app.assembly import Assembly, Resolve
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.schema import Schema
 from millstream.core.batch import Batch
+from millstream.runtime.log.protocol import LogReader
+from millstream.runtime.log.records import Records, empty_records
 from millstream.topology import DEAD_LETTERS, PREDICTIONS
-from millstream.transport.log import LogReader
-from millstream.transport.records import Records, empty_records
 
 Ids = NDArray[np.int64]
 _LIMIT_BYTES = 1 << 40

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from millstream.adapters.cluster import inside, named
-from millstream.adapters.kafka_client import client_logger
+from millstream.adapters.kafka.client import client_logger
+from millstream.adapters.kafka.cluster import inside, named
 
 Place = tuple[str, int, int]
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from millstream.app.assembly import Assembly, Resolve
 from millstream.core.batch import Array, Batch, Mask
-from millstream.score.scorer import Champion
-from millstream.score.step import Score
+from millstream.runtime.log.records import Records
+from millstream.runtime.stage import Stage
+from millstream.stages.score.scorer import Champion
+from millstream.stages.score.step import Score
 from millstream.topology import StagePlan
-from millstream.transport.records import Records
-from millstream.transport.stage import Stage
 from millstream_lab.chaos.history import Ids, place_ids
 
 CHUNK_RECORDS = 20_000

@@ -9,9 +9,9 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from millstream.adapters.dead_letters import DeadLetter, digest_of
-from millstream.adapters.kafka_client import PASSING, client_logger, raise_for
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.kafka.client import PASSING, client_logger, raise_for
+from millstream.adapters.kafka.dead_letters import DeadLetter, digest_of
+from millstream.adapters.kafka.topics import partition_counts
 from millstream.app.assembly import Assembly
 from millstream.core.avro.decode import RecordReader
 from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from millstream.adapters.contracts import ENGINE_TOPICS, SUFFIX, schemas_dir
+from millstream.adapters.files.contracts import ENGINE_TOPICS, SUFFIX, schemas_dir
 from millstream.errors import Misconfigured
 from millstream.settings import Settings
 from millstream.topology import LABELS
@@ -25,7 +25,7 @@ registry:
   registry_type: sql
   path: sqlite:///feast-registry.db
 online_store:
-  type: millstream.adapters.online_store.MillstreamRedisOnlineStore
+  type: millstream.adapters.feast.online_store.MillstreamRedisOnlineStore
 offline_store:
   type: duckdb
 entity_key_serialization_version: 3

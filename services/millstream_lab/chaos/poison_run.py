@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
-from millstream.adapters import endpoints
-from millstream.adapters.dead_letters import Selection, digest_of
-from millstream.adapters.kafka_client import read_committed
-from millstream.adapters.process_usage import usage_of
-from millstream.adapters.producer import open_producer
+from millstream.adapters.embedded import endpoints
+from millstream.adapters.kafka.client import read_committed
+from millstream.adapters.kafka.dead_letters import Selection, digest_of
+from millstream.adapters.kafka.producer import open_producer
+from millstream.adapters.telemetry.process_usage import usage_of
 from millstream.app.dead_letter_desk import Desk
 from millstream.app.setup import initialise
 from millstream.errors import Stop

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer, publish
 from millstream.errors import MillstreamError
 from millstream_lab.chaos.stream import ChaosStream
 

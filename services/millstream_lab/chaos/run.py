@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from millstream.adapters.endpoints import free_ports, resolve
-from millstream.adapters.promotions import publish as promote
-from millstream.adapters.schema_topic import SchemaResolver, schema_resolver
+from millstream.adapters.embedded.endpoints import free_ports, resolve
+from millstream.adapters.kafka.promotions import publish as promote
+from millstream.adapters.kafka.schema_topic import SchemaResolver, schema_resolver
 from millstream.app.assembly import Assembly
 from millstream.app.setup import initialise
-from millstream.core.manifest import define
+from millstream.core.models.manifest import define
 from millstream.errors import Stop
-from millstream.score.scorer import Champion
+from millstream.runtime.log.kafka_reader import KafkaReader
 from millstream.settings import Settings
+from millstream.stages.score.scorer import Champion
 from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED
-from millstream.transport.kafka_reader import KafkaReader
 from millstream_lab.chaos.arena import Arena
 from millstream_lab.chaos.checker_state import check_online, check_state
 from millstream_lab.chaos.cluster import Cluster

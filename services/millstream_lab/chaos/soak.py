@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from millstream.adapters.process_usage import usage_of
+from millstream.adapters.telemetry.process_usage import usage_of
 from millstream_lab.chaos.nemesis import Deed
 from millstream_lab.chaos.run import ChaosRun
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from millstream.transport.kafka_writer import KafkaWriter
-from millstream.transport.loop import StageLoop
-from millstream.transport.records import Output
+from millstream.runtime.log.kafka_writer import KafkaWriter
+from millstream.runtime.log.records import Output
+from millstream.runtime.loop import StageLoop
 
 CRASH = "MILLSTREAM_CHAOS_CRASH"
 CLOCK = "MILLSTREAM_CHAOS_CLOCK"

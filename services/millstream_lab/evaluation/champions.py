@@ -13,15 +13,15 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
 
-from millstream.adapters.lightgbm_model import TextModel
-from millstream.adapters.river_pipelines import CHAMPION_SCORE
+from millstream.adapters.models.lightgbm_model import TextModel
+from millstream.adapters.models.river_pipelines import CHAMPION_SCORE
 from millstream.app.assembly import Assembly
 from millstream.cli.train import longest_window_ms
 from millstream.core.batch import Array, Batch, Mask
 from millstream.errors import Misconfigured
-from millstream.retrain.fit import Growth
-from millstream.retrain.split import Window
-from millstream.retrain.train import TrainSpec, binary_labels, train
+from millstream.stages.retrain.fit import Growth
+from millstream.stages.retrain.split import Window
+from millstream.stages.retrain.train import TrainSpec, binary_labels, train
 from millstream_lab.evaluation.compare import History
 from millstream_lab.evaluation.reference import LABEL
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream.core.batch import Mask
-from millstream.retrain.fit import Growth, Progress, fit
+from millstream.stages.retrain.fit import Growth, Progress, fit
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream.adapters.river_model import floats
-from millstream.adapters.river_pipelines import OnlineModel
+from millstream.adapters.models.river_model import floats
+from millstream.adapters.models.river_pipelines import OnlineModel
 from millstream.core.batch import Array, Batch, Mask
 from millstream.core.metrics import evaluate
-from millstream.learn.learner import Learner
+from millstream.stages.learn.learner import Learner
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from millstream.adapters.river_pipelines import OnlineModel, declare, load
+from millstream.adapters.models.river_pipelines import OnlineModel, declare, load
 from millstream.app.assembly import Assembly, assemble
 from millstream.cli.models import metric_title
 from millstream.cli.replay import progress_bar

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from millstream.adapters.river_pipelines import OnlineModel, load
+from millstream.adapters.models.river_pipelines import OnlineModel, load
 from millstream.app.assembly import Assembly, assemble
 from millstream.cli.models import metric_title
 from millstream.cli.replay import progress_bar
 from millstream.core.metrics import DAY_MS
 from millstream.errors import Misconfigured
-from millstream.score.policy import BLEND, CHAMPION, ONLINE, Answering, AnswerPolicy
 from millstream.settings import Settings
+from millstream.stages.score.policy import BLEND, CHAMPION, ONLINE, Answering, AnswerPolicy
 from millstream_lab.evaluation.by_day import by_day, overall
 from millstream_lab.evaluation.champions import Plan, advance, day, events_from, grow, moments, served
 from millstream_lab.evaluation.compare import serve_delayed

@@ -13,15 +13,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from millstream.adapters.lightgbm_model import TextModel
+from millstream.adapters.models.lightgbm_model import TextModel
 from millstream.app.assembly import Assembly, assemble
 from millstream.cli.models import metric_title
 from millstream.cli.replay import progress_bar
 from millstream.core.batch import Mask
 from millstream.core.metrics import evaluate
-from millstream.retrain.fit import Growth, Progress, fit
-from millstream.retrain.train import binary_labels
 from millstream.settings import Settings
+from millstream.stages.retrain.fit import Growth, Progress, fit
+from millstream.stages.retrain.train import binary_labels
 from millstream_lab.evaluation.book import METRICS, PROTOCOL, PUBLISHED, SIZES
 from millstream_lab.evaluation.choose import Choice, choose
 from millstream_lab.evaluation.plot import bars_png

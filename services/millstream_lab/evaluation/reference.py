@@ -14,7 +14,7 @@ from millstream.app.replay_labels import late_labels
 from millstream.app.training_data import SCORED_FILE, read_features, with_labels
 from millstream.cli.demo.history import LABEL_DELAY_MS, simulated
 from millstream.cli.replay import run_replay
-from millstream.core.manifest import define
+from millstream.core.models.manifest import define
 from millstream.errors import Stop
 
 LABEL = "is_fraud"

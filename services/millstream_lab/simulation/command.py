@@ -47,7 +47,7 @@ def simulate_command(
     With the defaults the result is the book's published data set, row by row. Exits 1 if --compare finds rows that
     the other file does not have, whatever their order.
     """
-    from millstream.adapters.write_table import check_writable, write_table
+    from millstream.adapters.files.write_table import check_writable, write_table
     from millstream.core.simulation.simulate import Simulation, labels_of, simulate
 
     pace = pace_of(rate, speed)
@@ -96,7 +96,7 @@ def _compared(stream: Batch, path: Path) -> dict[str, int]:
     """Read a published file, whose columns may be named as the book names them, and count differences."""
     import numpy as np
 
-    from millstream.adapters.tabular import open_table
+    from millstream.adapters.files.tabular import open_table
     from millstream.core.avro.convert import to_batch
     from millstream.core.avro.match_columns import match_columns
     from millstream.core.avro.schema import Field

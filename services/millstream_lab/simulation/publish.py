@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from millstream.adapters.contracts import load_contract
-from millstream.adapters.topic_names import plain_name
+from millstream.adapters.files.contracts import load_contract
+from millstream.adapters.kafka.topic_names import plain_name
 from millstream.cli.publishing import kafka_with, publisher_with_bar, writer_for
 from millstream.core.simulation.simulate import labels_of
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream.adapters.cluster import named
-from millstream.adapters.endpoints import Endpoints
-from millstream.adapters.paced_publisher import PacedPublisher
-from millstream.adapters.producer import Deliveries, drain, open_producer, publish
+from millstream.adapters.embedded.endpoints import Endpoints
+from millstream.adapters.kafka.cluster import named
+from millstream.adapters.kafka.paced_publisher import PacedPublisher
+from millstream.adapters.kafka.producer import Deliveries, drain, open_producer, publish
 from millstream.app.assembly import Assembly
 from millstream.cli.demo.history import LABEL_DELAY_MS, Past
 from millstream.core.avro.encode import RecordWriter

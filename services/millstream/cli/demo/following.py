@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from millstream.adapters.cluster import inside, named
-from millstream.adapters.kafka_client import PASSING, client_logger, raise_for
-from millstream.adapters.topics import partition_counts
+from millstream.adapters.kafka.client import PASSING, client_logger, raise_for
+from millstream.adapters.kafka.cluster import inside, named
+from millstream.adapters.kafka.topics import partition_counts
 
 Handler = Callable[[Sequence[Message]], None]
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from millstream.adapters.write_table import write_table
+from millstream.adapters.files.write_table import write_table
 from millstream.app.assembly import Assembly
 from millstream.app.late_labels import Labels
 from millstream.app.replaying import History

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
-from millstream.adapters.river_snapshot import read_header
+from millstream.adapters.models.river_snapshot import read_header
 from millstream.app.quality_figures import Shown, decoded, select
 from millstream.core.avro.decode import RecordReader
 from millstream.core.prequential import Prequential

@@ -11,8 +11,8 @@ from dataclasses import replace
 from rich.console import Console
 from rich.live import Live
 
-from millstream.adapters import endpoints as servers
-from millstream.adapters.endpoints import Endpoints
+from millstream.adapters.embedded import endpoints as servers
+from millstream.adapters.embedded.endpoints import Endpoints
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.seeding import seed_state
 from millstream.app.setup import initialise

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from millstream.adapters.telemetry_endpoint import worker_file
+from millstream.adapters.telemetry.endpoint import worker_file
 from millstream.app.assembly import Assembly
 from millstream.errors import Stop
 from millstream.settings import Settings

@@ -32,13 +32,13 @@ def performance(
 
     The estimate holds while scores mean what they meant. Where it and the realised figure part, that has changed.
     """
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.kafka_client import read_committed
-    from millstream.adapters.promotions import latest
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.kafka.client import read_committed
+    from millstream.adapters.kafka.promotions import latest
     from millstream.app.assembly import assemble
     from millstream.app.quality_figures import maturities, read_figures, select
     from millstream.core.drift.slot_summary import Summary
-    from millstream.core.manifest import Manifest
+    from millstream.core.models.manifest import Manifest
     from millstream.core.quality.contenders import CHAMPION
     from millstream.topology import MEASURES
 

@@ -26,13 +26,13 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as well.")] = False,
 ) -> None:
     """Compare the newest scored events with the champion's reference, on one HTML page with plots."""
-    from millstream.adapters.drift_page import Page, render
-    from millstream.adapters.endpoints import resolve
-    from millstream.adapters.promotions import latest
+    from millstream.adapters.embedded.endpoints import resolve
+    from millstream.adapters.kafka.promotions import latest
+    from millstream.adapters.reports.drift_page import Page, render
     from millstream.app.assembly import assemble
     from millstream.core.drift.compare import compare
     from millstream.core.drift.signals import described
-    from millstream.core.manifest import Manifest
+    from millstream.core.models.manifest import Manifest
 
     if not out.parent.is_dir():  # said before scored events are read, which takes a while
         raise Misconfigured(f"{out} cannot be written: there is no directory {out.parent}")
@@ -80,7 +80,7 @@ def _newest_scored(
     """Return times, features and scores of the newest events that a champion's version scored."""
     import numpy as np
 
-    from millstream.adapters.schema_topic import schema_resolver
+    from millstream.adapters.kafka.schema_topic import schema_resolver
     from millstream.app.assembly import assemble
     from millstream.app.newest import newest
     from millstream.core.avro.decode import RecordReader

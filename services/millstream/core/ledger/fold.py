@@ -95,9 +95,8 @@ def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, label
     union = held.labels.joined(labels)
     after = Held(there, times_ms, union.settled(there, times_ms, policy.horizon_ms))
     versions = after.labels.versions(n)
-    # A stamp is at least 1: a set that lost statements and one that gained some differ in count or in sum.
     counts = after.labels.counts(n)
-    relabelled = (versions != held.labels.versions(n)) | (counts != held.labels.counts(n))
+    relabelled = held.labels.differs(after.labels, n)
     was = resolve(policy, held.labels, held.predicted)
     now = resolve(policy, after.labels, after.predicted)
     # The history of one statement is that statement.

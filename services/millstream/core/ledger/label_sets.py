@@ -140,6 +140,13 @@ class LabelSets:
         """Return how many statements each of n events has."""
         return np.bincount(self.owners, minlength=n)
 
+    def differs(self, other: LabelSets, n: int) -> Mask:
+        """Return which of n events have another set in ``other``, shape (n,); both must be sorted."""
+        found = self.counts(n) != other.counts(n)
+        ours, theirs = self.about(~found), other.about(~found)
+        found[ours.owners[(ours.sources != theirs.sources) | (ours.stamps != theirs.stamps)]] = True
+        return found
+
     def versions(self, n: int) -> Rows:
         """Return each event's version, shape (n,): 0 without statements, and greater whenever its set is greater.
 

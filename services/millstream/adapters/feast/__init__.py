@@ -1,0 +1,1 @@
+"""Feast: declarations compiled to the engine's values, its codecs and stores."""

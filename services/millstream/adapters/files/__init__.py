@@ -1,0 +1,1 @@
+"""Files: contracts, tables and local stores."""

@@ -1,0 +1,1 @@
+"""Apache Kafka: clients, topics and what is stored in them."""

@@ -1,0 +1,1 @@
+"""The log that a stage reads and writes: the protocol, Kafka and memory."""

@@ -1,0 +1,1 @@
+"""One package for each step of the data path; steps never import each other."""

@@ -1,0 +1,1 @@
+"""Quality figures of predictions, from labelled examples."""

@@ -1,0 +1,205 @@
+"""Quality as a stage: examples in, figures out, again whenever labels come, change or go.
+
+Both inputs have one partition. `examples` says what became known of whom; `join.changelog` how many predictions there
+are in all, per day and per who answered, as absolutes. What is published depends on the newest of both alone, so dying
+anywhere ends with the same figures: state, figures and offsets are one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from millstream.core.avro.encode import RecordWriter
+from millstream.core.batch import Batch, Rejection
+from millstream.core.drift.slot_counts import whole_number
+from millstream.core.ledger.label_sets import LATEST_MS
+from millstream.core.ledger.tally import LedgerReport, decode_report
+from millstream.core.metrics import DAY_MS
+from millstream.core.quality.contenders import Measured
+from millstream.core.quality.report import Reported
+from millstream.core.quality.snapshot import decode_predicted
+from millstream.core.quality.topic import as_batch, with_gaps
+from millstream.core.requirements import EARLIEST_MS
+from millstream.ports import ViewRows
+from millstream.runtime.flow import Flow, tell_unreadable
+from millstream.runtime.log.protocol import LogReader
+from millstream.runtime.log.records import Output, Records
+from millstream.runtime.work import UNREADABLE, Processed, Progress, Recovered, StateSize
+from millstream.stages.quality.blocks import Blocks, records_of
+from millstream.stages.quality.state import Declared, QualityState
+from millstream.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
+
+logger = logging.getLogger(__name__)
+
+_CHUNK_RECORDS = 5_000
+_DAYS: Final = (EARLIEST_MS // DAY_MS, LATEST_MS // DAY_MS)
+
+Tell = Callable[[Sequence[Reported], Mapping[int, LedgerReport], int], None]
+
+
+class QualityStage:
+    """`Work` that keeps quality.
+
+    Parameters
+    ----------
+    declared : Declared
+    measured : Measured
+        How examples are read.
+    validate : callable
+        Examples' records to sound rows.
+    figures : RecordWriter
+        Of the quality topic.
+    tell : callable
+        Given what was published, what the join's partitions told of themselves, and as of when; for metrics.
+    dead_letters : callable
+        Makes the dead letters of what was rejected.
+
+    Attributes
+    ----------
+    state : QualityState or None
+        None while the one partition of `examples` is somebody else's.
+    """
+
+    name = QUALITY
+    inputs: tuple[str, ...] = (EXAMPLES, JOIN_CHANGELOG)
+    written_behind = False
+
+    def __init__(
+        self,
+        declared: Declared,
+        measured: Measured,
+        validate: Callable[[Records], Flow],
+        figures: RecordWriter,
+        tell: Tell = lambda reported, told, as_of_ms: None,
+        dead_letters: Callable[[Iterable[Flow], int], list[Output]] = lambda _flows, _now_ms: [],
+        clock_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.declared = declared
+        self._measured = measured
+        self._validate = validate
+        self._figures = figures
+        self._tell = tell
+        self._dead_letters = dead_letters
+        self._clock_s = clock_s
+        self._reported: list[Reported] = []
+        self.state: QualityState | None = None
+
+    def open(
+        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
+    ) -> Recovered:
+        """See `Work.open`."""
+        blocks = Blocks()
+        for records in log.read(QUALITY_CHANGELOG, 0, 0, None):
+            for key, value in zip(records.keys, records.values, strict=True):
+                blocks.take(key, value)
+            on_progress(f"{QUALITY}: {len(blocks.rows)} state rows read")
+        self.state = self._loaded(blocks)
+        go_on: dict[str, int] = {}
+        replayed = 0
+        for topic in self.inputs:
+            beginning = log.beginning(topic, partition)
+            start = max(beginning, self.state.offsets.get(topic, beginning))
+            known = committed[topic]
+            go_on[topic] = start if known is None else known
+            for records in log.read(topic, partition, start, go_on[topic]):
+                for chunk in records.chunks(_CHUNK_RECORDS):
+                    self._take(chunk)
+                    replayed += len(chunk)
+                on_progress(f"{QUALITY}: {replayed} records replayed")
+        return Recovered(go_on, len(blocks.rows), replayed, replayed > 0)
+
+    def _loaded(self, blocks: Blocks) -> QualityState:
+        state = QualityState(self.declared)
+        try:
+            if state.load(blocks):
+                return state
+            logger.warning("what quality is declared of has changed; it is rebuilt from the retained examples")
+        except UNREADABLE as error:
+            logger.warning("quality's state cannot be read (%s); it is rebuilt from the retained examples", error)
+            state = QualityState(self.declared)
+            state.replace(blocks)
+        return state
+
+    def drop(self, partition: int) -> None:
+        """See `Work.drop`."""
+        self.state = None
+
+    def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
+        """See `Work.process`; figures are published with the state, at checkpoints."""
+        started_s = self._clock_s()
+        flows = [self._take(records) for records in batches]
+        outputs = self._dead_letters(flows, now_ms)
+        return Processed((), outputs, seconds={"quality": self._clock_s() - started_s})
+
+    def _take(self, records: Records) -> Flow:
+        """Take records into the state; return what was rejected, which a replay rejects alike."""
+        flow = self._take_examples(records) if records.topic == EXAMPLES else self._take_told(records)
+        tell_unreadable(QUALITY, flow)
+        return flow
+
+    def _take_examples(self, records: Records) -> Flow:
+        assert self.state is not None
+        flow = self._validate(records)
+        if flow.batch.length:
+            examples = self._measured.examples(flow.batch)
+            self.state.board.update(examples)
+            self.state.newest_label_ms = max(self.state.newest_label_ms, int(examples.known_at_ms.max()))
+        return flow
+
+    def _take_told(self, records: Records) -> Flow:
+        assert self.state is not None
+        rejections = []
+        for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
+            # A day that is forgotten there is forgotten here in its own time.
+            if key is None or value is None:
+                continue
+            try:
+                source, _, day = key.partition(b"|")
+                partition = whole_number(int(source), 0, 1 << 31)
+                if day:
+                    at = whole_number(int(day), *_DAYS)
+                    self.state.board.tell(partition, at, decode_predicted(value, at))
+                else:
+                    self.state.told[partition] = decode_report(value)
+            except UNREADABLE as error:
+                detail = f"it is no count of predictions that this version reads: {type(error).__name__}: {error}"
+                rejections.append(Rejection(row, "undecodable", "", detail))
+        return Flow(records, np.zeros(0, dtype=np.int64), Batch(0, {}), tuple(rejections))
+
+    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
+        """See `Work.written`; all state is in Kafka."""
+
+    def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
+        """See `Work.checkpoint`: what changed of figures and state."""
+        state = self.state
+        assert state is not None
+        self._reported = with_gaps(state.report())
+        outputs = []
+        if self._reported:
+            batch = as_batch(self._reported, state.as_of_ms)
+            keys = [key.encode() for key in batch.columns["key"].tolist()]
+            outputs.append(Output(QUALITY, keys, self._figures.encode(batch), 0))
+        outputs.append(Output(QUALITY_CHANGELOG, *records_of(state.changes(next_offsets)), 0))
+        return outputs
+
+    def checkpointed(self, partition: int) -> None:
+        """See `Work.checkpointed`."""
+        assert self.state is not None
+        self.state.mark_stored()
+        self._tell(self._reported, self.state.told, self.state.as_of_ms)
+
+    def online(self, partition: int) -> list[ViewRows]:
+        """See `Work.online`: quality has no online view."""
+        return []
+
+    def state_size(self, partition: int) -> StateSize | None:
+        """See `Work.state_size`: cohorts, and events remembered."""
+        if self.state is None:
+            return None
+        board = self.state.board
+        return StateSize(self.state.as_of_ms, len(board.cohorts), len(board.remembered), 0)
