@@ -142,7 +142,7 @@ class LabelSets:
 
     def differs(self, other: LabelSets, n: int) -> Mask:
         """Return which of n events have another set in ``other``, shape (n,); both must be sorted."""
-        found = self.counts(n) != other.counts(n)
+        found: Mask = self.counts(n) != other.counts(n)
         ours, theirs = self.about(~found), other.about(~found)
         found[ours.owners[(ours.sources != theirs.sources) | (ours.stamps != theirs.stamps)]] = True
         return found
