@@ -42,12 +42,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from millstream.app.project import Project, Replay, open
+    from millstream.runtime.agents.app import App
 
-__all__ = ["Project", "Replay", "open"]
+__all__ = ["App", "Project", "Replay", "open"]
 
 
 def __getattr__(name: str) -> object:
     # A worker or a command imports no more than it uses.
+    if name == "App":
+        from millstream.runtime.agents import app
+
+        return app.App
     if name in __all__:
         from millstream.app import project
 

@@ -7,8 +7,8 @@ next hop, so the score sees every entity's features, the current event included,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from millstream.core.avro.schema import Field, Schema
@@ -151,12 +151,63 @@ class StagePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentPlan:
+    """A stage that the project declares itself, in ``agents.py`` of its feature repo.
+
+    Parameters
+    ----------
+    name : str
+        Of the agent.
+    input : str
+        Topic that it reads.
+    internal : str
+        As in `StagePlan`.
+    """
+
+    name: str
+    input: str
+    internal: str = ""
+
+    @property
+    def changelog(self) -> str:
+        """The compacted topic that holds the entries of the agent's tables."""
+        return f"{self.internal}{self.name}{CHANGELOG}"
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """All stages in path order, and all topics."""
 
     project: str
     stages: tuple[StagePlan, ...]
     topics: tuple[Topic, ...]
+    agents: tuple[AgentPlan, ...] = ()
+
+    def with_agents(
+        self, agents: Sequence[AgentPlan], contracts: Mapping[str, Contract], names: Sequence[str]
+    ) -> Topology:
+        """Return the topology with the agents of a project and the topics that they read and write.
+
+        Parameters
+        ----------
+        contracts : mapping of str to Contract
+            By topic.
+        names : sequence of str
+            All topics that the agents name.
+        """
+        readers: dict[str, tuple[str, ...]] = {}
+        for agent in agents:
+            readers[agent.input] = (*readers.get(agent.input, ()), agent.name)
+        topics = [replace(each, readers=(*each.readers, *readers.get(each.name, ()))) for each in self.topics]
+        known = {each.name: each for each in topics}
+        for name in names:
+            if name not in known:
+                key = contracts[name].key or "key"
+                known[name] = Topic(name, key, "agents" if name not in readers else "producers", readers.get(name, ()))
+        for agent in agents:
+            count = known[agent.input].partitions
+            known[agent.changelog] = Topic(agent.changelog, "entry", agent.name, (agent.name,), "compact", count)
+        return replace(self, topics=tuple(known.values()), agents=tuple(agents))
 
     @property
     def label_derived(self) -> bool:
@@ -171,7 +222,8 @@ class Topology:
     @property
     def names(self) -> tuple[str, ...]:
         """What ``millstream run`` can be told to run, in path order."""
-        return tuple(stage.name for stage in self.stages) + (LOOP if self.joins else ())
+        own = tuple(agent.name for agent in self.agents)
+        return tuple(stage.name for stage in self.stages) + (LOOP if self.joins else ()) + own
 
     def group(self, stage: str) -> str:
         """Return the consumer group of a stage."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cards import CONTRACTS, DAY_MS, START_MS, TRANSACTIONS, events, first_stage, published, topology, view
 from crashing import crash
 from millstream.adapters.kafka.topics import TIMESTAMP_AFTER_MS
-from millstream.app.workers import clock_bound
+from millstream.app.stage_registry import clock_bound
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch
 from millstream.runtime.clock_bound import AHEAD, BLOCK, REFUSED_PREFIX, ClockBound, RefusedOffsets

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from millstream.adapters.feast.column_types import with_column_types
 from millstream.adapters.feast.compiled_repo import compiled_repo
@@ -17,6 +18,7 @@ from millstream.adapters.kafka.topic_names import topic_names
 from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
 from millstream.adapters.models.river_pipelines import FILE, OnlineModel, load
 from millstream.adapters.models.river_snapshot import signing_key
+from millstream.app.agents import load_app, plans
 from millstream.app.label_policy import label_policy
 from millstream.app.measuring import counted, declared, measured
 from millstream.app.sample_records import sample_records
@@ -61,6 +63,9 @@ from millstream.topology import (
     derive,
 )
 
+if TYPE_CHECKING:
+    from millstream.runtime.agents.app import App
+
 Resolve = Callable[[SchemaId], Schema | None]
 Writer = Callable[[str, Schema], RecordWriter]
 """Gives the encoder of a topic's records: single-object encoding, or a registry's framing."""
@@ -76,6 +81,7 @@ class Assembly:
     contracts: dict[str, Contract]
     topology: Topology
     monitors: Monitors
+    agents: App | None = None
 
     @property
     def schemas(self) -> list[Schema]:
@@ -314,6 +320,10 @@ def assemble(settings: Settings) -> Assembly:
     check_topics(topology)
     monitors = load_monitors(settings.feature_repo, [name for name, _ in declaration.service.features])
     assembly = Assembly(settings, declaration, contract, contracts, topology, monitors)
+    if (app := load_app(settings)) is not None:
+        declared_agents = plans(app, topology, contracts, assembly.derived, names.internal)
+        topology = topology.with_agents(declared_agents, contracts, list(app.topics_by_name))
+        assembly = replace(assembly, topology=topology, agents=app)
     if topology.joins:
         _ = assembly.examples_schema  # events may have a field that examples need
     return assembly

@@ -77,17 +77,18 @@ async def _serve(settings: Settings, names: list[str]) -> None:
 
     stopping = asyncio.Event()
     with contextlib.ExitStack() as stack:
-        loops, name = build_worker(settings, names, stack)
-        telling = asyncio.create_task(_tell_when_ready(loops, worker_file(settings.state_dir, name)))
+        worker = build_worker(settings, names, stack)
+        telling = asyncio.create_task(_tell_when_ready(worker.loops, worker_file(settings.state_dir, worker.name)))
         stack.callback(telling.cancel)
         await serve(
-            loops,
-            name=name,
+            worker.loops,
+            name=worker.name,
             directory=settings.state_dir / "workers" / "faust",
             watchdog_ms=settings.watchdog_ms,
             transaction_timeout_ms=settings.transaction_timeout_ms,
             shutdown_deadline_ms=settings.shutdown_deadline_ms,
             stopping=stopping,
+            app=worker.app,
         )
 
 

@@ -24,10 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faust
-from faust.app.base import BootStrategy
-
 from millstream.errors import Aborted, MillstreamError, Retry, Stop
+from millstream.runtime.agents.app import App
 from millstream.runtime.log.records import Records
 from millstream.runtime.loop import StageLoop
 
@@ -41,15 +39,6 @@ _RETRIES_AS_MEMBER = 3
 _CALM_S = 60.0
 _TRANSACTION_GRACE_S = 20.0
 _SUSPENDED_S = 5.0
-
-
-class _NoKafka(BootStrategy):
-    enable_kafka = False
-    enable_web = False
-
-
-class _App(faust.App):
-    BootStrategy = _NoKafka
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +94,16 @@ async def _feed(
         leave()
         raise
     await running.run_in_executor(thread, loop.close)
+
+
+async def _watch_app(app: App, stopping: asyncio.Event, leave: Callable[[], None]) -> None:
+    """End the worker when a timer or task of the app fails."""
+    while not stopping.is_set():
+        if app.crashed:
+            leave()
+            reason = app.crash_reason
+            raise Stop(f"a timer or task of agents.py failed: {type(reason).__name__}: {reason}") from reason
+        await asyncio.sleep(_POLL_S)
 
 
 class Watchdog:
@@ -205,6 +204,7 @@ async def serve(
     transaction_timeout_ms: int,
     shutdown_deadline_ms: int,
     stopping: asyncio.Event,
+    app: App | None = None,
 ) -> None:
     """Run the stages until ``stopping`` is set (SIGTERM and SIGINT set it) or one of them fails.
 
@@ -232,15 +232,8 @@ async def serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         running.add_signal_handler(number, leave)
-    app = _App(
-        name,
-        broker="kafka://unused",
-        datadir=str(directory),
-        store="memory://",
-        web_enabled=False,
-        autodiscover=False,
-        topic_disable_leader=True,
-    )
+    app = app or App(name)
+    app.conf.datadir = directory
     threads = {loop.name: ThreadPoolExecutor(1, f"stage-{loop.name}") for loop in loops}
     feeders = []
     watchdog = Watchdog(loops, watchdog_ms, transaction_timeout_ms, directory / f"stacks-{name}.txt")
@@ -248,7 +241,7 @@ async def serve(
     for loop in loops:
         stage, thread = loop.name, threads[loop.name]
         channel = app.channel(maxsize=1)
-        app.agent(channel, name=stage)(functools.partial(_agent, loop, thread))
+        app.stage_agent(channel, stage, functools.partial(_agent, loop, thread))
         channels.append(channel)
     await app.start()
     # Without Kafka nobody else opens the flow of events to the agents.
@@ -258,6 +251,7 @@ async def serve(
         for loop, channel in zip(loops, channels, strict=True):
             feed = _feed(loop, threads[loop.name], channel, stopping, leave)
             feeders.append(asyncio.create_task(feed, name=loop.name))
+        feeders.append(asyncio.create_task(_watch_app(app, stopping, leave), name="app"))
         results = await asyncio.gather(*feeders, return_exceptions=True)
     finally:
         watchdog.close()

@@ -64,13 +64,15 @@ class WorkerProcess:
 
 def _shares(assembly: Assembly) -> dict[str, list[str]]:
     """Return the stages of each worker: one each on the way to the answer, one for what labels do, one for alerts."""
-    from millstream.app.workers import usual_stages
+    from millstream.app.stage_registry import usual_stages
 
     shares = {plan.name: [plan.name] for plan in assembly.topology.stages}
     rest = [name for name in usual_stages(assembly) if name not in shares]
     alerts = [name for name in rest if name in {MEASURE, MONITOR}]
-    labels = [name for name in rest if name not in alerts]
-    return shares | {name: stages for name, stages in (("labels", labels), ("alerts", alerts)) if stages}
+    agents = [plan.name for plan in assembly.topology.agents]
+    labels = [name for name in rest if name not in {*alerts, *agents}]
+    more = {"labels": labels, "alerts": alerts, "agents": agents}
+    return shares | {name: stages for name, stages in more.items() if stages}
 
 
 def start_workers(settings: Settings, assembly: Assembly, stack: ExitStack) -> list[WorkerProcess]:

@@ -124,6 +124,11 @@ class Rescale:
             move_measures(self._kafka, read[SCORED])
 
     def _begin(self) -> dict[str, Any]:
+        if self._topology.agents:
+            raise Misconfigured(
+                "the tables of agents belong to partitions of what they read, and a rescale does not move them; it is "
+                f"not available in a project with agents ({', '.join(each.name for each in self._topology.agents)})"
+            )
         now = require_topics(self._kafka, self._topology.topics)
         require_growth(now, self._count)
         refuse_cut_letters(self._cut_letters(set(self._logs)))
