@@ -137,6 +137,7 @@ class App(faust.App):
         self.tables_by_name: dict[str, Table] = {}
         self.outside: deque[Sent] = deque()
         self.outside_lock = threading.Lock()
+        self._serving = False
 
     def topic(self, *names: str, **options: Any) -> Any:
         """Return a topic by its name; how records are encoded follows from its contract."""
@@ -194,6 +195,7 @@ class App(faust.App):
 
     def stage_agent(self, channel: Any, name: str, fun: Callable[[Any], Any]) -> None:
         """Register the runtime's own agent of a stage, which Faust supervises."""
+        self._serving = True
         super().agent(channel, name=name)(fun)
 
     def timer(  # type: ignore[override]
@@ -229,9 +231,11 @@ class App(faust.App):
         """Refused."""
         _refuse("SetGlobalTable", "keep a list in an app.Table")
 
-    def stream(self, *_: Any, **__: Any) -> NoReturn:
-        """Refused."""
-        _refuse("stream", "declare an agent, which is given its stream")
+    def stream(self, *arguments: Any, **options: Any) -> Any:
+        """Refused in ``agents.py``; Faust itself streams the micro-batches of the stages."""
+        if not self._serving:
+            _refuse("stream", "declare an agent, which is given its stream")
+        return super().stream(*arguments, **options)
 
     def page(self, *_: Any, **__: Any) -> NoReturn:
         """Refused."""
