@@ -28,6 +28,14 @@ COUNT = 3_000
 STAGES = ("device", "group", "count")
 
 
+TIMER = """
+
+@app.timer(0.5)
+async def beat():
+    await groups.send(value={"group": "beat"})
+"""
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
 
@@ -54,7 +62,7 @@ def test_the_guide_s_enriching_agent_and_its_test(tmp_path: Path, monkeypatch: p
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Settings]:
-    folder = with_agents(tmp_path / "mine", blocks("python")[0])
+    folder = with_agents(tmp_path / "mine", blocks("python")[0] + TIMER)
     settings = load_settings({}, project=folder, partitions=2)
     try:
         servers.start(settings, print)
@@ -98,13 +106,15 @@ def test_predictions_are_counted_exactly_once_through_kill_9(project: Settings) 
             time.sleep(random_.random())
             workers.kill("all")
         workers.start("all", STAGES)
-        wait_until(lambda: len(rows("decision-counts")) >= COUNT, 90, workers)
+        wait_until(lambda: sum(row["group"] != "beat" for row in rows("decision-counts")) >= COUNT, 90, workers)
         assert workers.stop("all") == 0
     finally:
         workers.end()
     found: dict[str, list[int]] = {}
     for row in rows("decision-counts"):
         found.setdefault(row["group"], []).append(row["count"])
+    beats = found.pop("beat")
+    assert beats == list(range(1, len(beats) + 1))
     predictions = rows("predictions")
     assert len(predictions) == COUNT
     expected = Counter(f"{row['decision']} {row['event_time_ms'] // 60_000}" for row in predictions)
