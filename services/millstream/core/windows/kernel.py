@@ -1,4 +1,4 @@
-"""The fold over one entity's events: machine code over the arrays of `window_state`."""
+"""The fold over one entity's events: machine code over the arrays of `millstream.core.windows.state`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from millstream.core.jit import fused, inline, kernel
 from millstream.core.windows.clock import advance_by, confirmed_ms, own_clock_lag, reached_ms
+from millstream.core.windows.duplicates import is_duplicate
 from millstream.core.windows.exact_sum import NEGATED, WORDS, accumulate
 from millstream.core.windows.functions import answer
 from millstream.core.windows.id_table import erase, find, put
+from millstream.core.windows.lateness import late_by_key, late_by_stream
 from millstream.core.windows.plan import Plan
 from millstream.core.windows.state import (
     BASE,
@@ -27,17 +29,15 @@ from millstream.core.windows.state import (
     SCRATCH,
     SIZE,
     TAILS,
-    TIME_LIMIT_MS,
     TOP,
     TOUCHED,
     TOUCHES,
-    WATERMARK_MS,
     Results,
     State,
 )
 from millstream.core.windows.whole import add_whole
 
-ENTER, LEAVE = cast("int", np.int64(1)), cast("int", np.int64(-1))  # typed: numba compiles anew for each literal
+ENTER, LEAVE = cast("int", np.int64(1)), cast("int", np.int64(-1))  # typed: numba compiles again for each literal
 
 
 @kernel
@@ -63,19 +63,17 @@ def fold(
     clocks, counters, ahead = state.clocks, state.counters, own_clock_lag(plan)
     for i in range(start, len(slots)):
         t, slot = times_ms[i], slots[i]
-        floor = counters[WATERMARK_MS]
-        if (t < floor and not plan.later) or t < -TIME_LIMIT_MS or t > TIME_LIMIT_MS:
+        if late_by_stream(counters, plan, t):
             status[i] = LATE
             continue
-        place = find(state.ids, ids[i])
-        if place >= 0 and state.ids[place, 1] >= floor - plan.longest_ms:
+        if is_duplicate(state, plan, ids[i]):
             status[i] = DUPLICATE
             continue
         length = state.narrow[slot, LENGTH]
         newest = NO_TIME_MS
         if length > 0:
             newest = state.slab[state.wide[slot, BASE] + state.narrow[slot, HEAD] + length - 1, 0]
-        if t < newest - plan.lateness_ms and not plan.later:
+        if late_by_key(plan, t, newest):
             status[i] = LATE
             continue
         if not make_room(state, plan, slot):

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from millstream.core.jit import kernel
 from millstream.core.windows.clock import advance, set_watermark
+from millstream.core.windows.duplicates import duplicate_horizon_ms
 from millstream.core.windows.exact_sum import WORDS
 from millstream.core.windows.functions import answer
 from millstream.core.windows.id_table import find, put
@@ -102,11 +103,11 @@ def restore_clocks(state: State, plan: Plan, slots: NDArray[np.int64]) -> None:
 def idle(state: State, plan: Plan, slots: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return those of the slots in use which no later event can tell from absent ones.
 
-    An event that is not late is newer than ``oldest``, its windows reach back to ``reach``, and an id counts as seen
-    only from there on; its feature time is its own, unless the key's last one ran ahead of it.
+    An event that is not late is newer than ``oldest``, its windows reach back to ``reach``, which is also the duplicate
+    horizon; its feature time is its own, unless the key's last one ran ahead of it.
     """
     oldest = state.counters[WATERMARK_MS]
-    reach = oldest - plan.longest_ms
+    reach = duplicate_horizon_ms(state.counters, plan)
     found = np.empty(len(slots), dtype=np.int64)
     count = 0
     for i in range(len(slots)):
