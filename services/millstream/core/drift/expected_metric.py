@@ -1,7 +1,8 @@
 """The model's expected average precision from counts alone: confidence-based estimation, binned.
 
 Events are counted by calibrated probability, in cells that hold the same share of the expected positives each, so that
-few cells tell precision at every recall. See `millstream.core.drift.estimated_performance` for what this rests on.
+few cells give precision at every recall. The estimate assumes that scores are calibrated, and that only the events'
+distribution changes, not what a score means: `millstream.core.drift.concept` watches that.
 """
 
 from __future__ import annotations
