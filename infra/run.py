@@ -3,8 +3,10 @@
 
     python3 infra/run.py demo            the main job, on servers it starts by itself
     python3 infra/run.py test [ARGS]     every check; ARGS go to pytest
-    python3 infra/run.py setup           only the setting up
-    python3 infra/run.py lock            resolve the pinned packages anew (after a change of pyproject.toml)
+    python3 infra/run.py setup           only install packages
+    python3 infra/run.py docs            write the Python API's reference to .millstream/docs
+    python3 infra/run.py wheel           build the wheel into dist/
+    python3 infra/run.py lock            resolve the pinned packages again (after a change of pyproject.toml)
     python3 infra/run.py ANYTHING ...    .venv/bin/millstream ANYTHING ...
 
 Packages come from the hash-pinned locks in infra/ into .venv. While lock and pyproject.toml stay as they are, nothing
@@ -59,7 +61,7 @@ def say(text: str) -> None:
 
 
 def fail(text: str) -> NoReturn:
-    """Leave with a message that says what to do."""
+    """Exit with a message about what to do."""
     sys.exit(f"millstream: {text}")
 
 
@@ -144,7 +146,7 @@ def install_uv() -> None:
 
 
 def uv(*arguments: str) -> int:
-    """Run uv on .venv, its long account of packages as one line of progress; return its exit code."""
+    """Run uv on .venv, its list of packages shown as one line of progress; return its exit code."""
     # As pip does: the system's certificates, which behind a proxy that inspects TLS are the only ones that fit.
     defaults = {"UV_HTTP_TIMEOUT": "180", "UV_SYSTEM_CERTS": "true"}
     environ = {**defaults, **os.environ, "VIRTUAL_ENV": str(VENV), "UV_PYTHON_DOWNLOADS": "never"}
@@ -209,6 +211,11 @@ def setup(kind: str) -> None:
         say(f"ready after {time.monotonic() - began:.0f} s")
 
 
+def python(*arguments: str) -> int:
+    """Run .venv's Python in the checkout; return its exit code."""
+    return subprocess.run([str(BIN / "python"), *arguments], cwd=str(ROOT), check=False).returncode
+
+
 def test(arguments: list[str]) -> int:
     """Run every check, even after one has failed; return 1 if any did."""
     failed = []
@@ -223,7 +230,7 @@ def test(arguments: list[str]) -> int:
 
 
 def lock() -> int:
-    """Resolve both locks and the installer's anew, for every platform and supported Python."""
+    """Resolve both locks and the installer's again, for every platform and supported Python."""
     base = ["-o", str(LOCKS["run"].relative_to(ROOT))]
     dev = ["--group", "dev", "-c", str(LOCKS["run"].relative_to(ROOT)), "-o", str(LOCKS["dev"].relative_to(ROOT))]
     own = [word for word in COMPILE if word not in {"pyproject.toml", "infra/build.in"}]
@@ -231,21 +238,24 @@ def lock() -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the first argument says."""
+    """Run the command that the first argument names."""
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(__doc__)
         return 0 if arguments else 2
     use_supported_python()
-    # Where it is set, each of the many processes would compile the same thousands of modules anew, for seconds.
+    # Where it is set, each of the many processes would compile the same thousands of modules again, for seconds.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     command, rest = arguments[0], arguments[1:]
-    setup("dev" if command in {"test", "lock"} else "run")
-    if command == "setup":
-        return 0
-    if command == "test":
-        return test(rest)
-    if command == "lock":
-        return lock()
+    setup("dev" if command in {"test", "lock", "docs"} else "run")
+    own = {
+        "setup": lambda: 0,
+        "test": lambda: test(rest),
+        "lock": lock,
+        "docs": lambda: python(str(INFRA / "api_reference.py"), *rest),
+        "wheel": lambda: python("-m", "hatchling", "build", "-t", "wheel", *rest),
+    }
+    if command in own:
+        return own[command]()
     return os.execv(str(BIN / "millstream"), [str(BIN / "millstream"), *arguments])
 
 

@@ -5,7 +5,7 @@ The words after a block's language declare how `test_guide.py` runs it:
 | declaration | how it is run |
 |---|---|
 | ``sh`` | each ``millstream`` and ``infra/run.py`` command is parsed, nothing runs |
-| ``sh run`` | by a shell, in an empty folder |
+| ``sh run`` | the ``millstream`` commands run in this process, in an empty folder; ``cd`` changes it |
 | ``python`` | in memory, in a new project of the template ``cards``; blocks of a page share their names, in order |
 | ``python blank`` | the same in the template ``blank`` |
 | ``python tests/...`` | by that test, which reads the page |
@@ -13,13 +13,16 @@ The words after a block's language declare how `test_guide.py` runs it:
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "services").rglob("*.py"))
 TEMPLATES = ROOT / "services" / "millstream" / "templates"
 PAGES = (
     ROOT / "README.md",
@@ -30,7 +33,8 @@ PAGES = (
 )
 _FENCE = re.compile(r"^(?P<fence>```+)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-_ENDS = {"&&", "||", "|", ";", "&", ">", ">>", "2>", "<"}
+_ENDS = {"&&", "||", "|", ";", "&"}
+_REDIRECTIONS = {">", ">>", "<"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,12 @@ def inline_code(text: str) -> list[str]:
     return [" ".join(each.split()) for each in _CODE.findall(text)]
 
 
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """Return the syntax tree of a module, every node."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
 def shell_commands(text: str) -> Iterator[list[str]]:
     """Return the simple commands of shell lines as words, without comments and redirections."""
     for line in text.replace("\\\n", " ").splitlines():
@@ -74,7 +84,9 @@ def shell_commands(text: str) -> Iterator[list[str]]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         for word in lexer:
-            if word in _ENDS:
+            if word in _REDIRECTIONS:
+                next(lexer)
+            elif word in _ENDS:
                 if words:
                     yield words
                 words = []

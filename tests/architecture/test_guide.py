@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +12,16 @@ import pytest
 import typer
 import typer.main
 from typer.exceptions import TyperException
+from typer.testing import CliRunner
 
-from guide import PAGES, ROOT, Block, blocks, inline_code, prose, shell_commands
+from guide import PAGES, ROOT, SOURCES, Block, blocks, inline_code, nodes, prose, shell_commands
 from millstream import cli
 from millstream.adapters.files.project_template import write_project
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 IN_MEMORY = {"": "cards", "blank": "blank"}
-SETUP_COMMANDS = {"setup", "test", "lock", "docs"}
+SETUP_COMMANDS = {"setup", "test", "lock", "docs", "wheel"}
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*").fullmatch
 OTHER_PROGRAMS = {"cd", "pip", "python", "python3", "kafka-configs.sh", "docker", "unshare", "alias", "export"}
 
@@ -92,8 +90,8 @@ def test_every_command_named_in_a_message_or_docstring_parses(
     command_line: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = []
-    for file in sorted((ROOT / "services").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for file in SOURCES:
+        for node in nodes(file):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and "`millstream " in node.value:
                 for code in inline_code(node.value.replace("``", "`")):
                     for words in millstream_words(code) if re.match(r"millstream [a-z-]+\b", code) else ():
@@ -139,18 +137,27 @@ def test_other_python_is_run_by_the_test_that_it_names() -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if (b.language, b.how) == ("sh", "run")], ids=str)
-def test_a_shell_block_runs_in_an_empty_folder(block: Block, tmp_path: Path) -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MILLSTREAM_")}
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    done = subprocess.run(
-        ["sh", "-e", "-c", block.text],
-        cwd=tmp_path,
-        env={**kept, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_shell_block_runs_in_an_empty_folder(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for program, *words in shell_commands(block.text):
+        if program == "cd":
+            monkeypatch.chdir(*words)
+            continue
+        assert program == "millstream", f"{block}: {program} cannot run here"
+        done = CliRunner().invoke(cli.program(), words)
+        assert done.exit_code == 0, f"{block}: {words}: {done.output}"
+
+
+def test_run_py_has_the_commands_that_pages_name() -> None:
+    script = (ROOT / "infra" / "run.py").read_text(encoding="utf-8")
+    for name in SETUP_COMMANDS:
+        assert f"infra/run.py {name}" in script
+    for page in PAGES:
+        texts = [*inline_code(prose(page)), *(block.text for block in blocks(page))]
+        for text in texts:
+            for words in shell_commands(text) if "infra/run.py test " in text else ():
+                for path in words[3:]:
+                    assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
 def test_every_block_is_declared() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from guide import PAGES, ROOT, TEMPLATES, inline_code, prose
+from guide import PAGES, ROOT, SOURCES, TEMPLATES, inline_code, nodes, prose
 
-SOURCES = sorted((ROOT / "services").rglob("*.py"))
 NO_MODULES = {"millstream.topics", "millstream.toml", "millstream.commands", "millstream.rescale", "millstream.json"}
 """A topic, a file, a group of entry points, a header of records and a dashboard."""
+_NAME = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
 _DOTTED = re.compile(r"millstream(_lab)?(\.[A-Za-z_]\w*)+")
 _PATH = re.compile(r"(?P<path>(services|tests|infra|schemas|feature_repo)(/[\w.-]+)+/?)(::(?P<test>\w+))?")
 _LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)\s]+)\)")
@@ -22,7 +22,7 @@ _LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)\s]+)\)")
 
 def docstrings(file: Path) -> Iterator[str]:
     """Return the docstrings of a module, and the texts that stand below names as docstrings do."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes(file):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.value.value
 
@@ -72,7 +72,7 @@ def test_modules_and_paths_named_in_docstrings_exist() -> None:
 def identifiers(file: Path) -> Iterator[str]:
     """Return the names and short texts that the code of a module uses or defines."""
     yield from (file.stem, file.parent.name)
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes(file):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
@@ -90,7 +90,7 @@ def test_names_in_docstrings_are_names_of_the_code() -> None:
         f"{file.relative_to(ROOT)}: `{code}`"
         for file in SOURCES
         for text in docstrings(file)
-        for code in re.findall(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)", text)
+        for code in _NAME.findall(text)
         if not code.startswith(("feast.", "with_join_key_map"))
         and code not in known
         and not known.issuperset(code.split("."))

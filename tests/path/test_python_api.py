@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 import millstream
-from millstream.adapters.files.project_template import write_project
 from millstream.errors import Misconfigured
 from millstream.topology import PREDICTIONS
 
@@ -84,16 +83,6 @@ def test_labels_that_features_need_are_asked_for(project: millstream.Project, ev
 def test_a_wrong_setting_is_refused_by_name() -> None:
     with pytest.raises(Misconfigured, match="MILLSTREAM_LATE_POLICY"):
         millstream.open(late_policy="perhaps")
-
-
-def test_the_guide_s_example_runs_in_a_new_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "infra" / "docs" / "projects.md").read_text()
-    section = page[page.index("## From Python") :]
-    example = section[section.index("```python\n") + len("```python\n") :]
-    write_project(tmp_path / "mine", "cards")
-    monkeypatch.delenv("MILLSTREAM_PROJECT", raising=False)
-    monkeypatch.chdir(tmp_path / "mine")
-    exec(example[: example.index("```")], {})
 
 
 def test_the_package_imports_nothing_heavy() -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import json
-import re
 from pathlib import Path
 from typing import Any
 
-import fastavro
-
 from cards import events, first_stage, view
+from guide import blocks
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 
@@ -32,9 +28,9 @@ class Message:
 
 def guide() -> dict[str, Any]:
     """Return what the page's Python code defines."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    found: dict[str, Any] = {"io": io, "json": json, "fastavro": fastavro}
-    exec(code, found)
+    (block,) = (each for each in blocks(PAGE) if each.language == "python")
+    found: dict[str, Any] = {}
+    exec(block.text, found)
     return found
 
 
