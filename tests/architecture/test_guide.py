@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,8 +163,10 @@ def test_run_py_has_the_commands_that_pages_name() -> None:
 
 
 def test_every_block_is_declared() -> None:
-    known = {"sh": {"", "run"}, "python": None, "toml": {""}, "mermaid": {""}, "": {""}}
+    known = {"sh": {"", "run"}, "python": None, "json": {""}, "toml": {""}, "mermaid": {""}, "": {""}}
     for block in BLOCKS:
         assert block.language in known, f"{block}: no rule for {block.language}"
         allowed = known[block.language]
         assert allowed is None or block.how in allowed, f"{block}: {block.how}"
+        if block.language in {"json", "toml"}:
+            (json if block.language == "json" else tomllib).loads(block.text)
