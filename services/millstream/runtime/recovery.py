@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from millstream.core.generations import generation_of
 from millstream.core.windows.entries import KeyedEntries
 from millstream.runtime.clock_bound import REFUSED_PREFIX, RefusedOffsets
+from millstream.runtime.fold_stage import replay
 from millstream.runtime.log.protocol import LogReader
-from millstream.runtime.log.records import Output
+from millstream.runtime.log.records import Output, Records
 from millstream.runtime.work import Progress
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 EVENTS_PREFIX = b"r"
 LABELS_PREFIX = b"l"
 MARKER_KEY = b"m"
-CHUNK_RECORDS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +236,12 @@ def recover(
             )  # fmt: skip
         stale += [part.prefix + key for key in rows]
         spans[part.topic] = beginning, go_on
-    replayed = 0
+
+    def fold(records: Records) -> None:
+        stage.apply(refused.without(records) if records.topic == plan.input else records)
+
     # Events first: labels are kept as far back as events reach, and rows of the online view are stamped after theirs.
-    for topic, (start, end) in spans.items():
-        for records in log.read(topic, partition, start, end):
-            for chunk in records.chunks(CHUNK_RECORDS):
-                stage.apply(refused.without(chunk) if topic == plan.input else chunk)
-                replayed += len(chunk)
-            on_progress(f"{plan.name}[{partition}]: {replayed} records replayed")
+    replayed = replay(log, partition, spans, fold, on_progress, plan.name)
     refused.drop_before(spans[plan.input][1])
     stage.refused[partition] = refused
     return Restored({topic: end for topic, (_, end) in spans.items()}, loaded, replayed, tuple(stale), converted)

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from millstream.core.batch import Batch, Rejection
-from millstream.ports import ViewRows
 from millstream.runtime.agents.actor import Actor
 from millstream.runtime.agents.app import Agent, App
 from millstream.runtime.agents.context import Event, Scope, Sent
 from millstream.runtime.agents.table import loaded_key
 from millstream.runtime.flow import Flow
+from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader
 from millstream.runtime.log.records import Output, Records
-from millstream.runtime.work import Processed, Progress, Recovered, StateSize
+from millstream.runtime.work import Processed, Progress, StateSize
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
@@ -27,8 +27,8 @@ FAILED = "agent-failed"
 """Reason of events on which an agent's function raised."""
 
 
-class AgentStage:
-    """`Work` that an agent's function does; its state is the app's tables.
+class AgentStage(FoldStage):
+    """The stage of an agent; its state is the app's tables.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class AgentStage:
         Runs a coroutine on the event loop of the app and returns its result.
     """
 
-    written_behind = False
+    replayed = ()
 
     def __init__(
         self,
@@ -71,11 +71,8 @@ class AgentStage:
         self._actor = Actor(agent, app.tables_by_name)
         self._partitions: set[int] = set()
 
-    def open(
-        self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
-    ) -> Recovered:
-        """See `Work.open`: the entries in the changelog are those of the committed offset."""
-        (topic,) = self.inputs
+    def restore(self, log: AssignedReader, partition: int, on_progress: Progress) -> Restored:
+        """See `FoldStage.restore`: the entries in the changelog are those of the committed offset."""
         tables = self._app.tables_by_name
         rows = 0
         for records in log.read(self._changelog, partition, 0, None):
@@ -92,8 +89,10 @@ class AgentStage:
             rows += len(records)
             on_progress(f"{self.name}[{partition}]: {rows} state rows read")
         self._partitions.add(partition)
-        known = committed[topic]
-        return Recovered({topic: log.beginning(topic, partition) if known is None else known}, rows, 0, False)
+        return Restored(rows)
+
+    def fold(self, records: Records) -> None:
+        """See `FoldStage.fold`: no event is processed again."""
 
     def drop(self, partition: int) -> None:
         """See `Work.drop`; variables of the function may be ahead of the log, so that it begins again as well."""
@@ -140,18 +139,8 @@ class AgentStage:
             outputs.append(Output(self._changelog, [key for key, _ in rows], [value for _, value in rows], partition))
         return outputs
 
-    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
-        """See `Work.written`; all state is in Kafka."""
-
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`: each transaction has stored what it changed."""
-        return []
-
-    def checkpointed(self, partition: int) -> None:
-        """See `Work.checkpointed`."""
-
-    def online(self, partition: int) -> list[ViewRows]:
-        """See `Work.online`: tables have no online view."""
         return []
 
     def state_size(self, partition: int) -> StateSize | None:

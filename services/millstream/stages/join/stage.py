@@ -16,6 +16,7 @@ from millstream.core.ledger.recovery import Recovery, plan_recovery
 from millstream.ports import LedgerStore, ViewRows
 from millstream.runtime.dead_letters import dead_letter_output
 from millstream.runtime.flow import Flow
+from millstream.runtime.fold_stage import replay
 from millstream.runtime.log.protocol import LogReader
 from millstream.runtime.log.records import Output, Records, empty_records
 from millstream.runtime.work import Processed, Progress, Recovered, StateSize
@@ -24,7 +25,6 @@ from millstream.topology import EXAMPLES, JOIN, JOIN_CHANGELOG, LABELS, SCORED
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_RECORDS = 5_000
 _SWEPT_AT_ONCE = 1_000
 
 
@@ -79,14 +79,12 @@ class JoinStage:
         self._tell(partition, plan)
         if plan.discard:
             join.clear()
-        replayed = 0
-        for topic, (start, end) in plan.replay.items():
-            for records in log.read(topic, partition, start, end):
-                for chunk in records.chunks(_CHUNK_RECORDS):
-                    flows = self._flows([chunk])
-                    join.apply(flows[SCORED], flows[LABELS], {topic: int(chunk.offsets[-1]) + 1})
-                    replayed += len(chunk)
-                on_progress(f"{JOIN}[{partition}]: {replayed} records of {topic} replayed")
+
+        def fold(records: Records) -> None:
+            flows = self._flows([records])
+            join.apply(flows[SCORED], flows[LABELS], {records.topic: int(records.offsets[-1]) + 1})
+
+        replayed = replay(log, partition, plan.replay, fold, on_progress, JOIN)
         # A ledger that follows a topic which was created again does not have what it counted of the earlier one.
         if (plan.discard or not valid_for) and not any(map(generation_of, plan.go_on.values())):
             join.cover(_published_days(log, partition))

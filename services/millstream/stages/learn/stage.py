@@ -20,8 +20,8 @@ from millstream.adapters.models.river_pipelines import OnlineModel
 from millstream.core.batch import Batch, Rejection, Rows
 from millstream.core.repeats import Newest, Said, repeated_examples
 from millstream.errors import Refused, Stop
-from millstream.ports import ViewRows
 from millstream.runtime.flow import Flow, tell_unreadable
+from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader, LogReader, read_back
 from millstream.runtime.log.records import Output, Records
 from millstream.runtime.work import Processed, Progress, Recovered, StateSize
@@ -30,15 +30,14 @@ from millstream.topology import EXAMPLES, LEARN, SNAPSHOTS
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_RECORDS = 5_000
 _RETAINED = 10  # snapshots to fall back to
 _REPEATS = 100_000  # examples after which one is not expected to come again
 MOST_BYTES: Final = BIG_RECORD_BYTES - 4_096
 """Of a snapshot: what the topic holds, less what Kafka adds."""
 
 
-class LearnStage:
-    """`Work` of the one writer of an online model.
+class LearnStage(FoldStage):
+    """The one writer of an online model.
 
     Parameters
     ----------
@@ -58,7 +57,6 @@ class LearnStage:
 
     name = LEARN
     inputs: tuple[str, ...] = (EXAMPLES,)
-    written_behind = False
 
     def __init__(
         self,
@@ -82,30 +80,26 @@ class LearnStage:
         self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
     ) -> Recovered:
         """See `Work.open`."""
-        self._log, self._failed = log, {}
-        known = committed[EXAMPLES]
-        replayed, go_on = self._caught_up(log, partition, known, on_progress)
-        assert self.learner is not None
-        return Recovered({EXAMPLES: go_on}, self.learner.examples, replayed, replayed > 0)
+        self._failed = {}
+        return super().open(log, partition, committed, on_progress)
 
-    def _caught_up(
-        self, log: AssignedReader, partition: int, end: int | None, on_progress: Progress = lambda _words: None
-    ) -> tuple[int, int]:
-        """Restore the newest snapshot and learn again up to an offset (None: nothing); return how many, and where."""
+    def restore(self, log: AssignedReader, partition: int, on_progress: Progress) -> Restored:
+        """See `FoldStage.restore`."""
+        self._log = log
         learner = self.learner = self._restored(log)
-        beginning = log.beginning(EXAMPLES, partition)
-        start = max(beginning, learner.offsets.get(_source(partition), beginning))
-        go_on, replayed = start if end is None else end, 0
+        offset = learner.offsets.get(_source(partition))
+        return Restored(learner.examples, {} if offset is None else {EXAMPLES: offset})
+
+    def remember(self, log: AssignedReader, partition: int, starts: Mapping[str, int]) -> None:
+        """See `FoldStage.remember`."""
         self._seen = None if log.atomic else Newest(_REPEATS)
         if self._seen is not None:
-            for records in read_back(log, EXAMPLES, partition, start, _REPEATS):
+            for records in read_back(log, EXAMPLES, partition, starts[EXAMPLES], _REPEATS):
                 repeated_examples(self._seen, self._validate(records).batch)
-        for records in log.read(EXAMPLES, partition, start, go_on):
-            for chunk in records.chunks(_CHUNK_RECORDS):
-                self._learn(self._validate(chunk))
-                replayed += len(chunk)
-            on_progress(f"{LEARN}: {replayed} examples learnt again")
-        return replayed, go_on
+
+    def fold(self, records: Records) -> None:
+        """See `FoldStage.fold`."""
+        self._learn(self._validate(records))
 
     def _restored(self, log: LogReader) -> Learner:
         """Return the learner as of the newest snapshot that fits; anybody might have published what does not."""
@@ -148,7 +142,7 @@ class LearnStage:
             batch, offsets = flow.batch.take(mine), flow.records.offsets[flow.rows[mine]]
             while not self._learnt(batch, _source(partition), offsets):
                 if self._log is not None:
-                    self._caught_up(self._log, partition, int(offsets[0]))
+                    super().open(self._log, partition, {EXAMPLES: int(offsets[0])}, lambda _words: None)
         places = flow.records.offsets[flow.rows].tolist() if self._failed else []
         rejections = [
             Rejection(row, "model-failed", "", f"the online model fails on it: {self._failed[offset]}")
@@ -174,9 +168,6 @@ class LearnStage:
             return False
         return True
 
-    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
-        """See `Work.written`; all state is in Kafka."""
-
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`.
 
@@ -199,13 +190,6 @@ class LearnStage:
         figures = self.learner.figures()
         logger.info("%s: %s examples learnt, prequential %s", self._declared.name, self.learner.examples, figures)
         return [Output(SNAPSHOTS, [self._declared.name.encode()], [snapshot], 0)]
-
-    def checkpointed(self, partition: int) -> None:
-        """See `Work.checkpointed`."""
-
-    def online(self, partition: int) -> list[ViewRows]:
-        """See `Work.online`: a model has no online view."""
-        return []
 
     def state_size(self, partition: int) -> StateSize | None:
         """See `Work.state_size`: segments and examples learnt."""

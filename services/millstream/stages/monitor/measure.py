@@ -26,11 +26,11 @@ from millstream.core.batch import Batch, Floats
 from millstream.core.drift.partition_counts import Counting, Events, PartitionCounts
 from millstream.core.drift.slot_counts import ABSENT
 from millstream.core.drift.slot_summary import LAST_SLOT, SLOT_MS, Summary, Tally, slot_reached
-from millstream.ports import ViewRows
 from millstream.runtime.flow import Flow, tell_unreadable
+from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader
 from millstream.runtime.log.records import Output, Records
-from millstream.runtime.work import Processed, Progress, Recovered, StateSize
+from millstream.runtime.work import Processed, Progress, StateSize
 from millstream.stages.monitor.freshness import Freshness
 from millstream.stages.monitor.measured_before import MeasuredBefore
 from millstream.stages.monitor.references import References
@@ -38,15 +38,14 @@ from millstream.topology import DEAD_LETTERS, MEASURE, MEASURE_CHANGELOG, MEASUR
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_RECORDS = 5_000
 _BEHIND_SLOTS = 2
 _IDLE_S = 5.0
 _LIVE_SLOTS = 48
 _WORTH_TELLING_MS = 1000
 
 
-class MeasureStage:
-    """`Work` that counts; its state is one `PartitionCounts` per partition.
+class MeasureStage(FoldStage):
+    """Counts scored events; its state is one `PartitionCounts` per partition.
 
     Parameters
     ----------
@@ -65,7 +64,7 @@ class MeasureStage:
 
     name = MEASURE
     inputs: tuple[str, ...] = (SCORED, DEAD_LETTERS)
-    written_behind = False
+    replayed = (SCORED,)
 
     def __init__(
         self,
@@ -91,31 +90,27 @@ class MeasureStage:
         self._silent_to = -1
         self._behind_since_s: dict[int, float] = {}
 
-    def open(
-        self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
-    ) -> Recovered:
-        """See `Work.open`."""
+    def restore(self, log: AssignedReader, partition: int, on_progress: Progress) -> Restored:
+        """See `FoldStage.restore`."""
         self._log = log
         self._references.open(log)
-        counts, start = PartitionCounts(partition, SLOT_MS), log.beginning(SCORED, partition)
+        counts, offsets = PartitionCounts(partition, SLOT_MS), {}
         for records in log.read(MEASURE_CHANGELOG, partition, 0, None):
             newest = records.values[-1]
             if newest is not None:
                 raw = json.loads(newest)
                 counts.restore(base64.b64decode(raw["counts"]))
-                start = max(raw["next_offset"], start)
+                offsets[SCORED] = raw["next_offset"]
         self._counts[partition] = counts
-        known = committed[SCORED]
-        go_on, replayed = start if known is None else known, 0
-        letters = committed[DEAD_LETTERS]
-        ends = {SCORED: go_on, DEAD_LETTERS: log.beginning(DEAD_LETTERS, partition) if letters is None else letters}
-        self._seen.open(log, partition, {**ends, SCORED: start}, self._validate)
-        for records in log.read(SCORED, partition, start, go_on):
-            for chunk in records.chunks(_CHUNK_RECORDS):
-                self._count(self._validate[SCORED](chunk))
-                replayed += len(chunk)
-            on_progress(f"{MEASURE}[{partition}]: {replayed} records counted again")
-        return Recovered(ends, 1, replayed, replayed > 0)
+        return Restored(1, offsets)
+
+    def remember(self, log: AssignedReader, partition: int, starts: Mapping[str, int]) -> None:
+        """See `FoldStage.remember`."""
+        self._seen.open(log, partition, starts, self._validate)
+
+    def fold(self, records: Records) -> None:
+        """See `FoldStage.fold`."""
+        self._count(self._validate[SCORED](records))
 
     def drop(self, partition: int) -> None:
         """See `Work.drop`."""
@@ -262,21 +257,11 @@ class MeasureStage:
             told.append(Summary(partition, None, {}, found))
         return told
 
-    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
-        """See `Work.written`; all state is in Kafka."""
-
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`."""
         counts = base64.b64encode(self._counts[partition].snapshot()).decode()
         value = json.dumps({"next_offset": next_offsets[SCORED], "counts": counts}).encode()
         return [Output(MEASURE_CHANGELOG, [b"%d" % partition], [value], partition)]
-
-    def checkpointed(self, partition: int) -> None:
-        """See `Work.checkpointed`."""
-
-    def online(self, partition: int) -> list[ViewRows]:
-        """See `Work.online`: counts have no online view."""
-        return []
 
     def state_size(self, partition: int) -> StateSize | None:
         """See `Work.state_size`."""

@@ -26,23 +26,22 @@ from millstream.core.drift.concept_watch import ConceptWatch, Labelled
 from millstream.core.drift.slot_summary import SLOT_MS, Summary
 from millstream.core.drift.watch import Watch
 from millstream.core.repeats import Newest, first_times
-from millstream.ports import ViewRows
 from millstream.runtime.dead_letters import dead_letter_output
 from millstream.runtime.flow import Flow, tell_unreadable
+from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader, read_back
 from millstream.runtime.log.records import Output, Records
-from millstream.runtime.work import UNREADABLE, Processed, Progress, Recovered, StateSize
+from millstream.runtime.work import UNREADABLE, Processed, Progress, StateSize
 from millstream.stages.monitor.references import References
 from millstream.topology import ALERTS, EXAMPLES, MEASURES, MONITOR, MONITOR_CHANGELOG
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_RECORDS = 1_000
 _REPEATS = 100_000  # records after which one is not expected to come again
 
 
-class MonitorStage:
-    """`Work` of the one writer of alerts.
+class MonitorStage(FoldStage):
+    """The one writer of alerts.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ class MonitorStage:
 
     name = MONITOR
     inputs: tuple[str, ...] = (MEASURES, EXAMPLES)
-    written_behind = False
+    chunk_records = 1_000
 
     def __init__(
         self,
@@ -88,33 +87,25 @@ class MonitorStage:
         self.watch: Watch | None = None
         self.concept: ConceptWatch | None = None
 
-    def open(
-        self, log: AssignedReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
-    ) -> Recovered:
-        """See `Work.open`."""
+    def restore(self, log: AssignedReader, partition: int, on_progress: Progress) -> Restored:
+        """See `FoldStage.restore`."""
         self._references.open(log)
         self.watch, self.concept = self._new_watch(), self._new_concept()
-        starts = {topic: log.beginning(topic, partition) for topic in self.inputs}
         newest = None
         for records in log.read(MONITOR_CHANGELOG, 0, 0, None):
             newest = records.values[-1] or newest
-        if newest is not None:
-            starts |= self._restore(newest)
-        starts = {topic: max(start, log.beginning(topic, partition)) for topic, start in starts.items()}
-        go_on, replayed = {}, 0
+        return Restored(0) if newest is None else Restored(1, self._restore(newest))
+
+    def remember(self, log: AssignedReader, partition: int, starts: Mapping[str, int]) -> None:
+        """See `FoldStage.remember`."""
         self._seen = None if log.atomic else (Newest(_REPEATS), Newest(_REPEATS))
         for topic, start in starts.items() if self._seen is not None else ():
             for records in read_back(log, topic, partition, start, _REPEATS):
                 self._remember(records)
-        for topic, start in starts.items():
-            known = committed[topic]
-            go_on[topic] = start if known is None else known
-            for records in log.read(topic, partition, start, go_on[topic]):
-                for chunk in records.chunks(_CHUNK_RECORDS):
-                    self._fold(chunk)
-                    replayed += len(chunk)
-                on_progress(f"{MONITOR}: {replayed} records of {topic} folded again")
-        return Recovered(go_on, int(newest is not None), replayed, replayed > 0)
+
+    def fold(self, records: Records) -> None:
+        """See `FoldStage.fold`."""
+        self._fold(records)
 
     def _restore(self, value: bytes) -> dict[str, int]:
         """Go on from a snapshot and return its offsets; one that does not fit leaves everything to the replay."""
@@ -221,22 +212,12 @@ class MonitorStage:
             lambda name: batch.as_floats(name) if name in batch.columns else np.full(batch.length, np.nan),
         )
 
-    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
-        """See `Work.written`; all state is in Kafka."""
-
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`."""
         assert self.watch is not None
         assert self.concept is not None
         held = {"offsets": dict(next_offsets), "watch": self.watch.to_json(), "concept": self.concept.to_json()}
         return [Output(MONITOR_CHANGELOG, [MONITOR.encode()], [zlib.compress(json.dumps(held).encode(), 1)], 0)]
-
-    def checkpointed(self, partition: int) -> None:
-        """See `Work.checkpointed`."""
-
-    def online(self, partition: int) -> list[ViewRows]:
-        """See `Work.online`: monitors have no online view."""
-        return []
 
     def state_size(self, partition: int) -> StateSize | None:
         """See `Work.state_size`."""

@@ -25,25 +25,24 @@ from millstream.core.quality.report import Reported
 from millstream.core.quality.snapshot import decode_predicted
 from millstream.core.quality.topic import as_batch, with_gaps
 from millstream.core.requirements import EARLIEST_MS
-from millstream.ports import ViewRows
 from millstream.runtime.flow import Flow, tell_unreadable
-from millstream.runtime.log.protocol import LogReader
+from millstream.runtime.fold_stage import FoldStage, Restored
+from millstream.runtime.log.protocol import AssignedReader
 from millstream.runtime.log.records import Output, Records
-from millstream.runtime.work import UNREADABLE, Processed, Progress, Recovered, StateSize
+from millstream.runtime.work import UNREADABLE, Processed, Progress, StateSize
 from millstream.stages.quality.blocks import Blocks, records_of
 from millstream.stages.quality.state import Declared, QualityState
 from millstream.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_RECORDS = 5_000
 _DAYS: Final = (EARLIEST_MS // DAY_MS, LATEST_MS // DAY_MS)
 
 Tell = Callable[[Sequence[Reported], Mapping[int, LedgerReport], int], None]
 
 
-class QualityStage:
-    """`Work` that keeps quality.
+class QualityStage(FoldStage):
+    """Stage that keeps quality.
 
     Parameters
     ----------
@@ -67,7 +66,6 @@ class QualityStage:
 
     name = QUALITY
     inputs: tuple[str, ...] = (EXAMPLES, JOIN_CHANGELOG)
-    written_behind = False
 
     def __init__(
         self,
@@ -89,29 +87,21 @@ class QualityStage:
         self._reported: list[Reported] = []
         self.state: QualityState | None = None
 
-    def open(
-        self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress
-    ) -> Recovered:
-        """See `Work.open`."""
+    def restore(self, log: AssignedReader, partition: int, on_progress: Progress) -> Restored:
+        """See `FoldStage.restore`."""
         blocks = Blocks()
         for records in log.read(QUALITY_CHANGELOG, 0, 0, None):
             for key, value in zip(records.keys, records.values, strict=True):
                 blocks.take(key, value)
             on_progress(f"{QUALITY}: {len(blocks.rows)} state rows read")
         self.state = self._loaded(blocks)
-        go_on: dict[str, int] = {}
-        replayed = 0
-        for topic in self.inputs:
-            beginning = log.beginning(topic, partition)
-            start = max(beginning, self.state.offsets.get(topic, beginning))
-            known = committed[topic]
-            go_on[topic] = start if known is None else known
-            for records in log.read(topic, partition, start, go_on[topic]):
-                for chunk in records.chunks(_CHUNK_RECORDS):
-                    self._take(chunk)
-                    replayed += len(chunk)
-                on_progress(f"{QUALITY}: {replayed} records replayed")
-        return Recovered(go_on, len(blocks.rows), replayed, replayed > 0)
+        return Restored(len(blocks.rows), self.state.offsets)
+
+    def fold(self, records: Records) -> Flow:
+        """Take records into the state; return what was rejected, which a replay rejects alike."""
+        flow = self._take_examples(records) if records.topic == EXAMPLES else self._take_told(records)
+        tell_unreadable(QUALITY, flow)
+        return flow
 
     def _loaded(self, blocks: Blocks) -> QualityState:
         state = QualityState(self.declared)
@@ -132,15 +122,9 @@ class QualityStage:
     def process(self, batches: Sequence[Records], now_ms: int) -> Processed:
         """See `Work.process`; figures are published with the state, at checkpoints."""
         started_s = self._clock_s()
-        flows = [self._take(records) for records in batches]
+        flows = [self.fold(records) for records in batches]
         outputs = self._dead_letters(flows, now_ms)
         return Processed((), outputs, seconds={"quality": self._clock_s() - started_s})
-
-    def _take(self, records: Records) -> Flow:
-        """Take records into the state; return what was rejected, which a replay rejects alike."""
-        flow = self._take_examples(records) if records.topic == EXAMPLES else self._take_told(records)
-        tell_unreadable(QUALITY, flow)
-        return flow
 
     def _take_examples(self, records: Records) -> Flow:
         assert self.state is not None
@@ -171,9 +155,6 @@ class QualityStage:
                 rejections.append(Rejection(row, "undecodable", "", detail))
         return Flow(records, np.zeros(0, dtype=np.int64), Batch(0, {}), tuple(rejections))
 
-    def written(self, processed: Processed, next_offsets: Mapping[str, Mapping[int, int]]) -> None:
-        """See `Work.written`; all state is in Kafka."""
-
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`: what changed of figures and state."""
         state = self.state
@@ -192,10 +173,6 @@ class QualityStage:
         assert self.state is not None
         self.state.mark_stored()
         self._tell(self._reported, self.state.told, self.state.as_of_ms)
-
-    def online(self, partition: int) -> list[ViewRows]:
-        """See `Work.online`: quality has no online view."""
-        return []
 
     def state_size(self, partition: int) -> StateSize | None:
         """See `Work.state_size`: cohorts, and events remembered."""
