@@ -205,6 +205,7 @@ def load_settings(
         if name.startswith(_KAFKA) and value
     }
     given = {name: value for name, value in overrides.items() if value is not None}
+    kafka |= given.pop("kafka", {})  # type: ignore[call-overload]
     token = _from_file.set({name: value for name, value in found.settings.items() if not _in_environment(name)})
     try:
         return Settings(kafka={**found.kafka, **kafka}, **given)  # type: ignore[arg-type]
@@ -223,6 +224,19 @@ def load_settings(
         raise Misconfigured(f"settings are wrong:\n  {text}") from error
     finally:
         _from_file.reset(token)
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return settings as the variables that a child process reads them from, paths absolute and secrets in clear."""
+    values = {name: getattr(settings, name) for name in settings.model_fields_set if name != "kafka"}
+    found = {PREFIX + name.upper(): _plain(value) for name, value in values.items() if value is not None}
+    return found | {_variable(option): value for option, value in settings.kafka.items()}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value.resolve() if isinstance(value, Path) else value)
 
 
 def _file(project: Project) -> str:

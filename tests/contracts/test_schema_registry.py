@@ -13,8 +13,8 @@ import pytest
 from cards import TRANSACTIONS, events, published
 from millstream.adapters.kafka.schema_registry import SchemaRegistry, connect, registry_prefix
 from millstream.adapters.kafka.schema_topic import schema_resolver
+from millstream.app.consuming import decoded
 from millstream.app.lateness import newest_event_ms
-from millstream.cli.consume import _decoded
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema, SchemaError, SchemaId
@@ -149,7 +149,7 @@ def test_commands_read_a_topic_of_both_framings_and_what_columns_cannot_hold(ser
     body = io.BytesIO()
     fastavro.schemaless_writer(body, fastavro.parse_schema(grown), {"x": 7, "tags": ["a"], "fee": Decimal("12.34")})
     framed = b"\0" + number.to_bytes(4, "big") + body.getvalue()
-    assert _decoded(framed, resolver) == {"x": 7, "tags": ["a"], "fee": Decimal("12.34")}
-    assert _decoded(SCHEMA.single_object_prefix + b"\x0e", resolver) == {"x": 7}
-    assert _decoded(None, resolver) == {"tombstone": True}
-    assert "no schema is known for registry 9" in _decoded(b"\0\0\0\0\x09\2", resolver)["why"]
+    assert decoded(framed, resolver) == {"x": 7, "tags": ["a"], "fee": Decimal("12.34")}
+    assert decoded(SCHEMA.single_object_prefix + b"\x0e", resolver) == {"x": 7}
+    assert decoded(None, resolver) == {"tombstone": True}
+    assert "no schema is known for registry 9" in decoded(b"\0\0\0\0\x09\2", resolver)["why"]

@@ -17,9 +17,9 @@ from fakes_online_view import FakeOnlineView
 from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.late_labels import Labels
+from millstream.app.publishing import label_shape
 from millstream.app.replay_labels import Late, late_labels
 from millstream.app.replaying import History
-from millstream.cli.ingest import label_shape
 from millstream.cli.replay import run_replay
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter

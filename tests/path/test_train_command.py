@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from millstream.adapters.feast.repo import load_declaration
 from millstream.adapters.kafka.promotions import latest
 from millstream.adapters.kafka.topics import create_topics
+from millstream.app.training import longest_window_ms
 from millstream.app.training_data import read_features, with_labels
 from millstream.cli import program
 from millstream.cli.models import metric_title
-from millstream.cli.train import duration_ms, longest_window_ms
+from millstream.cli.train import duration_ms
 from millstream.core.batch import Batch
 from millstream.errors import Misconfigured, Refused
 from millstream.settings import Settings

@@ -6,16 +6,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import Misconfigured
-from millstream.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from millstream.adapters.kafka.alert_topic import AlertTopic
     from millstream.core.drift.actions import Action
+    from millstream.settings import Settings
 
 
-def open_topic() -> AlertTopic:
+def open_topic(settings: Settings) -> AlertTopic:
     """Return the alerts of the settings' cluster; Misconfigured if there are none."""
     from millstream.adapters.embedded.endpoints import resolve
     from millstream.adapters.files.contracts import load_all
@@ -25,7 +25,6 @@ def open_topic() -> AlertTopic:
     from millstream.core.avro.decode import RecordReader
     from millstream.topology import ALERT_ACTIONS, ALERTS
 
-    settings = load_settings()
     kafka = resolve(settings, redis=False).kafka
     if not {ALERTS, ALERT_ACTIONS} <= partition_counts(kafka, [ALERTS, ALERT_ACTIONS]).keys():
         raise Misconfigured("there are no topics for alerts yet; create the topology's with `millstream init`")

@@ -1,8 +1,9 @@
-"""Durations as people write them."""
+"""Durations and points in time as people write them."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from millstream.errors import Misconfigured
 
@@ -26,3 +27,23 @@ def duration_ms(text: str) -> int:
     if found is None:
         raise Misconfigured(f"{text!r} is no duration, such as 7d, 12h, 30m or 45s")
     return round(float(found[1]) * _UNITS_MS[found[2]])
+
+
+def moment_ms(text: str) -> int:
+    """Return an ISO date or time, UTC unless it says otherwise, in milliseconds since the epoch.
+
+    Raises
+    ------
+    Misconfigured
+        The text is no date or time.
+
+    Examples
+    --------
+    >>> moment_ms("2018-08-01"), moment_ms("2018-08-01T02:00+02:00")
+    (1533081600000, 1533081600000)
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Misconfigured(f"{text!r} is no ISO date or time, such as 2018-08-01") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

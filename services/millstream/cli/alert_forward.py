@@ -13,6 +13,7 @@ from rich.console import Console
 
 from millstream.app.alert_desk import now_ms, open_topic
 from millstream.errors import Retry
+from millstream.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +47,7 @@ def forward(
         raise typer.BadParameter(f"--as takes {' or '.join(forms)}, not {form!r}")
     if runbook_url and not runbook_url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"--runbook-url takes an http:// or https:// URL, not {runbook_url!r}")
-    topic, console, handed, idle, withheld = open_topic(), Console(stderr=True), 0, 0, Withheld()
+    topic, console, handed, idle, withheld = open_topic(load_settings()), Console(stderr=True), 0, 0, Withheld()
     # Closed at once where handing on fails: the alert in hand is not committed, and comes again.
     with closing(topic.follow(f"{group}.{hashlib.sha256(url.encode()).hexdigest()[:8]}", from_start=True)) as alerts:
         for alert in alerts:

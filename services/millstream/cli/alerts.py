@@ -17,6 +17,7 @@ from millstream.cli.alert_forward import forward
 from millstream.cli.alert_rows import json_line, silence_row, standing_row, told_row
 from millstream.cli.screen import humane, print_rows
 from millstream.errors import Misconfigured
+from millstream.settings import load_settings
 
 if TYPE_CHECKING:
     from millstream.core.drift.actions import Action
@@ -46,7 +47,7 @@ def list_alerts(
     """List open incidents, the newest word on each."""
     if context.invoked_subcommand is not None:
         return
-    topic, console = open_topic(), Console()
+    topic, console = open_topic(load_settings()), Console()
     actions, at_ms = topic.actions(), now_ms()
     rows = [row for row in topic.standing() if everything or row["event"] != "close"]
     if as_json:
@@ -80,7 +81,7 @@ def show(
     alert_id: Annotated[str, typer.Argument(metavar="ID", help="Or its beginning.")], as_json: JsonOption = False
 ) -> None:
     """Show one incident in full: every alert of it that is retained, every subject, and what was done about it."""
-    topic, console = open_topic(), Console()
+    topic, console = open_topic(load_settings()), Console()
     history = of_id(topic.history(), alert_id)
     last = with_actions(history[-1], topic.actions(), now_ms())
     if as_json:
@@ -110,7 +111,7 @@ def ack(
     by: ByOption = None,
 ) -> None:
     """Say that you work on an incident; everybody sees it."""
-    topic = open_topic()
+    topic = open_topic(load_settings())
     meant = of_id(topic.standing(), alert_id)[-1]["id"]
     topic.act(_action("acknowledge", meant, "", "", 0, by, note))
     Console().print(f"incident {meant} is acknowledged")
@@ -130,7 +131,7 @@ def silence(
 
     if kind and kind not in get_args(Kind):
         raise typer.BadParameter(f"there is no kind {kind!r}; there are: {', '.join(get_args(Kind))}")
-    topic = open_topic()
+    topic = open_topic(load_settings())
     meant = of_id(topic.standing(), alert_id)[-1]["id"] if alert_id else ""
     try:
         action = _action("silence", meant, kind, feature, now_ms() + parse_span_ms(span), by, note)
@@ -148,7 +149,7 @@ def silence(
 
 def unsilence(action_id: Annotated[str, typer.Argument(metavar="ID", help="Of the silence.")]) -> None:
     """End a silence."""
-    topic = open_topic()
+    topic = open_topic(load_settings())
     if action_id not in {each.id for each in topic.actions() if each.action == "silence"}:
         raise Misconfigured(f"there is no silence {action_id!r}; `millstream alerts --all` lists those in force")
     topic.take_back(action_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,11 +13,11 @@ from rich.table import Table
 
 from millstream.cli.screen import print_rows, progress
 from millstream.cli.seed_command import seed
-from millstream.errors import Misconfigured, Retry
+from millstream.errors import Misconfigured
 from millstream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from millstream.core.declaration import Declaration, KeyType
+    from millstream.core.declaration import Declaration
 
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
@@ -113,31 +113,15 @@ def get(
     as_json: JsonOption = False,
 ) -> None:
     """Read online features of an entity, or of one of each, as any Feast client does."""
-    from millstream.adapters.feast.repo import load_declaration, open_store, quiet_feast
+    from millstream.adapters.feast.repo import load_declaration
+    from millstream.app.online_features import read_online
 
     settings = load_settings()
     console = Console()
     with console.status("reading online features"):
         declaration = load_declaration(settings)
         row = entity_row(declaration, keys)
-        names = {
-            f"{view.name}:{each.feature}": column
-            for view in declaration.views
-            if view.online and view.join_key in row
-            for column, each in zip(view.columns, view.aggregates, strict=True)
-        }
-        names |= {
-            f"{view.name}:{name}": f"{view.name}__{name}"
-            for view in declaration.batch
-            if all(key in row for key, _ in view.join_keys)
-            for name, _ in view.features
-        }
-        if not names:
-            wanted = ", ".join(sorted(_join_keys(declaration)))
-            raise Misconfigured(f"no online view has just the keys {', '.join(row)}; join keys are: {wanted}")
-        with quiet_feast():
-            answer = _read(open_store(settings), list(names), row)
-    values = {column: answer[column][0] for column in names.values()}
+        values = {column: cells[0] for column, cells in read_online(settings, declaration, [row]).items()}
     if as_json:
         typer.echo(json.dumps({**row, **values}, default=str))
         return
@@ -149,23 +133,6 @@ def get(
     console.print(table)
 
 
-def _read(store: Any, features: list[str], row: dict[str, int | str]) -> dict[str, list[Any]]:
-    from feast.errors import FeatureViewNotFoundException
-    from redis import RedisError
-
-    try:
-        return store.get_online_features(features, [row], full_feature_names=True).to_dict()  # type: ignore[no-any-return]
-    except FeatureViewNotFoundException as error:
-        raise Misconfigured(f"{error}; run `millstream features apply`") from error
-    except RedisError as error:
-        raise Retry(f"the online store cannot be reached: {error}; see `millstream doctor`") from error
-
-
-def _join_keys(declaration: Declaration) -> dict[str, KeyType]:
-    keys = {view.join_key: view.key_type for view in declaration.views}
-    return keys | {name: kind for view in declaration.batch for name, kind in view.join_keys}
-
-
 def entity_row(declaration: Declaration, keys: list[str]) -> dict[str, int | str]:
     """Return ``KEY=VALUE`` arguments as an entity row, each value of its key's type.
 
@@ -174,7 +141,9 @@ def entity_row(declaration: Declaration, keys: list[str]) -> dict[str, int | str
     Misconfigured
         Naming the argument that is wrong and what is allowed.
     """
-    kinds = _join_keys(declaration)
+    from millstream.app.online_features import join_keys
+
+    kinds = join_keys(declaration)
     row: dict[str, int | str] = {}
     for each in keys:
         name, equals, text = each.partition("=")

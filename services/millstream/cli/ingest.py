@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -24,13 +23,8 @@ from millstream.cli.file_options import (
     mapping_of,
 )
 from millstream.cli.pace import pace_of
-from millstream.errors import MillstreamError, Misconfigured
-from millstream.settings import Settings, load_settings
-from millstream.topology import LABELS
-
-if TYPE_CHECKING:
-    from millstream.core.contracts import Contract
-    from millstream.core.label_rows import LabelShape
+from millstream.errors import MillstreamError
+from millstream.settings import load_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -74,56 +68,33 @@ def ingest_command(
     not fit the contract are named and not sent. Exits 1 if there are any, 130 on Ctrl-C, always with the row to go on
     at.
     """
-    from millstream.adapters.files.contracts import load_contract
-    from millstream.adapters.files.ingest import Progress, columns_for, ingest, resume_row
-    from millstream.adapters.files.tabular import open_table
-    from millstream.adapters.kafka.topic_names import plain_name
-    from millstream.app.lateness import first_event_ms, unit_warning
-    from millstream.cli.publishing import kafka_with, publisher_with_bar, writer_for
+    from millstream.adapters.files.ingest import Progress, resume_row
+    from millstream.app.publishing import prepare
+    from millstream.cli.publishing import publisher_with_bar
 
     pace = pace_of(rate, speed)
     named = mapping_of(mapping or [])
-    settings = load_settings()
-    topic = plain_name(settings, topic)
     console = Console(stderr=True)
-    contract = load_contract(settings, topic)
     declared = declared_by(separator, quote, encoding, decimal_comma, time_unit, time_zone, truncate_times)
-    table = open_table(file, declared)
-    shape = label_shape(settings, contract) if topic == LABELS else None
-    columns = columns_for(table, contract, named, shape)
-    kafka = kafka_with(settings, [topic])
-    writer = writer_for(settings, topic, contract)
-    first_ms = first_event_ms(table, columns, contract, resume_from)
-    unit = unit_warning(columns[contract.event_time], first_ms)
-    if unit is not None:
-        console.print(f"[yellow]warning[/]: {escape(unit)}", highlight=False, soft_wrap=True)
-    _warn_of_late(console, settings, kafka, topic, first_ms, contract)
+    publication = prepare(load_settings(), topic, file, declared, named, resume_from)
+    for sentence in publication.warnings:
+        console.print(f"[yellow]warning[/]: {escape(sentence)}", highlight=False, soft_wrap=True)
     progress = Progress(resume_from)
     bad = BadRows(rejected)
-    total = max(0, min(limit or table.rows_at_most, table.rows_at_most - resume_from))
+    total = publication.rows_at_most(resume_from, limit)
     failure: KeyboardInterrupt | MillstreamError | None = None
     publisher = None
     with bad:
         try:
-            with publisher_with_bar(console, kafka, pace, total, file.name, lambda: progress.bad_rows) as publisher:
-                ingest(
-                    table,
-                    columns,
-                    topic,
-                    contract,
-                    writer,
-                    publisher,
-                    progress,
-                    bad,
-                    limit=limit,
-                    send_bad=send_bad,
-                    shape=shape,
-                )
+            with publisher_with_bar(
+                console, publication.kafka, pace, total, file.name, lambda: progress.bad_rows
+            ) as publisher:
+                publication.publish(publisher, progress, bad, limit=limit, send_bad=send_bad)
         except (KeyboardInterrupt, MillstreamError) as caught:
             failure = caught
     acked = publisher.deliveries.acked if publisher is not None else 0
     resume = resume_row(publisher, progress) if publisher is not None else resume_from
-    console.print(f"{acked:,} rows acknowledged on {topic}", highlight=False)
+    console.print(f"{acked:,} rows acknowledged on {publication.topic}", highlight=False)
     bad.show(
         console, progress.reasons, "those that could be encoded were sent" if send_bad else "none of them was sent"
     )
@@ -136,35 +107,3 @@ def ingest_command(
         raise failure
     if progress.bad_rows:
         raise typer.Exit(1)
-
-
-def _warn_of_late(
-    console: Console, settings: Settings, kafka: Mapping[str, str], topic: str, first_ms: int | None, contract: Contract
-) -> None:
-    """Say so if the file's events are older than what the stages still take."""
-    from millstream.adapters.feast.compiled_repo import compiled_repo
-    from millstream.app.lateness import late_warning, newest_event_ms
-
-    newest_ms = newest_event_ms(settings, kafka, topic, contract)
-    if first_ms is None or newest_ms is None or first_ms >= newest_ms:
-        return
-    try:
-        declaration = compiled_repo(settings).declaration
-    except Misconfigured:
-        return  # no stages run from here, so none turns anything away
-    said = late_warning(settings, topic, first_ms, newest_ms, declaration)
-    if said is not None:
-        console.print(f"[yellow]warning[/]: {escape(said)}", highlight=False, soft_wrap=True)
-
-
-def label_shape(settings: Settings, labels: Contract) -> LabelShape:
-    """Return how labels are read: with ids as the events' contract has them, where a feature repo names that."""
-    from millstream.adapters.feast.compiled_repo import compiled_repo
-    from millstream.adapters.files.contracts import load_contract
-    from millstream.core.label_rows import LabelShape
-
-    try:
-        events = load_contract(settings, compiled_repo(settings).declaration.topic)
-    except Misconfigured:
-        return LabelShape.of(labels.schema.fields, None)
-    return LabelShape.of(labels.schema.fields, events.schema[events.event_id] if events.event_id else None)

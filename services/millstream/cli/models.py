@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,8 +16,7 @@ from millstream.errors import Misconfigured, Refused
 from millstream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from millstream.core.declaration import Declaration
-    from millstream.ports import ModelRegistry, ModelVersion
+    pass
 
 NameOption = Annotated[str | None, typer.Option("--name", help="Model; default: the feature service's.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
@@ -43,31 +41,6 @@ def metric_title(name: str, group: str, groups_a_day: float | None = None) -> st
         of = f", of {groups_a_day:.3g} a day: at most {groups_a_day / int(k):.2g}" if fewer and groups_a_day else ""
         return f"precision@{k} per day by {group}{of}"
     return {"auc": "AUC", "log_loss": "log-loss", "brier": "Brier score"}.get(name, name.replace("_", " "))
-
-
-def put_into_service(
-    registry: ModelRegistry, kafka: Mapping[str, str], declaration: Declaration, name: str, version: int
-) -> ModelVersion:
-    """Make a version champion and tell every scorer, once it is known to fit the feature repo.
-
-    Raises
-    ------
-    Refused
-        There is no such version, or it does not fit; nothing has changed.
-    Retry
-        Kafka or the registry cannot be reached; doing it again is safe.
-    """
-    from millstream.adapters.kafka.promotions import publish
-    from millstream.core.models.manifest import define
-    from millstream.stages.score.scorer import Champion
-
-    offered = registry.load(name, version)
-    if offered is None:
-        raise Refused(f"model {name!r} has no version {version}; see `millstream models list`")
-    Champion.load(offered, declaration.service, definitions=define(declaration))
-    registry.promote(name, version)
-    publish(kafka, offered)
-    return offered
 
 
 def list_models(name: NameOption = None, as_json: JsonOption = False) -> None:
@@ -145,6 +118,7 @@ def _change(settings: Settings, name: str | None, version: int | None) -> None:
     from millstream.adapters.embedded.endpoints import resolve
     from millstream.adapters.feast.compiled_repo import compiled_repo
     from millstream.adapters.models.registry import open_registry
+    from millstream.app.training import put_into_service
 
     kafka = resolve(settings, redis=False).kafka
     declaration = compiled_repo(settings).declaration

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from millstream.app import durations
 from millstream.cli.bad_rows import BadRows, Rejected
 from millstream.cli.file_options import (
     DecimalComma,
@@ -24,6 +24,7 @@ from millstream.cli.file_options import (
     mapping_of,
 )
 from millstream.cli.screen import progress
+from millstream.errors import Misconfigured
 from millstream.settings import load_settings
 
 if TYPE_CHECKING:
@@ -54,10 +55,9 @@ def progress_bar(console: Console) -> Progress:
 def day_ms(text: str) -> int:
     """Return an ISO date or time, UTC unless it says otherwise, as milliseconds since the epoch."""
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no ISO date or time, such as 2018-08-01") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        return durations.moment_ms(text)
+    except Misconfigured as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def replay(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from millstream.app import durations
-from millstream.app.training_data import DEFAULT_LABEL
 from millstream.cli.file_options import Encoding, Quote, Separator, TimeUnit, TimeZone, TruncateTimes, declared_by
-from millstream.cli.models import metric_title, put_into_service
+from millstream.cli.models import metric_title
 from millstream.cli.replay import day_ms
 from millstream.cli.screen import progress
 from millstream.errors import Misconfigured
@@ -27,15 +24,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from millstream.app.assembly import Assembly
-    from millstream.core.declaration import Declaration
+    from millstream.app.training import Model
     from millstream.core.drift.model_reference import ModelReference
-    from millstream.ports import ModelVersion
-    from millstream.stages.retrain.fit import Growth
     from millstream.stages.retrain.fit import Progress as Grown
-    from millstream.stages.retrain.split import Window
-    from millstream.stages.retrain.train import Trained, TrainSpec
-
-_DAY_MS = 86_400_000
+    from millstream.stages.retrain.train import Trained
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +41,12 @@ def duration_ms(text: str) -> int:
         return durations.duration_ms(text)
     except Misconfigured as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def duration(text: str) -> str:
+    """Return an option's duration as it is, once it is known to be one."""
+    duration_ms(text)
+    return text
 
 
 def train(
@@ -78,40 +76,37 @@ def train(
     """Train a model on history as it was known at the time, measure it, and register it."""
     from millstream.adapters.embedded.endpoints import resolve
     from millstream.app.assembly import assemble
-    from millstream.app.label_policy import label_precedence
-    from millstream.app.training_data import labels_of, read_features, with_event_times, with_labels
-    from millstream.stages.retrain.fit import Growth
-    from millstream.stages.retrain.split import Window
+    from millstream.app.training import TrainOptions
+    from millstream.app.training import train as train_model
+    from millstream.app.training_data import read_features
 
     settings, console = load_settings(), Console()
     kafka = resolve(settings, redis=False).kafka if promote else None  # rather fail now than after the work
     assembly = assemble(settings)
-    service, contract = assembly.declaration.service, assembly.contract
-    column, label = label, label or service.tags.get("label", DEFAULT_LABEL)
-    as_of_ms = day_ms(as_of) if as_of else None
-    features = with_event_times(read_features(source), contract.event_time)
-    if labels is not None:
-        declared = declared_by(separator, quote, encoding, False, time_unit, time_zone, truncate_times)
-        given = labels_of(labels, contract.schema[contract.event_id], column, label, declared)
-
-        def warn(sentence: str) -> None:
-            console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
-
-        precedence = label_precedence(settings)
-        within = contract.event_time, settings.label_horizon_days * _DAY_MS
-        features = with_labels(features, given, contract.event_id, label, as_of_ms, precedence, warn, within)
-    window = Window(
-        from_ms=day_ms(start) if start else None,
-        to_ms=day_ms(end) if end else None,
-        as_of_ms=as_of_ms,
-        label_delay_ms=duration_ms(label_delay),
-        warm_up_ms=duration_ms(warm_up) if warm_up else longest_window_ms(assembly.declaration),
-        validation_share=validation,
-        holdout_share=holdout,
-        gap_ms=duration_ms(gap) if gap else None,
+    options = TrainOptions(
+        label_column=label,
+        start_ms=day_ms(start) if start else None,
+        end_ms=day_ms(end) if end else None,
+        as_of_ms=day_ms(as_of) if as_of else None,
+        label_delay=duration(label_delay),
+        warm_up=duration(warm_up) if warm_up else None,
+        gap=duration(gap) if gap else None,
+        validation=validation,
+        holdout=holdout,
+        threshold=threshold,
+        rounds=rounds,
+        leaves=leaves,
+        seed=seed,
     )
-    growth = Growth(rounds=rounds, leaves=leaves, seed=seed, threads=os.cpu_count() or 1)
-    made = train_and_register(settings, assembly, features, label, console, window, growth, threshold)
+    declared = declared_by(separator, quote, encoding, False, time_unit, time_zone, truncate_times)
+
+    def warn(sentence: str) -> None:
+        console.print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
+
+    features = read_features(source)
+    with _bar(console, features.height, rounds) as show:
+        made = train_model(assembly, features, labels, options, declared, warn, show)
+    _print_model(made, assembly, console)
     if kafka is None:
         console.print(f"Serve it with `millstream models promote {made.version}`.")
     else:
@@ -125,91 +120,19 @@ def train_and_promote(
     features: pl.DataFrame,
     label: str,
     console: Console,
-    window: Window | None = None,
-) -> ModelVersion:
+) -> Model:
     """Train with the defaults, register the model and make it champion; raises what each of these does."""
-    made = train_and_register(settings, assembly, features, label, console, window)
+    from millstream.app.training import train_and_register
+
+    with _bar(console, features.height, None) as show:
+        made = train_and_register(assembly, features, label, progress=show)
+    _print_model(made, assembly, console)
     _promote(settings, assembly, kafka, made, console)
     return made
 
 
-def train_and_register(
-    settings: Settings,
-    assembly: Assembly,
-    features: pl.DataFrame,
-    label: str,
-    console: Console,
-    window: Window | None = None,
-    growth: Growth | None = None,
-    threshold: float | None = None,
-) -> ModelVersion:
-    """Train on replayed features, show a bar and the metrics, and register the model under the service's name.
-
-    Parameters
-    ----------
-    features : DataFrame
-        A row per event: event time, message key, the service's features, the label and, if there is a column of that
-        name, the time the label became known (`millstream.app.training_data.KNOWN_AT`).
-    label : str
-        Column of 0 and 1, or boolean; null where there is no label.
-    window : Window, optional
-        Default: all of it, less the longest window as warm-up.
-
-    Raises
-    ------
-    Misconfigured
-        The data cannot be learnt from; says why.
-    Retry
-        The registry cannot be reached.
-    """
-    from millstream.adapters.models.registry import open_registry
-    from millstream.app.training_data import KNOWN_AT
-    from millstream.core.models.manifest import define
-    from millstream.stages.retrain.fit import Growth
-    from millstream.stages.retrain.split import Window
-    from millstream.stages.retrain.train import TrainSpec
-
-    declaration, contract = assembly.declaration, assembly.contract
-    spec = TrainSpec(
-        model=declaration.service.name,
-        service=declaration.service,
-        event_time=contract.event_time,
-        group=contract.key,
-        label=label,
-        label_known_at=KNOWN_AT if KNOWN_AT in features.columns else None,
-        window=window or Window(warm_up_ms=longest_window_ms(declaration)),
-        growth=growth or Growth(threads=os.cpu_count() or 1),
-        threshold=threshold,
-        definitions=define(declaration),
-        git_commit=_commit(settings.feature_repo),
-        monitors=assembly.monitors,
-    )
-    trained = _with_bar(features, spec, console)
-    _report(trained, contract.key, console)
-    manifest = trained.manifest.to_json()
-    with console.status("registering the model"):
-        made = open_registry(settings).register(spec.model, manifest, trained.body, trained.metrics)
-    console.print(f"model [bold]{made.name}[/] version [bold]{made.version}[/] is registered")
-    return made
-
-
-def longest_window_ms(declaration: Declaration) -> int:
-    """Return the longest window among the features the service reads: before it has passed, they are not full."""
-    read = {name for name, _ in declaration.service.features}
-    return max(
-        (
-            aggregate.window_ms
-            for view in declaration.views
-            for column, aggregate in zip(view.columns, view.aggregates, strict=True)
-            if column in read
-        ),
-        default=0,
-    )
-
-
-def _with_bar(features: pl.DataFrame, spec: TrainSpec, console: Console) -> Trained:
-    from millstream.stages.retrain.train import train as fit
-
+@contextmanager
+def _bar(console: Console, events: int, rounds: int | None) -> Iterator[Callable[[Grown], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -218,12 +141,17 @@ def _with_bar(features: pl.DataFrame, spec: TrainSpec, console: Console) -> Trai
         TimeRemainingColumn(),
     )
     with progress(console, *columns) as bar:
-        task = bar.add_task(f"train on {features.height:,} events", total=spec.growth.rounds, note="")
+        task = bar.add_task(f"train on {events:,} events", total=rounds, note="")
 
         def show(grown: Grown) -> None:
             bar.update(task, completed=grown.trees, note=f"validation AP {grown.best:.4f}")
 
-        return fit(features, spec, time.time_ns() // 1_000_000, show)
+        yield show
+
+
+def _print_model(made: Model, assembly: Assembly, console: Console) -> None:
+    _report(made.trained, assembly.contract.key, console)
+    console.print(f"model [bold]{made.name}[/] version [bold]{made.version}[/] is registered")
 
 
 def _report(trained: Trained, group: str, console: Console) -> None:
@@ -258,20 +186,9 @@ def _budgeted(reference: ModelReference) -> float:
     return reference.held_out_days * reference.alarms_per_day * WINDOWED_SHARE
 
 
-def _promote(
-    settings: Settings, assembly: Assembly, kafka: Mapping[str, str], made: ModelVersion, console: Console
-) -> None:
+def _promote(settings: Settings, assembly: Assembly, kafka: Mapping[str, str], made: Model, console: Console) -> None:
     from millstream.adapters.models.registry import open_registry
+    from millstream.app.training import put_into_service
 
     put_into_service(open_registry(settings), kafka, assembly.declaration, made.name, made.version)
     console.print(f"model [bold]{made.name}[/] version [bold]{made.version}[/] is champion")
-
-
-def _commit(folder: Path) -> str | None:
-    """Return the commit of the feature repo, marked if it has changes; None if it is not under git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except FileNotFoundError:
-        return None
-    return asked.stdout.strip() or None

@@ -205,8 +205,14 @@ async def serve(
     shutdown_deadline_ms: int,
     stopping: asyncio.Event,
     app: App | None = None,
+    process_goes_on: bool = False,
 ) -> None:
-    """Run the stages until ``stopping`` is set (SIGTERM and SIGINT set it) or one of them fails.
+    """Run the stages until ``stopping`` is set (in the main thread SIGTERM and SIGINT set it) or one of them fails.
+
+    Parameters
+    ----------
+    process_goes_on : bool
+        Whether the process does something else afterwards; otherwise the shutdown deadline covers its end as well.
 
     Raises
     ------
@@ -222,16 +228,18 @@ async def serve(
     # while the view's writer is at work.
     sys.setswitchinterval(_SWITCH_S)
 
+    deadline = threading.Timer(shutdown_deadline_ms / 1000, os._exit, (EXIT_STUCK,))
+    deadline.daemon = True
+
     def leave(*_: object) -> None:
         if stopping.is_set():
             return
         stopping.set()
-        deadline = threading.Timer(shutdown_deadline_ms / 1000, os._exit, (EXIT_STUCK,))
-        deadline.daemon = True
         deadline.start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        running.add_signal_handler(number, leave)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            running.add_signal_handler(number, leave)
     app = app or App(name)
     app.conf.datadir = directory
     threads = {loop.name: ThreadPoolExecutor(1, f"stage-{loop.name}") for loop in loops}
@@ -258,6 +266,8 @@ async def serve(
         await app.stop()
         for thread in threads.values():
             thread.shutdown(wait=False, cancel_futures=True)
+        if process_goes_on:
+            deadline.cancel()
     for result in results:
         if isinstance(result, BaseException):
             raise result

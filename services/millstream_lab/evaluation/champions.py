@@ -16,7 +16,7 @@ from rich.progress import Progress, TaskID
 from millstream.adapters.models.lightgbm_model import TextModel
 from millstream.adapters.models.river_pipelines import CHAMPION_SCORE
 from millstream.app.assembly import Assembly
-from millstream.cli.train import longest_window_ms
+from millstream.app.training import longest_window_ms
 from millstream.core.batch import Array, Batch, Mask
 from millstream.errors import Misconfigured
 from millstream.stages.retrain.fit import Growth

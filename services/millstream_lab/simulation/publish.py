@@ -10,7 +10,8 @@ from rich.console import Console
 
 from millstream.adapters.files.contracts import load_contract
 from millstream.adapters.kafka.topic_names import plain_name
-from millstream.cli.publishing import kafka_with, publisher_with_bar, writer_for
+from millstream.app.publishing import kafka_with, writer_for
+from millstream.cli.publishing import publisher_with_bar
 from millstream.core.simulation.simulate import labels_of
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from millstream.adapters.embedded.endpoints import Endpoints
 from millstream.app.assembly import Assembly, assemble
 from millstream.app.seeding import seed_state
 from millstream.app.setup import initialise
+from millstream.app.worker_processes import WorkerProcess, start_workers
 from millstream.cli.demo.alarms import Alarms
 from millstream.cli.demo.feed import Feed
 from millstream.cli.demo.following import Counter, Follower
@@ -25,7 +26,6 @@ from millstream.cli.demo.learning import Learning
 from millstream.cli.demo.screen import Moment, Screen
 from millstream.cli.demo.summary import compare, list_alerts, summarise
 from millstream.cli.demo.watching import Watcher
-from millstream.cli.demo.worker_processes import WorkerProcess, start_workers
 from millstream.cli.screen import steps
 from millstream.core.avro.decode import RecordReader
 from millstream.settings import Settings

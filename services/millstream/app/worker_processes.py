@@ -1,4 +1,4 @@
-"""The demo's workers: ``millstream run`` processes, as an operator would start them."""
+"""Workers as child processes: ``millstream run``, as an operator would start it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,14 @@ from pathlib import Path
 from millstream.adapters.telemetry.endpoint import worker_file
 from millstream.app.assembly import Assembly
 from millstream.errors import Stop
-from millstream.settings import Settings
+from millstream.project_file import FOLDER_VARIABLE
+from millstream.settings import Settings, environment_of
 from millstream.topology import MEASURE, MONITOR
 
 _READY_S = 300
 _LEAVE_S = 30
 _LABELS_CHECKPOINT_MS = "2000"
-"""So often do snapshots and figures come: a second of the demo is hours of its events."""
+"""How often snapshots and figures come where the settings do not say: a second of the demo is hours of its events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +77,37 @@ def _shares(assembly: Assembly) -> dict[str, list[str]]:
     return shares | {name: stages for name, stages in more.items() if stages}
 
 
-def start_workers(settings: Settings, assembly: Assembly, stack: ExitStack) -> list[WorkerProcess]:
+def start_workers(
+    settings: Settings, assembly: Assembly, stack: ExitStack, prefix: str = "demo", stages: Sequence[str] = ()
+) -> list[WorkerProcess]:
     """Start the workers, ended with ``stack``, and wait until each is ready.
+
+    Parameters
+    ----------
+    prefix : str
+        Of the workers' names.
+    stages : sequence of str
+        The stages to run, all in one worker; default: all, in several workers.
 
     Raises
     ------
     Stop
-        One left or did not become ready; the end of its log is told.
+        One left or did not become ready; shows the end of its log.
     """
     directory = settings.state_dir.resolve() / "workers"
     directory.mkdir(parents=True, exist_ok=True)
     workers = []
-    for title, stages in _shares(assembly).items():
-        name = f"demo-{title}"
+    shares = {"stages": list(stages)} if stages else _shares(assembly)
+    for title, share in shares.items():
+        name = f"{prefix}-{title}"
         path = directory / f"{name}.log"
         log = stack.enter_context(path.open("wb"))
-        environment = {**os.environ, "MILLSTREAM_STATE_DIR": str(settings.state_dir.resolve())}
-        if title not in stages:
+        # The worker has these settings whatever its environment, its working directory and the project's file say.
+        environment = {**os.environ, **environment_of(settings), FOLDER_VARIABLE: ""}
+        if title not in share:
             environment.setdefault("MILLSTREAM_CHECKPOINT_INTERVAL_MS", _LABELS_CHECKPOINT_MS)
-        command = [sys.executable, "-m", "millstream", "run", *stages, "--worker-id", name]
-        # A session of its own: Ctrl-C is for the demo, which then ends its workers in order.
+        command = [sys.executable, "-m", "millstream", "run", *share, "--worker-id", name]
+        # A session of its own: Ctrl-C is for this process, which then ends its workers in order.
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         worker = WorkerProcess(title, process, path, worker_file(settings.state_dir.resolve(), name))
         stack.callback(worker.end)
