@@ -38,23 +38,32 @@ The data path, in order::
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from millstream.app.project import Project, Replay, open
+    from millstream.app.publishing import Published
+    from millstream.app.training import Model
+    from millstream.errors import MillstreamError, Misconfigured, Retry
     from millstream.runtime.agents.app import App
 
-__all__ = ["App", "Project", "Replay", "open"]
+__all__ = ["App", "MillstreamError", "Misconfigured", "Model", "Project", "Published", "Replay", "Retry", "open"]
+
+_MODULES = {
+    "App": "runtime.agents.app",
+    "Model": "app.training",
+    "Project": "app.project",
+    "Published": "app.publishing",
+    "Replay": "app.project",
+    "open": "app.project",
+}
+"""Where each name is defined; errors are in `millstream.errors`."""
 
 
 def __getattr__(name: str) -> object:
     # A worker or a command imports no more than it uses.
-    if name == "App":
-        from millstream.runtime.agents import app
-
-        return app.App
     if name in __all__:
-        from millstream.app import project
-
-        return getattr(project, name)
+        module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

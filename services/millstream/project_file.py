@@ -160,7 +160,7 @@ def _variable(key: str) -> str:
 
 def _problem(key: str, value: object, kinds: Mapping[str, Kind]) -> str | None:
     if key not in kinds:
-        return f"{key}: there is no such setting{_nearest(key, [*kinds, _KAFKA])}"
+        return f"{key}: there is no such setting{nearest(key, [*kinds, _KAFKA])}"
     if kinds[key] == "secret" or (isinstance(value, str) and urls.passwords(value)):
         what = "is a secret" if kinds[key] == "secret" else "holds a password"
         return _secret(key, what, _variable(key))
@@ -181,7 +181,8 @@ def _secret(where: str, what: str, variable: str) -> str:
     return f"{where}: it {what}, which this file must not hold; remove it here and set {variable} in the environment"
 
 
-def _nearest(key: str, known: list[str]) -> str:
+def nearest(key: str, known: list[str]) -> str:
+    """Return what to say of a setting that there is not: the one that was probably meant, else all there are."""
     plain = key.lower().removeprefix("millstream_").replace("-", "_")
     found = difflib.get_close_matches(plain, known, 1, 0.5)
     return f"; did you mean {found[0]}?" if found else f"; the settings are {', '.join(sorted(known))}"

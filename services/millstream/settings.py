@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from millstream.core import urls
 from millstream.errors import Misconfigured
-from millstream.project_file import FILE, Kind, Project, open_project
+from millstream.project_file import FILE, Kind, Project, nearest, open_project
 
 PREFIX = "MILLSTREAM_"
 _KAFKA = PREFIX + "KAFKA_"
@@ -197,6 +197,8 @@ def load_settings(
     Misconfigured
         Naming each key that is wrong, what was found and what is allowed.
     """
+    for name in overrides.keys() - Settings.model_fields.keys():
+        raise Misconfigured(f"there is no setting {name!r}{nearest(name, list(Settings.model_fields))}")
     found = Project() if environ is not None and project is None else open_project(_kinds(), _defaults(), project)
     environ = os.environ if environ is None else environ
     kafka = {

@@ -76,7 +76,7 @@ def test_rows_that_are_no_events_are_returned(project: millstream.Project, event
 
 
 def test_labels_that_features_need_are_asked_for(project: millstream.Project, events: pl.DataFrame) -> None:
-    with pytest.raises(Misconfigured, match=r"is_fraud.*--label-column"):
+    with pytest.raises(Misconfigured, match=r"is_fraud.*label_column="none""):
         project.replay(events)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from millstream.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from millstream.adapters.kafka.alert_topic import AlertTopic
     from millstream.core.drift.actions import Action
@@ -33,6 +33,25 @@ def open_topic(settings: Settings) -> AlertTopic:
     resolver = schema_resolver(settings, kafka, known)
     alerts, actions = contracts[ALERTS].schema, contracts[ALERT_ACTIONS].schema
     return AlertTopic(kafka, RecordReader(alerts, resolver), RecordReader(actions, resolver), actions)
+
+
+def iter_alerts(topic: AlertTopic, follow: bool, everything: bool) -> Iterator[dict[str, Any]]:
+    """Yield the newest alert of each incident, with what was done about it.
+
+    Parameters
+    ----------
+    follow : bool
+        Go on with new alerts.
+    everything : bool
+        Incidents that have ended as well.
+    """
+    actions, at_ms = topic.actions(), now_ms()
+    for row in topic.standing():
+        if everything or row["event"] != "close":
+            yield with_actions(row, actions, at_ms)
+    for new in topic.follow(None) if follow else ():
+        if new is not None:
+            yield with_actions(new, topic.actions(), now_ms())
 
 
 def of_id(rows: Sequence[dict[str, Any]], beginning: str) -> list[dict[str, Any]]:

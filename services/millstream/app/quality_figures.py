@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from millstream.adapters.embedded.endpoints import resolve
 from millstream.adapters.files.contracts import load_contract
@@ -17,6 +17,9 @@ from millstream.core.batch import Batch
 from millstream.core.quality.contenders import ANSWER, BLEND, CHAMPION, ONLINE
 from millstream.settings import Settings
 from millstream.topology import QUALITY
+
+if TYPE_CHECKING:
+    import polars as pl
 
 ARMS = (ANSWER, CHAMPION, ONLINE, BLEND)
 _FIELDS = (
@@ -90,6 +93,15 @@ def read_figures(settings: Settings) -> list[Shown]:
         (each for each in found if each.examples and each.value is not None),
         key=lambda each: (each.protocol, each.day, each.who, each.maturity_days, each.group_column, each.group),
     )
+
+
+def figures_frame(figures: Sequence[Shown]) -> pl.DataFrame:
+    """Return the figures as a table, a row each."""
+    import polars as pl
+
+    kinds = {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "str": pl.String}
+    schema = {each.name: kinds[str(each.type).partition(" ")[0]] for each in fields(Shown)}
+    return pl.DataFrame([each.as_json() for each in figures], schema=schema)
 
 
 def decoded(batch: Batch) -> Iterator[Shown]:

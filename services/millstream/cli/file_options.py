@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 from typing import TYPE_CHECKING, Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
 if TYPE_CHECKING:
     from millstream.adapters.files.tabular import Declared
-    from millstream.core.avro.reading import Unit
 
 Separator = Annotated[
     str | None, typer.Option("--separator", help="Between the columns of a CSV; default: as the header shows.")
@@ -49,45 +46,13 @@ def declared_by(
     BadParameter
         Naming the option and what it takes.
     """
-    from millstream.adapters.files.csv_rows import Dialect
-    from millstream.adapters.files.tabular import Declared
-    from millstream.core.avro.reading import Reading
+    from millstream.app.file_format import declare
+    from millstream.errors import Misconfigured
 
-    separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
-    if separator is not None and (len(separator) != 1 or separator in '\r\n"'):
-        raise typer.BadParameter(f"--separator {separator!r}: one character, such as ; or tab")
-    if quote != "none" and (len(quote) != 1 or quote in "\r\n"):
-        raise typer.BadParameter(f"--quote {quote!r}: one character, or none")
     try:
-        codecs.lookup(encoding)
-    except LookupError as error:
-        raise typer.BadParameter(f"--encoding {encoding!r} is not known; such as utf-8, latin-1 or utf-16") from error
-    if time_zone is not None:
-        try:
-            ZoneInfo(time_zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise typer.BadParameter(f"--time-zone {time_zone!r} is no zone, such as Europe/Berlin or UTC") from error
-    of_all, of_columns = _units(time_unit or [])
-    return Declared(
-        Dialect(separator, None if quote == "none" else quote, encoding),
-        Reading(of_all, of_columns, time_zone, truncate_times, decimal_comma),
-    )
-
-
-def _units(options: list[str]) -> tuple[Unit | None, dict[str, Unit]]:
-    from millstream.core.avro.reading import UNITS
-
-    of_all: Unit | None = None
-    of_columns: dict[str, Unit] = {}
-    for option in options:
-        column, _, unit = option.rpartition("=")
-        if unit not in UNITS:
-            raise typer.BadParameter(f"--time-unit {option}: one of {', '.join(UNITS)}, or COLUMN=UNIT")
-        if column:
-            of_columns[column] = unit
-        else:
-            of_all = unit
-    return of_all, of_columns
+        return declare(separator, quote, encoding, decimal_comma, time_unit or (), time_zone, truncate_times)
+    except Misconfigured as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def mapping_of(options: list[str]) -> dict[str, str]:
