@@ -34,5 +34,5 @@ def test_rows_are_read_as_events_or_refused_by_name(tmp_path: Path, monkeypatch:
     assert replay([row]).scored[0]["event_time_ms"] == 1_767_225_600_000
     with pytest.raises(Misconfigured, match=r"rows cannot be read as events:\n  row 1, value: "):
         replay([row, {**row, "value": "much"}])
-    with pytest.raises(Misconfigured, match=r"events.jsonl does not fit the contract:\n  .*'value'"):
+    with pytest.raises(Misconfigured, match=r"table 'events' does not fit the contract:\n  .*'value'"):
         replay([{name: value for name, value in row.items() if name != "value"}])

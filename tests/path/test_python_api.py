@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import doctest
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +14,11 @@ import polars as pl
 import pytest
 
 import millstream
+from millstream.adapters.files.project_template import write_project
+from millstream.app import durations, tables
+from millstream.app.file_format import FileFormat
+from millstream.app.project import live, offline
+from millstream.app.tables import in_python
 from millstream.errors import Misconfigured
 from millstream.topology import PREDICTIONS
 
@@ -76,20 +85,90 @@ def test_rows_that_are_no_events_are_returned(project: millstream.Project, event
 
 
 def test_labels_that_features_need_are_asked_for(project: millstream.Project, events: pl.DataFrame) -> None:
-    with pytest.raises(Misconfigured, match=r"is_fraud.*label_column="none""):
+    with pytest.raises(Misconfigured, match=r'^table .events. has no column .is_fraud..*label_column="none"'):
         project.replay(events)
 
 
 def test_a_wrong_setting_is_refused_by_name() -> None:
     with pytest.raises(Misconfigured, match="MILLSTREAM_LATE_POLICY"):
         millstream.open(late_policy="perhaps")
+    with pytest.raises(Misconfigured, match=r"no setting 'late_polcy'; did you mean late_policy\?"):
+        millstream.open(late_polcy="drop")
+    assert millstream.open(kafka={"client.id": "mine"}).settings.kafka == {"client.id": "mine"}
+
+
+def test_what_is_public_is_there() -> None:
+    assert all(getattr(millstream, name).__doc__ for name in millstream.__all__)
+    assert millstream.__all__ == sorted(millstream.__all__)
+
+
+def test_columns_are_mapped_and_a_message_about_one_names_the_table(
+    project: millstream.Project, events: pl.DataFrame
+) -> None:
+    renamed = events.rename({"amount": "paid"})
+    with pytest.raises(Misconfigured) as refused:
+        project.replay(renamed.to_dicts(), label_column="none")
+    assert str(refused.value).startswith("table 'events' does not fit the contract:\n  no column for 'amount'")
+    assert "columns={'COLUMN': 'amount'}" in str(refused.value)
+    replayed = project.replay(renamed, label_column="none", columns={"paid": "amount"})
+    assert replayed.scored["amount"].to_list() == [10.0, 20.0, 300.0]
+    assert project.replay([]).scored.height == 0
+
+
+def test_what_a_file_does_not_say_of_itself_is_declared(
+    project: millstream.Project, events: pl.DataFrame, tmp_path: Path
+) -> None:
+    seconds = events.with_columns(at=pl.col("event_time_ms") // 1000).drop("event_time_ms")
+    (tmp_path / "events.csv").write_text(seconds.write_csv(separator=";").replace(".", ","))
+    how = {"columns": {"at": "event_time_ms"}, "separator": ";", "decimal_comma": True, "time_unit": {"at": "s"}}
+    replayed = project.replay(tmp_path / "events.csv", label_column="none", **how)
+    assert replayed.scored["event_time_ms"].to_list() == events["event_time_ms"].to_list()[:3]
+    with pytest.raises(Misconfigured, match=r"^separator ';;': one character"):
+        project.replay(tmp_path / "events.csv", separator=";;")
+    with pytest.raises(TypeError, match="sepparator"):
+        project.replay(tmp_path / "events.csv", sepparator=";")  # type: ignore[call-arg]
+
+
+def test_an_option_that_a_message_names_is_a_parameter() -> None:
+    """No message that the API can raise names a command-line option that stays one."""
+    methods = (millstream.Project.replay, millstream.Project.train, millstream.Project.publish)
+    known = {name for method in methods for name in inspect.signature(method).parameters}
+    known |= FileFormat.__annotations__.keys()
+    package = Path(millstream.__file__).parent
+    roots = ["core/avro/*.py", "stages/retrain/*.py"]
+    roots += [f"adapters/files/{name}.py" for name in ("csv_rows", "label_file", "tabular")]
+    roots += [f"app/{name}.py" for name in ("replay_labels", "lateness", "training_data", "file_format")]
+    named = set()
+    for file in (file for root in roots for file in package.glob(root)):
+        texts = [str(node.value) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)]
+        named |= {name for text in texts for name in re.findall(r"(?<!-)--[a-z][a-z-]*", re.sub("`[^`]*`", "", text))}
+    named.remove("--out")  # it is part of a command, which a message may name
+    assert {"--map", "--label-column", "--time-unit", "--separator", "--as-of"} <= named
+    for option in named:
+        shown = in_python(f"use {option} COLUMN=x" if option == "--map" else f"use {option}")
+        found = re.fullmatch(r"use (\w+)(=.*)?", shown)
+        assert found is not None, shown
+        assert found[1] in known, shown
 
 
 def test_the_package_imports_nothing_heavy() -> None:
-    heavy = ("numba", "numpy", "feast", "mlflow", "lightgbm", "polars", "river", "confluent_kafka", "pydantic")
-    code = f"import millstream, sys; print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    heavy = ("numba", "numpy", "feast", "mlflow", "lightgbm", "polars", "river", "confluent_kafka", "faust", "pydantic")
+    uses = (
+        "millstream.Retry",
+        "from millstream.cli import program as p, sys as s; s.argv[1:] = ['--help']; p()(standalone_mode=False)",
+    )
+    for use in uses:
+        code = f"import millstream, sys; {use}; print([name for name in {heavy!r} if name in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip().endswith("[]"), use
+
+
+def test_the_examples_of_the_api(tmp_path: Path) -> None:
+    write_project(tmp_path / "mine", "blank")
+    names = {"project": millstream.open(tmp_path / "mine")}
+    for module in (offline, live, durations, tables):
+        assert doctest.testmod(module, extraglobs=names).failed == 0
+    assert doctest.testmod(offline, extraglobs=names).attempted > 2
 
 
 def test_a_folder_is_opened_by_name_or_from_below(tmp_path: Path) -> None:

@@ -226,8 +226,8 @@ async def serve(
     gc.freeze()
     # A stage gives the interpreter lock up some ten times per micro-batch, and would wait this long for each return
     # while the view's writer is at work.
+    switch_s = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
-
     deadline = threading.Timer(shutdown_deadline_ms / 1000, os._exit, (EXIT_STUCK,))
     deadline.daemon = True
 
@@ -268,6 +268,8 @@ async def serve(
             thread.shutdown(wait=False, cancel_futures=True)
         if process_goes_on:
             deadline.cancel()
+            gc.unfreeze()
+            sys.setswitchinterval(switch_s)
     for result in results:
         if isinstance(result, BaseException):
             raise result

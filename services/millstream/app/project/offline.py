@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
+import millstream
 from millstream.app.assembly import Assembly, assemble
 from millstream.settings import Settings
 
@@ -269,4 +271,8 @@ def _ms(moment: Moment | None) -> int | None:
 
 def warn(text: str) -> None:
     """Issue a warning where the method of the project was called."""
-    warnings.warn(text, stacklevel=4)
+    package = str(Path(millstream.__file__).parent)
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
