@@ -80,8 +80,8 @@ def in_python(text: str) -> str:
     --------
     >>> in_python("no column for 'value'. Name it with --map COLUMN=value")
     "no column for 'value'. Name it with columns={'COLUMN': 'value'}"
-    >>> in_python("give a file with --labels, or --label-column none; see `millstream train --labels`")
-    'give a file with labels, or label_column="none"; see `millstream train --labels`'
+    >>> in_python("give a file with --labels, or --label-column none; run `millstream replay EVENTS --out DIR`")
+    'give a file with labels, or label_column="none"; run `millstream replay EVENTS --out DIR`'
     """
     return "".join(each if each.startswith("`") else _translated(each) for each in _COMMANDS.split(text))
 

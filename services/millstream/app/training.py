@@ -53,7 +53,7 @@ _SHARES = (0.01, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """How to train; see ``millstream train --help`` for each.
+    """How to train; `millstream.Project.train` has each.
 
     Raises
     ------
