@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from millstream.errors import Misconfigured
 from millstream.project_file import find_folder
-from millstream.settings import Settings, load_settings
+from millstream.settings import Settings, environment_of, load_settings
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def refusal(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_the_nearest_folder_upwards_is_the_project_s(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thenearest_folder_upwards_is_the_project_s(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_folder(project / "a" / "b") == project
     (project / "a" / "feature_repo").mkdir()
     (project / "a" / "feature_repo" / "feature_store.yaml").touch()
@@ -160,9 +160,24 @@ def test_an_error_of_the_environment_is_not_the_file_s(project: Path, monkeypatc
 
 @given(st.sampled_from(sorted(set(Settings.model_fields) - {"kafka"})), st.integers(0, 40), st.booleans())
 def test_a_setting_with_one_letter_wrong_is_refused_with_the_right_one(name: str, at: int, left_out: bool) -> None:
-    from millstream.project_file import _nearest
+    from millstream.project_file import nearest
 
     at %= len(name)
     wrong = name[:at] + ("" if left_out else "q") + name[at + 1 :]
     if wrong not in Settings.model_fields:
-        assert _nearest(wrong, [*Settings.model_fields]) == f"; did you mean {name}?"
+        assert nearest(wrong, [*Settings.model_fields]) == f"; did you mean {name}?"
+
+
+def test_a_child_process_reads_the_same_settings_wherever_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "millstream.toml").write_text('partitions = 8\n[kafka]\n"client.id" = "file"\n')
+    monkeypatch.setenv("MILLSTREAM_KAFKA_SECURITY_PROTOCOL", "SSL")
+    given = {"redis_url": "redis://:secret@host", "kafka": {"client.id": "mine"}, "state_dir": tmp_path / "state"}
+    settings = load_settings(project=tmp_path, **given)
+    assert (settings.partitions, settings.kafka["client.id"]) == (8, "mine")
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MILLSTREAM_PROJECT", "")
+    monkeypatch.chdir(tmp_path.parent)
+    assert load_settings() == settings
