@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,3 +155,26 @@ def test_streams_refuse_what_would_outlive_a_transaction(project: Path) -> None:
     declare(project, COUNT + AGENT.format(name="grouped", body="events.group_by('device_id')"))
     with pytest.raises(Stop, match=r"stream\.group_by is not available"):
         run_agent("grouped", rows(2), project)
+
+
+COMMAND = """
+@app.command()
+async def say_topics():
+    print("topics are", *sorted(app.topics_by_name))
+"""
+
+
+def test_agents_are_listed_and_commands_of_the_app_run(project: Path) -> None:
+    declare(project, COUNT + COMMAND)
+    environment = {**os.environ, "MILLSTREAM_PROJECT": str(project), "COLUMNS": "200"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "millstream", "agents", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    listed = run("list")
+    assert listed.returncode == 0, listed.stderr
+    assert all(each in listed.stdout for each in ("count", "events", "key-counts", "plant.count.changelog"))
+    assert run("command", "say-topics").stdout == "topics are events key-counts\n"
+    refused = run("command", "nope")
+    assert (refused.returncode, "there are: say-topics" in refused.stderr) == (78, True)

@@ -49,6 +49,7 @@ def load_app(settings: Settings) -> App | None:
     apps = [each for each in found.values() if isinstance(each, App)]
     if len(apps) != 1:
         raise Misconfigured(f"{path}: {len(apps)} apps found, and one is required: app = millstream.App()")
+    apps[0].sealed = True
     return apps[0]
 
 

@@ -60,6 +60,7 @@ COMMANDS: Mapping[str, Listed] = {
         "Show how good each model's scores were, by day, with what is not final marked as such.", (f"{_HERE}.quality",)
     ),
     "labels": Listed("Show how complete the labels are, as last reported by the stage `join`.", (f"{_HERE}.labels",)),
+    "agents": Listed("The project's own stages: list, run a command of their app.", (f"{_HERE}.agents",)),
     "topics": Listed("The topics of the stages: adopt, rescale.", (f"{_HERE}.topics",)),
 }
 """The engine's commands; a test compares the summaries with the commands' own help."""

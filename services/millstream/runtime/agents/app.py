@@ -137,7 +137,9 @@ class App(faust.App):
         self.tables_by_name: dict[str, Table] = {}
         self.outside: deque[Sent] = deque()
         self.outside_lock = threading.Lock()
-        self._serving = False
+        self.commands: dict[str, Any] = {}
+        self.sealed = False
+        """Whether ``agents.py`` has run; what Faust itself does with the app afterwards is not refused."""
 
     def topic(self, *names: str, **options: Any) -> Any:
         """Return a topic by its name; how records are encoded follows from its contract."""
@@ -195,7 +197,6 @@ class App(faust.App):
 
     def stage_agent(self, channel: Any, name: str, fun: Callable[[Any], Any]) -> None:
         """Register the runtime's own agent of a stage, which Faust supervises."""
-        self._serving = True
         super().agent(channel, name=name)(fun)
 
     def timer(  # type: ignore[override]
@@ -219,6 +220,16 @@ class App(faust.App):
         _no_leader(on_leader)
         return super().task(fun, **options)
 
+    def command(self, *options: Any, **more: Any) -> Any:
+        """See `faust.App.command`; ``millstream agents command NAME`` runs it."""
+        declare = super().command(*options, **more)
+
+        def declared(fun: Callable[..., Any]) -> Any:
+            self.commands[fun.__name__.replace("_", "-")] = found = declare(fun)
+            return found
+
+        return declared
+
     def GlobalTable(self, *_: Any, **__: Any) -> NoReturn:  # noqa: N802
         """Refused."""
         _refuse("GlobalTable", "read the topic with an agent of its own")
@@ -233,13 +244,15 @@ class App(faust.App):
 
     def stream(self, *arguments: Any, **options: Any) -> Any:
         """Refused in ``agents.py``; Faust itself streams the micro-batches of the stages."""
-        if not self._serving:
+        if not self.sealed:
             _refuse("stream", "declare an agent, which is given its stream")
         return super().stream(*arguments, **options)
 
-    def page(self, *_: Any, **__: Any) -> NoReturn:
-        """Refused."""
-        _refuse("page", "the worker serves metrics and health only")
+    def page(self, *arguments: Any, **options: Any) -> Any:
+        """Refused in ``agents.py``; Faust's own pages are not served."""
+        if not self.sealed:
+            _refuse("page", "the worker serves metrics and health only")
+        return super().page(*arguments, **options)
 
     def LiveCheck(self, **_: Any) -> NoReturn:  # noqa: N802
         """Refused."""
