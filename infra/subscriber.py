@@ -1,4 +1,4 @@
-"""Every alert as it comes: python3 infra/subscriber.py BOOTSTRAP schemas/alerts.avsc; needs confluent-kafka[avro]."""
+"""Print every alert: python3 infra/subscriber.py BOOTSTRAP schemas/alerts.avsc; needs confluent-kafka[avro]."""
 
 import io
 import sys

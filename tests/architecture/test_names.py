@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from guide import PAGES, ROOT, SOURCES, TEMPLATES, inline_code, nodes, prose
+from millstream.adapters.telemetry.metric_catalogue import CATALOGUE
 
 NO_MODULES = {"millstream.topics", "millstream.toml", "millstream.commands", "millstream.rescale", "millstream.json"}
 """A topic, a file, a group of entry points, a header of records and a dashboard."""
 OF_A_PROJECT = re.compile(r"feature_repo/agents\.py|schemas/(decision-(groups|counts)|events-by-hour|events)\.avsc")
 """Files of a project of one's own that this checkout's project does not have."""
+_METRIC = re.compile(r"millstream_(?!lab\b|cards\b)[a-z_]+")
 _NAME = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
 _DOTTED = re.compile(r"millstream(_lab)?(\.[A-Za-z_]\w*)+")
 _PATH = re.compile(r"(?P<path>(services|tests|infra|schemas|feature_repo)(/[\w.-]+)+/?)(::(?P<test>\w+))?")
@@ -58,6 +60,8 @@ def wrong(file: Path) -> list[str]:
     for code in codes(file):
         if _DOTTED.fullmatch(code) and code not in NO_MODULES and not resolves(code):
             found.append(f"`{code}` is no module, nor anything in one")
+        if _METRIC.fullmatch(code) and code not in CATALOGUE:
+            found.append(f"`{code}` is no metric")
         if (match := _PATH.fullmatch(code)) is not None:
             path, test = ROOT / match["path"], match["test"]
             if not path.exists() and not OF_A_PROJECT.fullmatch(code):

@@ -211,7 +211,7 @@ def test_a_receiver_that_is_away_ends_once_and_loses_nothing(
 ) -> None:
     url, sent, answers = server
     answers += [200, 503, 503, 503]
-    with pytest.raises(Retry, match=r"503.*gave up after 3 tries, alerts handed on before: 1;"):
+    with pytest.raises(Retry, match=r"503.*gave up after 3 tries, alerts forwarded before: 1;"):
         millstream("forward", url + "/away", "--once")
     assert exit_code(Retry("")) == 75
     millstream("forward", url + "/away", "--once", "--runbook-url", "https://example.org/runbook")

@@ -139,7 +139,7 @@ def _check_commands(settings: Settings) -> None:
     assert told["events"]["labelled"] + told["events"]["pending"] + told["events"]["retracted"] == EVENTS
     assert told["events"]["conflicts"] > 0
     assert told["delay_days"]["p50"] == pytest.approx(7, rel=1 / 32)
-    assert "nobody has spoken" in _run(settings, "labels")
+    assert "without a label so far" in _run(settings, "labels")
 
 
 def _run(settings: Settings, *arguments: str) -> str:

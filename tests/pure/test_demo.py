@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 
 from millstream.adapters.files.contracts import load_contract
 from millstream.cli.demo.alarms import Alarms
-from millstream.cli.demo.feed import first_untold
+from millstream.cli.demo.feed import first_unlabelled
 from millstream.cli.demo.injection import Injection, announcement
 from millstream.cli.demo.learning import Learning
 from millstream.cli.demo.screen import Moment, Screen
@@ -141,7 +141,7 @@ def alarms() -> Alarms:
     schema = load_contract(load_settings({}), ALERTS).schema
     found = Alarms(RecordReader(schema, lambda _: None))
     for alert, value in zip(told, RecordWriter(schema).encode(as_alerts(told)), strict=True):
-        found.told([Told(alert.id.encode(), value)])  # type: ignore[list-item]
+        found.update([Told(alert.id.encode(), value)])  # type: ignore[list-item]
     return found
 
 
@@ -183,7 +183,7 @@ def test_it_is_all_shown(learning: Learning, alarms: Alarms, tmp_path: Path) -> 
     list_alerts(console, alarms)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    for wanted in ("1970-01-04", "open", "final", "200 labels told, 7 days behind", "30 learnt, 3 days final"):
+    for wanted in ("1970-01-04", "open", "final", "200 labels published, 7 days late", "30 learnt, 3 days final"):
         assert wanted in text
     assert "mean of 1 day (1970-01-03) with all labels: 60 events" in text
     assert "1 alerts open, 1 closed" in text
@@ -197,7 +197,7 @@ def test_labels_are_told_once_whenever_the_demo_was_interrupted() -> None:
     times_ms = np.sort(rng.integers(0, 30 * DAY_MS, 500))
     live_row = 100
     stops = np.sort(rng.integers(live_row, 500, 5)).tolist()
-    ends = [first_untold(times_ms, live_row, stop) for stop in [live_row, *stops, 500]]
+    ends = [first_unlabelled(times_ms, live_row, stop) for stop in [live_row, *stops, 500]]
     assert ends == sorted(ends)
     for stop, end in zip([live_row, *stops, 500], ends, strict=True):
         known = times_ms[live_row:] + 6 * DAY_MS <= times_ms[stop - 1]

@@ -30,7 +30,7 @@ _LABELS_CHECKPOINT_MS = "2000"
 
 @dataclass(frozen=True, slots=True)
 class WorkerProcess:
-    """One worker, its log, and the file that says where it serves its metrics."""
+    """One worker, its log, and the file with the address of its metrics."""
 
     name: str
     process: subprocess.Popen[bytes]

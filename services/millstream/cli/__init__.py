@@ -25,17 +25,19 @@ from millstream.errors import MillstreamError, Misconfigured, Retry
 
 _HERE = __name__
 COMMANDS: Mapping[str, Listed] = {
-    "new": Listed("Write a project of your own: settings, features, contract, a test and a README.", (f"{_HERE}.new",)),
+    "new": Listed("Create a project: settings, features, contract, a test and a README.", (f"{_HERE}.new",)),
     "contracts": Listed("Event contracts: list, show, check for breaking changes.", (f"{_HERE}.contracts",)),
     "up": Listed(
         "Start Kafka and Valkey, unless the settings name others, and wait until they serve.", (f"{_HERE}.stack",)
     ),
     "down": Listed("Stop the embedded servers; their data is kept unless --wipe is given.", (f"{_HERE}.stack",)),
-    "doctor": Listed("Look at everything Millstream needs; exit 1 if something is wrong.", (f"{_HERE}.doctor",)),
+    "doctor": Listed("Check everything that Millstream needs; exit 1 if something is wrong.", (f"{_HERE}.doctor",)),
     "ingest": Listed("Publish a file's rows in order, as fast as Kafka takes them or at a pace.", (f"{_HERE}.ingest",)),
-    "dead-letters": Listed("Records that could not go on: list, show, summary, redrive.", (f"{_HERE}.dead_letters",)),
+    "dead-letters": Listed(
+        "Dead letters, the records that stages rejected: list, show, summary, redrive.", (f"{_HERE}.dead_letters",)
+    ),
     "demo": Listed(
-        "Start everything, learn from April to July 2018, then score August onwards live, labels seven days behind.",
+        "Start everything, train on April to July 2018, then score August onwards live, with labels seven days late.",
         (f"{_HERE}.demo",),
     ),
     "init": Listed("Create the topics, publish their schemas and apply the Feast repo.", (f"{_HERE}.run",)),
@@ -48,16 +50,16 @@ COMMANDS: Mapping[str, Listed] = {
         "Train a model on history as it was known at the time, measure it, and register it.", (f"{_HERE}.train",)
     ),
     "models": Listed("Trained models: list, show, promote, roll back; the online model.", (f"{_HERE}.models",)),
-    "alerts": Listed("Alerts: list, follow, show, acknowledge, silence, hand on.", (f"{_HERE}.alerts",)),
-    "drift": Listed("Drift: reports of then and now, expected and realised figures.", (f"{_HERE}.drift",)),
+    "alerts": Listed("Alerts: list, follow, show, acknowledge, silence, forward.", (f"{_HERE}.alerts",)),
+    "drift": Listed("Drift: reference and current distributions, expected and realised metrics.", (f"{_HERE}.drift",)),
     "consume": Listed("Show the newest committed records of a topic.", (f"{_HERE}.consume",)),
     "features": Listed("Features: apply, show, get, rebuild, seed, forget, log.", (f"{_HERE}.features",)),
     "parity": Listed(
-        "Compare what was served with Feast's point-in-time join and online rows, exactly; exit 1 if anything differs.",
+        "Compare served features with Feast's point-in-time join and online rows, exactly; exit 1 if any differ.",
         (f"{_HERE}.parity",),
     ),
     "quality": Listed(
-        "Show how good each model's scores were, by day, with what is not final marked as such.", (f"{_HERE}.quality",)
+        "Show the quality of each model's scores by day, with days that are not mature marked.", (f"{_HERE}.quality",)
     ),
     "labels": Listed("Show how complete the labels are, as last reported by the stage `join`.", (f"{_HERE}.labels",)),
     "agents": Listed("The project's own stages: list, run a command of their app.", (f"{_HERE}.agents",)),
@@ -120,8 +122,8 @@ def program() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; errors made on purpose print their advice without a traceback."""
-    # Kafka clients' own remarks are for a worker's log; a command says itself what failed.
+    """Run the command line; errors of the engine are printed with their advice, without a traceback."""
+    # Kafka clients' own messages belong in a worker's log; a command prints what failed.
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
     app = program()
     try:

@@ -1,4 +1,4 @@
-"""``millstream alerts forward``: alerts handed on to whoever wakes people."""
+"""``millstream alerts forward``: forward alerts over HTTP."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def forward(
     url: Annotated[str, typer.Argument(help="Where to, e.g. https://example.org/hook or http://127.0.0.1:9093.")],
     form: Annotated[str, typer.Option("--as", help="webhook or alertmanager.")] = "webhook",
     group: Annotated[
-        str, typer.Option(help="Consumer group that remembers what was handed on.")
+        str, typer.Option(help="Consumer group whose offsets record what was forwarded.")
     ] = "millstream.forward",
     once: Annotated[
-        bool, typer.Option("--once", help="Hand on what there is, then leave; exit code 75 if it cannot be.")
+        bool, typer.Option("--once", help="Forward the present alerts, then exit; exit code 75 if that fails.")
     ] = False,
     runbook_url: Annotated[
         str, typer.Option(help="Where you serve the runbook; alerts then link to their section of it as runbook_url.")
     ] = "",
 ) -> None:
-    """Hand alerts on over HTTP, each at least once; goes on until Ctrl-C.
+    """Forward alerts over HTTP, each at least once, until Ctrl-C.
 
-    Silenced ones are left out, but not the end of an incident that the receiver may know of.
+    Silenced ones are left out, except the end of an incident that the receiver may know of.
     """
     from millstream.adapters.reports.alert_sinks import Form, post_alert
 
@@ -62,20 +62,20 @@ def forward(
                 try:
                     _patiently(hand_on, console, _TRIES_ONCE if once else None)
                 except Retry as error:
-                    gave_up = f"gave up after {_TRIES_ONCE} tries, alerts handed on before: {handed}"
-                    raise Retry(f"{error}; {gave_up}; the next run goes on with this one") from error
+                    gave_up = f"gave up after {_TRIES_ONCE} tries, alerts forwarded before: {handed}"
+                    raise Retry(f"{error}; {gave_up}; the next run continues with this one") from error
                 handed += 1
-    console.print(f"{handed} alerts handed on to {url}")
+    console.print(f"{handed} alerts forwarded to {url}")
 
 
 class Withheld:
-    """Which incidents the receiver cannot know of, as nothing of them was handed on: as far as this run has seen."""
+    """The incidents of which nothing was forwarded, as far as this run has seen."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
 
     def passes(self, alert: Mapping[str, Any], actions: list[Action], at_ms: int) -> bool:
-        """Whether an alert is to be handed on: not while silenced, unless it ends what the receiver keeps open."""
+        """Whether an alert must be forwarded: not if silenced, unless it closes an incident open at the receiver."""
         from millstream.core.drift.actions import silenced_by
 
         silenced, known = silenced_by(alert, actions, at_ms) is not None, alert["id"] not in self._ids
@@ -90,7 +90,7 @@ class Withheld:
 
 
 def _patiently(hand_on: Callable[[], None], console: Console, tries: int | None) -> None:
-    """Try until it works: an alert that cannot be handed on now must not be passed over; `tries` limits it."""
+    """Try until it succeeds, `tries` times at most: no alert may be skipped."""
     wait_s, tried = 1.0, 0
     while True:
         try:

@@ -37,7 +37,7 @@ def standing_row(row: Mapping[str, Any], closed: bool = False) -> dict[str, str]
     return {**{name: humane(name, values[name]) for name in _STANDING}, **ended, "state": state}
 
 
-def told_row(row: Mapping[str, Any]) -> dict[str, str]:
+def history_row(row: Mapping[str, Any]) -> dict[str, str]:
     """Return one alert of an incident; what leads it may be another subject each time."""
     values = _values(row)
     return {name: humane(name, values[name]) for name in _TOLD}

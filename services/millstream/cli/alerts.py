@@ -1,4 +1,4 @@
-"""``millstream alerts``: what is wrong, in full if wanted, and what somebody does about it."""
+"""``millstream alerts``: list and show incidents, acknowledge and silence them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from millstream.app.alert_desk import now_ms, of_id, open_topic, with_actions
 from millstream.cli.alert_forward import forward
-from millstream.cli.alert_rows import json_line, silence_row, standing_row, told_row
+from millstream.cli.alert_rows import history_row, json_line, silence_row, standing_row
 from millstream.cli.screen import humane, print_rows
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings
@@ -29,7 +29,7 @@ ByOption = Annotated[str | None, typer.Option(help="Who; default: you.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    alerts = typer.Typer(help="Alerts: list, follow, show, acknowledge, silence, hand on.", invoke_without_command=True)
+    alerts = typer.Typer(help="Alerts: list, follow, show, acknowledge, silence, forward.", invoke_without_command=True)
     alerts.callback()(list_alerts)
     for each in (show, ack, silence, unsilence, forward):
         alerts.command()(each)
@@ -38,13 +38,11 @@ def register(app: typer.Typer) -> None:
 
 def list_alerts(
     context: typer.Context,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Incidents that have ended as well, and silences in force.")
-    ] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with new alerts until Ctrl-C.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Closed incidents as well, and active silences.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Then new alerts, until Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List open incidents, the newest word on each."""
+    """List open incidents, each as of its newest alert."""
     if context.invoked_subcommand is not None:
         return
     topic, console = open_topic(load_settings()), Console()
@@ -56,7 +54,7 @@ def list_alerts(
     elif rows:
         print_rows(console, [standing_row(with_actions(row, actions, at_ms), everything) for row in rows])
     else:
-        console.print("nothing is open" if not everything else "there were no alerts yet")
+        console.print("nothing is open" if not everything else "there are no alerts yet")
     if everything:
         _list_silences(actions, at_ms, console, as_json)
     if follow:
@@ -68,7 +66,7 @@ def list_alerts(
 
 
 def _list_silences(actions: list[Action], at_ms: int, console: Console, as_json: bool) -> None:
-    """List them apart from alerts: one that is about no present alert would be seen nowhere else."""
+    """List silences separately: one may concern no present alert."""
     silences = [each for each in actions if each.action == "silence" and each.until_ms > at_ms]
     if as_json:
         for each in silences:
@@ -80,7 +78,7 @@ def _list_silences(actions: list[Action], at_ms: int, console: Console, as_json:
 def show(
     alert_id: Annotated[str, typer.Argument(metavar="ID", help="Or its beginning.")], as_json: JsonOption = False
 ) -> None:
-    """Show one incident in full: every alert of it that is retained, every subject, and what was done about it."""
+    """Show one incident in full: every alert of it that is retained, every subject, and the actions on it."""
     topic, console = open_topic(load_settings()), Console()
     history = of_id(topic.history(), alert_id)
     last = with_actions(history[-1], topic.actions(), now_ms())
@@ -102,7 +100,7 @@ def show(
     wanted = ("feature", "monitor", "statistic", "threshold", "importance", "shift")
     subjects = [{name: humane(name, row[name]) for name in wanted} for row in json.loads(last["subjects"])]
     print_rows(console, subjects, "subjects")
-    print_rows(console, [told_row(row) for row in history], "told")
+    print_rows(console, [history_row(row) for row in history], "alerts")
 
 
 def ack(
@@ -110,7 +108,7 @@ def ack(
     note: NoteOption = "",
     by: ByOption = None,
 ) -> None:
-    """Say that you work on an incident; everybody sees it."""
+    """Acknowledge an incident: a record that others see."""
     topic = open_topic(load_settings())
     meant = of_id(topic.standing(), alert_id)[-1]["id"]
     topic.act(_action("acknowledge", meant, "", "", 0, by, note))
@@ -125,7 +123,7 @@ def silence(
     note: NoteOption = "",
     by: ByOption = None,
 ) -> None:
-    """Tell nobody of some alerts for a while; they stay on the topic, and on the list as silenced."""
+    """Silence some alerts for a while: they are not forwarded, and are listed as silenced."""
     from millstream.core.drift.alert import Kind
     from millstream.core.drift.declared import parse_span_ms
 
@@ -143,7 +141,7 @@ def silence(
         f"silence [bold]{action.id}[/] holds until {until} UTC; end it with `millstream alerts unsilence {action.id}`"
     )
     if feature and not any(row["feature"] == feature for row in topic.history()):
-        told = f"remark: so far no alert was led by {feature!r}; the silence is for those to come"
+        told = f"note: no alert was led by {feature!r} so far; the silence applies to later ones"
         Console().print(told, markup=False, soft_wrap=True)
 
 
@@ -151,7 +149,7 @@ def unsilence(action_id: Annotated[str, typer.Argument(metavar="ID", help="Of th
     """End a silence."""
     topic = open_topic(load_settings())
     if action_id not in {each.id for each in topic.actions() if each.action == "silence"}:
-        raise Misconfigured(f"there is no silence {action_id!r}; `millstream alerts --all` lists those in force")
+        raise Misconfigured(f"there is no silence {action_id!r}; `millstream alerts --all` lists the active ones")
     topic.take_back(action_id)
     Console().print(f"silence {action_id} is over")
 

@@ -1,4 +1,4 @@
-"""Rows of a file that are at fault: the first ones on the screen, all of them in a file where that is asked for."""
+"""Bad rows of a file: the first ones on the screen, all of them in a file if requested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rejected = Annotated[Path | None, typer.Option("--rejected", help="Write every b
 
 
 class BadRows:
-    """Keeps the first bad rows to show, and writes all of them where asked."""
+    """Keeps the first bad rows to show, and writes all of them if requested."""
 
     def __init__(self, path: Path | None) -> None:
         self.first: list[BadRow] = []

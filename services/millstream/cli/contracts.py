@@ -1,4 +1,4 @@
-"""``millstream contracts``: read the contracts, and refuse a change that would break somebody."""
+"""``millstream contracts``: list the contracts, and refuse breaking changes."""
 
 from __future__ import annotations
 

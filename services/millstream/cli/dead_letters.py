@@ -1,4 +1,4 @@
-"""``millstream dead-letters``: look at what could not go on, and send it back once the cause is mended."""
+"""``millstream dead-letters``: list rejected records, and publish them again once the cause is fixed."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ Reason = Annotated[str | None, typer.Option(help="Only this reason, e.g. undecod
 OfTopic = Annotated[
     str | None, typer.Option(help="Only records of this topic, by its plain name or the one on the cluster.")
 ]
-Stage = Annotated[str | None, typer.Option(help="Only those turned away by this stage.")]
-Since = Annotated[
-    str | None, typer.Option(help="Only those turned away since: 30m, 12h, 7d, or an ISO 8601 time (UTC).")
-]
+Stage = Annotated[str | None, typer.Option(help="Only those rejected by this stage.")]
+Since = Annotated[str | None, typer.Option(help="Only those rejected since: 30m, 12h, 7d, or an ISO 8601 time (UTC).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Records that could not go on: list, show, summary, redrive.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Dead letters, the records that stages rejected: list, show, summary, redrive."
+    )
     group.command("list")(list_command)
     group.command("show")(show)
     group.command("summary")(summary)
@@ -72,7 +72,7 @@ def moment_ms(option: str, text: str, allowed: str = "an ISO 8601 time, such as 
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{option} {text}: say {allowed}") from error
+        raise typer.BadParameter(f"{option} {text}: must be {allowed}") from error
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
@@ -104,20 +104,20 @@ def list_command(
             "reason": letter.reason,
             "field": letter.field,
             "when (UTC)": _time(letter.failed_at_ms),
-            "sent back": "yes" if letter.id in done else "",
+            "redriven": "yes" if letter.id in done else "",
             "detail": letter.detail,
         }
         for letter in shown
     ]
     print_rows(console, rows)
-    console.print(f"{len(shown):,} of {len(letters):,}; `millstream dead-letters show ID` shows one whole")
+    console.print(f"{len(shown):,} of {len(letters):,}; `millstream dead-letters show ID` shows all of one")
 
 
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="topic-partition-offset, as `list` shows it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one dead letter whole: reason, original bytes, and what they would be."""
+    """Show all of one dead letter: reason, original bytes, and what they decode to."""
     from millstream.adapters.kafka.dead_letters import Selection
     from millstream.adapters.kafka.explain_record import explain_record, hexdump
 
@@ -139,11 +139,11 @@ def show(
     for name in ("id", "stage", "reason", "field", "detail"):
         console.print(f"{name:<12} {getattr(letter, name)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{'received':<12} {_time(letter.received_at_ms)}", highlight=False)
-    console.print(f"{'turned away':<12} {_time(letter.failed_at_ms)}", highlight=False)
-    console.print(f"{'sent back':<12} {'yes' if sent_back else 'no'}", highlight=False)
+    console.print(f"{'rejected':<12} {_time(letter.failed_at_ms)}", highlight=False)
+    console.print(f"{'redriven':<12} {'yes' if sent_back else 'no'}", highlight=False)
     if letter.whole_sha256:
         console.print(
-            "\nToo large for a letter: key and value are cut below; redrive fetches the record from its place.",
+            "\nToo large for a dead letter: key and value are truncated here; redrive reads the record from its topic.",
             highlight=False,
         )
     for name, data in (("key", letter.key), ("value", letter.value)):
@@ -168,14 +168,14 @@ def redrive_command(
     topic: OfTopic = None,
     stage: Stage = None,
     since: Since = None,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Only this one; repeat for several.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that were not sent back yet.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what would be sent, send nothing.")] = False,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Only this one; repeatable.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that were not redriven yet.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print what would be published; publish nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters back to their topics, byte for byte, each once and never twice."""
+    """Publish the original records of dead letters to their topics again, byte for byte, each exactly once."""
     if everything == any((reason, topic, stage, since, ids)):
-        raise typer.BadParameter("say which: --reason, --topic, --stage, --since or --id, or else --all")
+        raise typer.BadParameter("select some: --reason, --topic, --stage, --since or --id, or else --all")
     desk, console = _desk()
     selection = _selection(reason, topic, stage, since, ids or [])
     if dry_run:
@@ -200,8 +200,8 @@ def redrive_command(
     console.print(f"{len(plan.sent):,} {verb} back, {plan.already:,} were already", highlight=False)
     if plan.sent and not dry_run:
         console.print(
-            "Stages take them as new records. One that fails again is a new dead letter, so mend the cause first: "
-            "`millstream dead-letters summary` shows what waits.",
+            "Stages take them as new records. One that fails again is a new dead letter, so fix the cause first: "
+            "`millstream dead-letters summary` shows what is left.",
             highlight=False,
             soft_wrap=True,
         )
@@ -209,7 +209,7 @@ def redrive_command(
         console.print(f"{count:,} stay: there is no topic {name} any more", markup=False, highlight=False)
     for letter in plan.gone:
         console.print(
-            f"{letter.id} stays: too large for a letter, and {letter.topic} no longer holds the original",
+            f"{letter.id} stays: too large for a dead letter, and {letter.topic} no longer holds the original",
             markup=False,
             highlight=False,
         )
@@ -245,16 +245,16 @@ def _print_counts(console: Console, letters: list[DeadLetter], done: set[str], *
     if not letters:
         console.print("no dead letters")
         return
-    table = Table("topic", "reason", "wait", "sent back")
+    table = Table("topic", "reason", "not redriven", "redriven")
     for (topic, reason), count in sorted(counts.items()):
         table.add_row(escape(topic), escape(reason), f"{count - sent[topic, reason]:,}", f"{sent[topic, reason]:,}")
     console.print(table)
     waiting = len(letters) - sent.total()
     console.print(
-        f"{len(letters):,} dead letters; {waiting:,} wait for `millstream dead-letters redrive`, once the cause is "
-        "mended. One sent back that failed again is counted anew."
+        f"{len(letters):,} dead letters; {waiting:,} can be published again with `millstream dead-letters redrive`, "
+        "once the cause is fixed. One that fails again is a new dead letter."
         if waiting
-        else f"{len(letters):,} dead letters, all sent back",
+        else f"{len(letters):,} dead letters, all redriven",
         highlight=False,
         soft_wrap=True,
     )

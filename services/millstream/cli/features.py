@@ -1,4 +1,4 @@
-"""``millstream features``: what is declared, applied and served."""
+"""``millstream features``: features as declared, applied and served."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def show(as_json: JsonOption = False) -> None:
 
 
 def _say_what_answers(console: Console, settings: Settings, declaration: Declaration) -> None:
-    """Tell whether the promoted model fits what is declared, if Kafka is there to ask."""
+    """Check whether the promoted model fits the declaration, if Kafka can be reached."""
     from millstream.adapters.embedded import endpoints
     from millstream.app.champion import champion_fit
 
@@ -156,7 +156,7 @@ def entity_row(declaration: Declaration, keys: list[str]) -> dict[str, int | str
 
 
 def rebuild() -> None:
-    """Write every online row again from the stages' committed state; workers may run meanwhile or not."""
+    """Write every online row again from the stages' committed state, while workers run or not."""
     from millstream.app.assembly import assemble
     from millstream.app.rebuilding import rebuild_view
 
@@ -174,13 +174,13 @@ def rebuild() -> None:
 
 
 def forget(
-    after: Annotated[str, typer.Option(help="Event time, e.g. 2026-12-01T00:00:00Z: later events are taken out.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be taken out.")] = False,
+    after: Annotated[str, typer.Option(help="Event time, e.g. 2026-12-01T00:00:00Z: later events are removed.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take events after a time out of the windows, as of a clock that was ahead; all stages must be stopped.
+    """Remove events after a time from the windows, after a clock was ahead; all stages must be stopped.
 
-    Their keys' other events stay. Then start the stages, and send back what was late because of them:
+    Other events of their keys stay. Then start the stages, and redrive the events that were late because of them:
     millstream dead-letters redrive --reason late
     """
     from millstream.app.assembly import assemble
@@ -200,7 +200,7 @@ def log(
     until_end: Annotated[bool, typer.Option("--until-end", help="Stop at the end of the topic.")] = False,
     every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between files; each makes some per view.")] = 300.0,
 ) -> None:
-    """Keep what was served as Parquet below the state directory, where the repo's batch sources read it."""
+    """Write served features as Parquet below the state directory, where the repo's batch sources read them."""
     from millstream.app.assembly import assemble
     from millstream.app.feature_log import keep
 

@@ -1,4 +1,4 @@
-"""Options of every command that reads a file: what the file does not say of itself."""
+"""Options of every command that reads a file: what the file itself does not define."""
 
 from __future__ import annotations
 

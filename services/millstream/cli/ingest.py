@@ -45,7 +45,7 @@ def ingest_command(
         float | None, typer.Option(help="So many times faster than event time: 1 is real, 3600 an hour a second.")
     ] = None,
     mapping: Annotated[
-        list[str] | None, typer.Option("--map", help="COLUMN=FIELD, where the names do not tell; repeat.")
+        list[str] | None, typer.Option("--map", help="COLUMN=FIELD, where the names differ; repeatable.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
     resume_from: Annotated[int, typer.Option(min=0, help="First row to publish; rows count from 0.")] = 0,

@@ -1,4 +1,4 @@
-"""``millstream labels``: how complete the labels are, how late they come, what contradicts and what fits nothing."""
+"""``millstream labels``: how complete and how late the labels are, with conflicts and labels that fit no event."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from millstream.settings import Settings, load_settings
 
 _QUANTILES = (0.05, 0.5, 0.95, 0.99)
 _WORDS = {
-    "pending": "predictions nobody has spoken of yet",
+    "pending": "predictions without a label so far",
     "labelled": "predictions with a label",
-    "retracted": "predictions whose labels were all taken back",
+    "retracted": "predictions whose labels were all retracted",
     "waiting": "labelled events without a prediction so far",
     "conflicts": "predictions whose sources contradict each other",
     "repeated_predictions": "predictions of an event that has one",
-    "repeated_labels": "labels that said nothing new",
+    "repeated_labels": "labels that changed nothing",
     "forgotten": "predictions never labelled, past the horizon",
     "unmatched": "labelled events never predicted, past the horizon",
     "retired": "labelled predictions, past the horizon",
@@ -37,27 +37,27 @@ def labels(
 ) -> None:
     """Show how complete the labels are, as last reported by the stage `join`."""
     console = Console()
-    told = read_labels(load_settings())
+    report = read_labels(load_settings())
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(report))
         return
-    if not told["partitions"]:
-        console.print("nothing is known of labels yet: the stage `join` tells at checkpoints (`millstream run`)")
+    if not report["partitions"]:
+        console.print("no figures on labels yet: the stage `join` publishes them at checkpoints (`millstream run`)")
         return
-    rows = [{"what": words, "events": f"{told['events'][name]:,}"} for name, words in _WORDS.items()]
-    print_rows(console, rows, f"Labels, of {told['partitions']} partitions")
-    coverage = "none" if told["coverage"] is None else f"{told['coverage']:.2%}"
-    console.print(f"labelled share of the predictions held: [bold]{coverage}[/]")
-    delays = [f"{name} {days:.2f}" for name, days in told["delay_days"].items() if days is not None]
+    rows = [{"what": words, "events": f"{report['events'][name]:,}"} for name, words in _WORDS.items()]
+    print_rows(console, rows, f"Labels, of {report['partitions']} partitions")
+    coverage = "none" if report["coverage"] is None else f"{report['coverage']:.2%}"
+    console.print(f"labelled share of the predictions in the ledger: [bold]{coverage}[/]")
+    delays = [f"{name} {days:.2f}" for name, days in report["delay_days"].items() if days is not None]
     if delays:
         console.print(f"days from event to label: {', '.join(delays)}")
     for name, words in (("scored_to_ms", "predictions"), ("labels_to_ms", "labels")):
-        if told[name] is not None:
-            console.print(f"{words} have come to {humane('event_time_ms', told[name])} UTC")
+        if report[name] is not None:
+            console.print(f"{words} are complete up to {humane('event_time_ms', report[name])} UTC")
 
 
 def read_labels(settings: Settings) -> dict[str, Any]:
-    """Return what the join's partitions told of themselves, summed up.
+    """Return the reports of the join's partitions, summed up.
 
     Raises
     ------
@@ -74,23 +74,23 @@ def read_labels(settings: Settings) -> dict[str, Any]:
 
     kafka = resolve(settings, redis=False).kafka
     partitions_of(kafka, JOIN_CHANGELOG)
-    told: dict[bytes, LedgerReport] = {}
+    reports: dict[bytes, LedgerReport] = {}
     for messages in read_committed(kafka, JOIN_CHANGELOG, 0, 0, None):
         for message in messages:
             key, value = message.key() or b"", message.value()
             if b"|" not in key and value is not None:  # the others count predictions by day
-                told[key] = decode_report(value)
-    total = sum((each.tally for each in told.values()), np.zeros(SIZE, dtype=np.int64))
+                reports[key] = decode_report(value)
+    total = sum((each.tally for each in reports.values()), np.zeros(SIZE, dtype=np.int64))
     reached = {
-        name: [at for each in told.values() if (at := getattr(each, name)) >= 0]
+        name: [at for each in reports.values() if (at := getattr(each, name)) >= 0]
         for name in ("scored_to_ms", "labels_to_ms")
     }
     return {
-        "partitions": len(told),
+        "partitions": len(reports),
         "events": counters(total),
         "coverage": _known(coverage(total)),
         "delay_days": {f"p{q * 100:g}": _known(delay_quantile_s(total, q) / 86_400) for q in _QUANTILES},
-        # The slowest partition says how far all of them have come.
+        # The slowest partition limits how far the labels are complete.
         **{name: min(times_ms, default=None) for name, times_ms in reached.items()},
     }
 

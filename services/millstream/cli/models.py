@@ -1,4 +1,4 @@
-"""``millstream models``: what was trained, which one answers, and changing that."""
+"""``millstream models``: list and show model versions, promote and roll back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def metric_title(name: str, group: str, groups_a_day: float | None = None) -> str:
-    """Return a metric's name as people write it; precision@k says of how many, where k are never reached."""
+    """Return a metric's name for people; precision@k has how many there are, where k are never reached."""
     if name.startswith("card_precision_at_"):
         k = name.rpartition("_")[2]
         fewer = groups_a_day is not None and groups_a_day < int(k)
@@ -69,7 +69,7 @@ def list_models(name: NameOption = None, as_json: JsonOption = False) -> None:
 
 
 def show(version: int, name: NameOption = None, as_json: JsonOption = False) -> None:
-    """Show a version's manifest: what it reads, what it was trained on, how good it was."""
+    """Show a version's manifest: features, training data, metrics."""
     from millstream.adapters.models.registry import open_registry
     from millstream.core.models.manifest import Manifest
 

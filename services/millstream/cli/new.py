@@ -1,4 +1,4 @@
-"""``millstream new``: a project of one's own."""
+"""``millstream new``: create a project."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def new(
         Template, typer.Option(help="cards: card payments, as in `demo`. blank: values that devices report.")
     ] = "cards",
 ) -> None:
-    """Write a project of your own: settings, features, contract, a test and a README."""
+    """Create a project: settings, features, contract, a test and a README."""
     console = Console()
     written = write_project(folder, template)
     console.print(f"[bold]{folder.resolve().name}[/]: {len(written)} files in {folder.resolve()}", soft_wrap=True)

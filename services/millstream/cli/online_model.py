@@ -1,4 +1,4 @@
-"""``millstream models online``: the online model's newest snapshot, as a scorer that starts now would take it up."""
+"""``millstream models online``: the online model's newest snapshot, as a scorer that starts now loads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def online(as_json: bool = typer.Option(False, "--json", help="For scripts.")) -> None:
-    """Show the online model: what it has learnt, how good it was before it learnt it, and what it is used for."""
+    """Show the online model: examples learnt, prequential metrics, and its role."""
     from millstream.adapters.embedded.endpoints import resolve
     from millstream.adapters.kafka.key_follower import newest
     from millstream.adapters.models.river_header import Header
@@ -46,7 +46,7 @@ def online(as_json: bool = typer.Option(False, "--json", help="For scripts.")) -
         metrics = {name: Prequential.of_state(state).figures() for name, state in found[0].metrics.items()}
     if as_json:
         header, models, published_at_ms = found or (None, 0, None)
-        told = {
+        shown = {
             "model": declared.name,
             "version": header.examples if header else None,
             "published_at_ms": published_at_ms,
@@ -55,13 +55,15 @@ def online(as_json: bool = typer.Option(False, "--json", help="For scripts.")) -
             "role": role,
             "refused": refused,
         }
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(shown))
         return
     console = Console()
     for reason in refused:
         console.print(reason, style="red", markup=False)
     if found is None:
-        console.print(f"There is no snapshot of online model {declared.name!r} yet: `millstream run learn` makes them.")
+        console.print(
+            f"There is no snapshot of online model {declared.name!r} yet: `millstream run learn` publishes them."
+        )
         return
     header, models, published_at_ms = found
     console.print(f"online model [bold]{declared.name}[/] has learnt [bold]{header.examples:,}[/] examples by "

@@ -1,4 +1,4 @@
-"""``millstream parity``: is what was served what Feast recomputes and reads?"""
+"""``millstream parity``: compare served features with those that Feast computes and reads."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def parity(
     sample: Annotated[int, typer.Option(min=1, help="How many of the newest scored events.")] = 2000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Compare what was served with Feast's point-in-time join and online rows, exactly; exit 1 if anything differs.
+    """Compare served features with Feast's point-in-time join and online rows, exactly; exit 1 if any differ.
 
-    The join reads the offline log, which `millstream features log` keeps.
+    The join reads the offline log, which `millstream features log` writes.
     """
     from millstream.app.assembly import assemble
     from millstream.app.parity_check import check_parity
@@ -44,7 +44,7 @@ def parity(
 
 
 def show(console: Console, found: Parity) -> None:
-    """Print the table, and below it what differs and what was not compared."""
+    """Print the table, then what differs and what was not compared."""
     keyed = {each.feature: each for each in found.online}
     table = Table("feature", box=None, padding=(0, 2, 0, 0), title=f"the newest {found.events:,} events")
     for name in ("recomputed", "online", "largest"):
@@ -59,8 +59,8 @@ def show(console: Console, found: Parity) -> None:
     for title, side in (("recomputed", found.historical), ("online", found.online)):
         for each in side:
             if each.mismatches:
-                said = f"{title}, {each.feature}: {each.mismatches:,} of {each.compared:,} differ, e.g. {each.example}"
-                console.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
+                line = f"{title}, {each.feature}: {each.mismatches:,} of {each.compared:,} differ, e.g. {each.example}"
+                console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     for count, words in (
         (found.behind, "online rows are missing or older than what was served: `millstream features rebuild`"),
         (found.ahead, "online rows were newer than the sample by the time they were read: not compared"),
@@ -75,7 +75,9 @@ def show(console: Console, found: Parity) -> None:
     if found.left_out:
         console.print(f"not recomputed: {', '.join(found.left_out)}", markup=False, highlight=False, soft_wrap=True)
     if found.holds:
-        console.print("[green]0 mismatches[/]: what was served is what Feast recomputes and reads", highlight=False)
+        console.print(
+            "[green]0 mismatches[/]: served features are those that Feast computes and reads", highlight=False
+        )
     else:
         console.print(f"[red]{found.mismatches:,} mismatches[/]", highlight=False)
 

@@ -1,4 +1,4 @@
-"""``millstream quality``: how good the scores were, on the labels that are known."""
+"""``millstream quality``: the quality of scores, on the labels that are known."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def quality(
     prequential: Annotated[
         bool, typer.Option("--prequential", help="By day on which labels became known, not by day of the event.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Every figure there is, one JSON object a line.")] = False,
-    png: Annotated[Path | None, typer.Option(help="Draw figures by day into this file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="The same drawing, and the figures, as a page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Every figure, one JSON object a line.")] = False,
+    png: Annotated[Path | None, typer.Option(help="Plot figures by day into this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="The same plot, and the figures, as a page.")] = None,
 ) -> None:
-    """Show how good each model's scores were, by day, with what is not final marked as such."""
+    """Show the quality of each model's scores by day, with days that are not mature marked."""
     from millstream.app.quality_figures import maturities, read_figures, select
     from millstream.errors import Misconfigured
 
@@ -71,7 +71,7 @@ def quality(
         )
         return
     if maturity is not None and maturity not in there:
-        raise Misconfigured(f"labels are told apart at {', '.join(map(str, there))} days, not at {maturity}")
+        raise Misconfigured(f"labels are counted at {', '.join(map(str, there))} days, not at {maturity}")
     age = there[0] if maturity is None else maturity
     shown = select(figures, protocol, age)
     if png is not None or html is not None:
@@ -84,7 +84,7 @@ def quality(
     _tables(console, shown, days)
     for path in (png, html):
         if path is not None:
-            console.print(f"drawn: {path}")
+            console.print(f"written: {path}")
 
 
 def _tables(console: Console, shown: Sequence[Shown], days: int) -> None:
@@ -100,7 +100,7 @@ def _tables(console: Console, shown: Sequence[Shown], days: int) -> None:
         which = "All days that are over" if first.protocol == "prequential" else "All mature days"
         print_rows(console, pooled, f"{which}, {known}")
     else:
-        console.print(f"no day is mature yet ({known}): all that follows may still change")
+        console.print(f"no day is mature yet ({known}): all figures below may still change")
     listed = sorted({each.day for each in everybody if each.day})[-days:] if days else []
     by_day = _rows([each for each in everybody if each.day in listed], ["day", "state"])
     if by_day:

@@ -53,7 +53,7 @@ def progress_bar(console: Console) -> Progress:
 
 
 def day_ms(text: str) -> int:
-    """Return an ISO date or time, UTC unless it says otherwise, as milliseconds since the epoch."""
+    """Return an ISO date or time, in UTC unless it has a zone, as milliseconds since the epoch."""
     try:
         return durations.moment_ms(text)
     except Misconfigured as error:

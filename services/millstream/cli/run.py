@@ -42,7 +42,7 @@ def run(
     worker_id: Annotated[
         str | None, typer.Option(help="Stable worker name; default: a free slot of this machine.")
     ] = None,
-    log_level: Annotated[str, typer.Option(help="DEBUG tells of each micro-batch.")] = "INFO",
+    log_level: Annotated[str, typer.Option(help="DEBUG logs each micro-batch.")] = "INFO",
     log_format: Annotated[str, typer.Option(help="human or json.")] = "human",
 ) -> None:
     """Run stages until SIGTERM or Ctrl-C. Several processes share the work by partitions."""

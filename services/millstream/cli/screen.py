@@ -1,4 +1,4 @@
-"""What commands print: tables that fit or else record blocks, values for people, and few lines where nobody watches."""
+"""What commands print: tables that fit or else record blocks, values for people, and fewer lines without a terminal."""
 
 from __future__ import annotations
 
@@ -83,22 +83,22 @@ def progress(console: Console, *columns: ProgressColumn | str, transient: bool =
 
 
 def steps(console: Console, show: Callable[[str], None] | None = None) -> Callable[[str], None]:
-    """Return what tells of steps: each on a terminal, and elsewhere only those that differ by more than their numbers.
+    """Return a function that prints steps: each on a terminal, elsewhere only those that differ by more than numbers.
 
     Parameters
     ----------
     show : callable, optional
         How a terminal shows a step; default: a line.
     """
-    told: list[str] = []
+    printed: list[str] = []
 
     def on_step(text: str) -> None:
         if console.is_terminal and show is not None:
             show(text)
             return
         kind = re.sub(r"\d+ of ", "", text)
-        if kind not in told[-1:]:
-            told[:] = [kind]
+        if kind not in printed[-1:]:
+            printed[:] = [kind]
             console.print(f"[dim]{text}[/]", highlight=False, soft_wrap=True)
 
     return on_step

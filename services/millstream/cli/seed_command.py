@@ -45,7 +45,7 @@ def seed(
     time_zone: TimeZone = None,
     truncate_times: TruncateTimes = False,
 ) -> None:
-    """Fill the live windows from history, so that the first live event meets full windows.
+    """Fill the live windows from history, so that the first live event has full windows.
 
     Stages must be stopped and must not have consumed anything yet. Nothing is published: there are no predictions of
     past events. Safe to repeat until the stages have started.

@@ -41,7 +41,7 @@ def up(as_json: AsJson = False) -> None:
     if any(server.embedded for server in servers):
         console.print(
             f"Ready after {time.monotonic() - began:.1f} s; data and logs are in {settings.state_dir}. "
-            "They go on running until `millstream down`.",
+            "They run until `millstream down`.",
             highlight=False,
         )
 
@@ -56,7 +56,7 @@ def down(
     doomed = [settings.state_dir / name for name in endpoints.DATA if (settings.state_dir / name).exists()]
     if wipe and doomed and not yes:
         listed = "\n  ".join(str(path) for path in doomed)
-        typer.confirm(f"Stop the servers and delete for good:\n  {listed}\nGo on?", abort=True)
+        typer.confirm(f"Stop the servers and delete:\n  {listed}\nGo on?", abort=True)
     with console.status("stopping"):
         stopped = endpoints.stop(settings)
     for name in stopped:

@@ -65,7 +65,7 @@ def train(
     rounds: Annotated[int, typer.Option(min=1, help="Most trees.")] = 200,
     leaves: Annotated[int, typer.Option(min=2, help="Leaves per tree.")] = 31,
     seed: Annotated[int, typer.Option(help="Same seed, same trees.")] = 0,
-    promote: Annotated[bool, typer.Option("--promote", help="Make it champion and tell every scorer.")] = False,
+    promote: Annotated[bool, typer.Option("--promote", help="Make it the champion.")] = False,
     separator: Separator = None,
     quote: Quote = '"',
     encoding: Encoding = "utf-8",

@@ -20,18 +20,20 @@ def demo(
         int,
         typer.Option(
             min=5,
-            help="Stream the events of so many seconds at that rate; where stages cannot keep up, it takes longer.",
+            help="Seconds to stream at that rate; longer if the stages cannot keep up.",
         ),
     ] = 80,
     rate: Annotated[int, typer.Option(min=1, help="Events a second to publish.")] = 3000,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw the last run's topics and state away first.")] = False,
-    calm: Annotated[bool, typer.Option("--calm", help="Change nothing in the stream that would alarm.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the last run's topics and state first.")] = False,
+    calm: Annotated[
+        bool, typer.Option("--calm", help="Leave out the changes of the stream that cause alerts.")
+    ] = False,
 ) -> None:
-    """Start everything, learn from April to July 2018, then score August onwards live, labels seven days behind.
+    """Start everything, train on April to July 2018, then score August onwards live, with labels seven days late.
 
-    The online model learns from each label as it comes, in the champion's shadow. For some hours the stream is changed,
-    so that alerts open, and close when it is over. A second run goes on where the first stopped. The servers keep
-    running until `millstream down`.
+    The online model learns from each label beside the champion, which decides. For some hours the stream is changed,
+    so that alerts open and close. A second run continues where the first stopped. The servers run until
+    `millstream down`.
     """
     from millstream.cli.demo.main_job import run_main_job
 

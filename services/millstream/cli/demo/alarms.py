@@ -1,4 +1,4 @@
-"""What subscribers to `alerts` hear during the demo: the newest word on each incident."""
+"""The incidents of the demo, each as of its newest alert, from the topic `alerts`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Incident:
 
 
 class Alarms:
-    """Takes the topic `alerts` as it comes."""
+    """Keeps the incidents of the topic `alerts`."""
 
     def __init__(self, alerts: RecordReader) -> None:
         self._alerts = alerts
@@ -47,7 +47,7 @@ class Alarms:
         """All of them, in the order in which they were opened."""
         return sorted(self._by_id.copy().values(), key=lambda each: (each.opened_ms, each.kind, each.what))
 
-    def told(self, messages: Sequence[Message]) -> None:
+    def update(self, messages: Sequence[Message]) -> None:
         """Take messages of `alerts`."""
         batch = self._alerts.decode([each.value() for each in messages], 1 << 30).batch
         names = ("id", "event", "kind", "severity", "feature", "model", "subject_count", "opened_at_ms", "at_ms")

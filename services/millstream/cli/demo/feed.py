@@ -23,43 +23,45 @@ from millstream.topology import LABELS
 
 _CHUNK = 200
 _LEAD_MS = 24 * 3_600_000
-"""Labels are told so long before they are known, with the time when they are: features count them from then on. Days
+"""Labels are published so long before they become known, with that time: features count them from then on. Days
 pass within seconds here, so that the half second that a label takes to become a feature would be hours."""
 
 
-def first_untold(times_ms: NDArray[np.int64], live_row: int, next_row: int) -> int:
-    """Return the first live row whose label was not told yet when the event before ``next_row`` happened.
+def first_unlabelled(times_ms: NDArray[np.int64], live_row: int, next_row: int) -> int:
+    """Return the first live row whose label was not published yet when the event before ``next_row`` happened.
 
     Examples
     --------
     >>> day = 86_400_000
-    >>> first_untold(np.array([0, 1, 2, 7, 8, 10]) * day, 1, 5), first_untold(np.array([0, 1, 2, 3]) * day, 1, 1)
-    (3, 1)
+    >>> first_unlabelled(np.array([0, 1, 2, 7, 8, 10]) * day, 1, 5)
+    3
+    >>> first_unlabelled(np.array([0, 1, 2, 3]) * day, 1, 1)
+    1
     """
     now_ms = int(times_ms[next_row - 1]) if next_row else 0
     return max(live_row, int(np.searchsorted(times_ms, now_ms + _LEAD_MS - LABEL_DELAY_MS, side="right")))
 
 
 class Feed(threading.Thread):
-    """Publishes rows of the stream, and what became known meanwhile.
+    """Publishes rows of the stream, and labels as they become known.
 
     Parameters
     ----------
     rate, rows : int
         Payments per second, and how many.
     hold : callable
-        Whether to wait for those who read.
+        Whether to wait for the stages.
 
     Attributes
     ----------
     next_row : int
         First row that is not published yet.
-    told : int
+    labels : int
         Labels published, by earlier runs as well.
     failure : Exception or None
         What ended it before its time.
     held_s : float
-        How long it has waited for those who read, in seconds.
+        How long it has waited for the stages, in seconds.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Feed(threading.Thread):
         self._hold = hold
         self.held_s = 0.0
         self._times_ms = past.stream[assembly.contract.event_time].to_numpy()
-        self._untold = first_untold(self._times_ms, past.live_row, first_row)
+        self._unlabelled = first_unlabelled(self._times_ms, past.live_row, first_row)
         self._labels = Deliveries()
         self._label_writer = RecordWriter(assembly.contracts[LABELS].schema)
         self.publisher = PacedPublisher(self._client, Pace("rate", float(rate)), kafka=endpoints.kafka)
@@ -91,12 +93,12 @@ class Feed(threading.Thread):
         self.next_row = first_row
 
     @property
-    def told(self) -> int:
+    def labels(self) -> int:
         """Labels published so far, those of earlier runs included."""
-        return self._untold - self._past.live_row
+        return self._unlabelled - self._past.live_row
 
     def run(self) -> None:
-        """Publish until it is time to stop."""
+        """Publish until the end or until `stopping` is set."""
         contract = self._assembly.contract
         writer = RecordWriter(contract.schema)
         names = [field.name for field in contract.schema.fields]
@@ -113,23 +115,23 @@ class Feed(threading.Thread):
                 )
                 at += chunk.height
                 self.next_row = at
-                self._tell(first_untold(self._times_ms, self._past.live_row, at))
+                self._publish_labels(first_unlabelled(self._times_ms, self._past.live_row, at))
             drain(self._client, self.publisher.deliveries)
             drain(self._client, self._labels)
         except Exception as error:  # noqa: BLE001 shown by the screen, which then ends the demo
             self.failure = error
 
     def _wait(self) -> None:
-        """Wait while others cannot keep up: half a second behind is hours of event time here."""
+        """Wait while stages cannot keep up: half a second of lag is hours of event time here."""
         started_s = time.monotonic()
         while self._hold() and not self.stopping.is_set():
             self.stopping.wait(0.02)
         self.held_s += time.monotonic() - started_s
 
-    def _tell(self, until: int) -> None:
+    def _publish_labels(self, until: int) -> None:
         """Publish the labels of rows up to ``until``."""
-        rows = slice(self._untold, until)
-        count = until - self._untold
+        rows = slice(self._unlabelled, until)
+        count = until - self._unlabelled
         if not count:
             return
         contract = self._assembly.contract
@@ -146,4 +148,4 @@ class Feed(threading.Thread):
         )
         values = self._label_writer.encode(batch)
         publish(self._client, self._labels_topic, keys, values, deliveries=self._labels, tags=range(rows.start, until))
-        self._untold = until
+        self._unlabelled = until

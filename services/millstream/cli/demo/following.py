@@ -1,4 +1,4 @@
-"""Follows topics as any subscriber could, and hands what comes to whoever keeps account of it."""
+"""Follows topics as a subscriber and passes their messages to handlers."""
 
 from __future__ import annotations
 

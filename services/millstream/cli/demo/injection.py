@@ -1,4 +1,4 @@
-"""What the demo does to its stream, so that there is something to alert on: small payments missing, a new fraud."""
+"""The changes that the demo makes to its stream, so that alerts open: small payments missing, a new kind of fraud."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Injection:
         time_ms = pl.col("event_time_ms")
         new = time_ms.is_between(*self.fraud_ms, closed="left") & fraud
         absent = time_ms.is_between(*self.missing_ms, closed="left") & missing & (pl.col("amount") < self.missing_below)
-        told = pl.when(new).then(1).otherwise(pl.col("is_fraud")).cast(stream["is_fraud"].dtype)
-        return stream.with_columns(is_fraud=told).filter(~absent)
+        labels = pl.when(new).then(1).otherwise(pl.col("is_fraud")).cast(stream["is_fraud"].dtype)
+        return stream.with_columns(is_fraud=labels).filter(~absent)
 
 
 def injection(live_from_ms: int) -> Injection:
@@ -67,7 +67,7 @@ def announcement(planned: Injection, from_ms: int) -> str:
     if from_ms < planned.fraud_ms[1]:
         coming.append(
             f"from {fraud_from} to {fraud_to} one payment in {1 / planned.fraud_share:.0f} is a fraud of a new kind, "
-            "as labels tell a week later"
+            "whose labels arrive a week later"
         )
     if from_ms < planned.missing_ms[1]:
         coming.append(

@@ -1,4 +1,4 @@
-"""What the label loop tells: how far the online model has learnt, and how good everybody was on labels known by now."""
+"""What the stages `learn` and `quality` publish: examples learnt, and metrics on the labels known so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METRICS = ("average_precision", "auc", "card_precision_at_100", "log_loss", "bri
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """How good everybody was on a day's events.
+    """Metrics of a day's events.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Comparison:
 
 
 class Learning:
-    """Takes the topics `quality` and `snapshots` as they come.
+    """Keeps what the topics `quality` and `snapshots` hold.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ class Learning:
     def measured(self, messages: Sequence[Message]) -> None:
         """Take messages of `quality`."""
         newest = {each.key() or b"": each.value() for each in messages}
-        said = {key: value for key, value in newest.items() if value is not None}
-        found = dict(zip(said, decoded(self._reader.decode(list(said.values()), 1 << 30).batch), strict=True))
+        present = {key: value for key, value in newest.items() if value is not None}
+        found = dict(zip(present, decoded(self._reader.decode(list(present.values()), 1 << 30).batch), strict=True))
         for key in newest:
             self._newest.pop(key, None)
         self._newest |= found
@@ -123,7 +123,7 @@ class Learning:
         ]
 
     def learnt(self, messages: Sequence[Message]) -> None:
-        """Take messages of `snapshots`; what is not signed says nothing."""
+        """Take messages of `snapshots`; unsigned ones are ignored."""
         try:
             header = read_header(messages[-1].value() or b"", self._key)
         except Refused:

@@ -34,20 +34,19 @@ from millstream.topology import ALERTS, DEAD_LETTERS, EXAMPLES, PREDICTIONS, QUA
 _LINE_EVERY_S = 5.0
 _SETTLE_S = 20.0
 _MOST_BEHIND_S = 1.0
-_LAST_WORD_S = 2.5
-"""After everything is counted: how far labels have come, which makes days final, is told a checkpoint later."""
+_CHECKPOINT_S = 2.5
+"""After everything is counted: the progress of the labels, which makes days mature, is published a checkpoint later."""
 
 
 def run_main_job(settings: Settings, console: Console, *, seconds: int, rate: int, fresh: bool, calm: bool) -> None:
-    """Set everything up, stream, and say what happened and what to try next.
+    """Set everything up, stream, and print the results and what to try next.
 
-    Unless it is to be ``calm``, payments and frauds change for some days of the stream, so that there is something to
-    alert on.
+    Unless ``calm``, payments and frauds change for some days of the stream, so that alerts open.
 
     Raises
     ------
     MillstreamError
-        Saying which step failed and what to do.
+        Naming the step that failed and what to do.
     """
     needed = assemble(settings)
     require_payments(needed.declaration.topic, needed.contract)
@@ -95,7 +94,7 @@ def _timed(console: Console, title: str) -> Iterator[None]:
 
 
 def _learn(settings: Settings, console: Console, assembly: Assembly, endpoints: Endpoints, past: Past) -> None:
-    """Replay the past, train on it, promote the model, and hand the filled windows to the live stages."""
+    """Replay the past, train on it, promote the model, and store the filled windows for the live stages."""
     from millstream.cli.train import train_and_promote
 
     with _timed(console, "history: April to July through the same stages, in memory"):
@@ -135,24 +134,24 @@ def _stream(
         DEAD_LETTERS: watcher.died,
         QUALITY: learning.measured,
         SNAPSHOTS: learning.learnt,
-        ALERTS: alarms.told,
+        ALERTS: alarms.update,
     }
     follower = Follower(endpoints.kafka, handlers, whole={QUALITY, SNAPSHOTS, ALERTS})
 
     def behind() -> bool:
-        """Whether answers or examples are further behind than event time can bear."""
+        """Whether predictions or examples are further behind than event time allows."""
         unanswered = feed.publisher.deliveries.acked - watcher.seen.outcomes
-        return max(unanswered, feed.told - told_before - joined.count) > _MOST_BEHIND_S * rate
+        return max(unanswered, feed.labels - labels_before - joined.count) > _MOST_BEHIND_S * rate
 
     feed = Feed(assembly, endpoints, past, kept["next_row"], rate, seconds * rate, behind)
-    told_before = feed.told
+    labels_before = feed.labels
     screen = Screen(f"{assembly.declaration.service.name} (LightGBM)")
 
     def settled() -> bool:
-        """Whether all that was published is answered, learnt and counted."""
+        """Whether all published events are scored, learnt and counted."""
         answered = watcher.seen.outcomes >= feed.publisher.deliveries.acked
-        learnt = learning.examples >= feed.told or not assembly.declares_online_model
-        return answered and learnt and learning.counted >= feed.told
+        learnt = learning.examples >= feed.labels or not assembly.declares_online_model
+        return answered and learnt and learning.counted >= feed.labels
 
     follower.start()
     feed.start()
@@ -168,16 +167,16 @@ def _stream(
                     worker.check()
                 deliveries = feed.publisher.deliveries
                 left_s = max(0.0, seconds - deliveries.sent / rate)
-                show(Moment(watcher.seen, learning, alarms, deliveries.sent, deliveries.acked, feed.told, left_s))
+                show(Moment(watcher.seen, learning, alarms, deliveries.sent, deliveries.acked, feed.labels, left_s))
                 if not feed.is_alive():
                     now_s = time.monotonic()
                     ended_s, settled_s = min(ended_s, now_s), min(settled_s, now_s if settled() else math.inf)
-                    if now_s > min(ended_s + _SETTLE_S, settled_s + _LAST_WORD_S):
+                    if now_s > min(ended_s + _SETTLE_S, settled_s + _CHECKPOINT_S):
                         break
                 time.sleep(0.1)
     except KeyboardInterrupt:
         interrupted = True
-        console.print("stopping: what was published is still answered")
+        console.print("stopping: published events are still scored")
         _let_finish(feed, settled)
     finally:
         bookmark.write(feed.next_row)
@@ -197,17 +196,17 @@ def _let_finish(feed: Feed, settled: Callable[[], bool]) -> None:
 
 @contextmanager
 def _shown(console: Console, screen: Screen) -> Iterator[Callable[[Moment], None]]:
-    """Give what shows the state of the run: a live view on a terminal, and elsewhere a line now and then."""
+    """Yield a function that shows the state of the run: a live view on a terminal, else a line every few seconds."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4) as live:
             yield lambda moment: live.update(screen.frame(moment))
         return
-    told_s = time.monotonic()
+    printed_s = time.monotonic()
 
     def line(moment: Moment) -> None:
-        nonlocal told_s
-        if time.monotonic() - told_s >= _LINE_EVERY_S:
-            told_s = time.monotonic()
+        nonlocal printed_s
+        if time.monotonic() - printed_s >= _LINE_EVERY_S:
+            printed_s = time.monotonic()
             console.print(f"  {screen.line(moment)}", highlight=False, soft_wrap=True)
 
     yield line
@@ -220,13 +219,13 @@ def _what_next(console: Console, past: Past) -> None:
         "\n[bold]Try next[/] (the servers keep running; `millstream` is .venv/bin/millstream)\n"
         f"  millstream features get customer_id={customer} terminal_id={terminal}   online features, through Feast\n"
         "  millstream consume predictions --last 5                read predictions as a subscriber does\n"
-        "  millstream dead-letters summary                        what could not go on, and why\n"
-        "  millstream quality                                     how good everybody was, day by day\n"
+        "  millstream dead-letters summary                        rejected records, and why\n"
+        "  millstream quality                                     quality of each model, day by day\n"
         "  millstream models online                               what the online model has learnt\n"
-        "  millstream alerts --all                                what alarmed; `alerts show ID` tells all of it\n"
+        "  millstream alerts --all                                incidents; `alerts show ID` shows one in full\n"
         "  millstream models list                                 the registry\n"
-        "  millstream demo                                        go on where this run stopped\n"
-        "  millstream down                                        stop the servers; --wipe forgets everything",
+        "  millstream demo                                        continue where this run stopped\n"
+        "  millstream down                                        stop the servers; --wipe deletes all data",
         highlight=False,
         soft_wrap=True,
     )

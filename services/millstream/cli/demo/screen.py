@@ -37,19 +37,19 @@ def when(event_time_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """All that is shown of a moment of the run.
+    """What a frame shows.
 
     Parameters
     ----------
     seen : Seen
         What came out.
     learning : Learning
-        What the label loop told.
+        Of the stages `learn` and `quality`.
     alarms : Alarms
-        What the monitors told.
+        Incidents so far.
     published, acked : int
         Events.
-    told : int
+    labels : int
         Labels published.
     seconds_left : float
     """
@@ -59,7 +59,7 @@ class Moment:
     alarms: Alarms
     published: int
     acked: int
-    told: int
+    labels: int
     seconds_left: float
 
 
@@ -100,7 +100,7 @@ class Screen:
             return (
                 f"{now.published:,} published, {seen.outcomes:,} answered, lag {max(0, now.acked - seen.outcomes):,}, "
                 f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, {seen.dead_letters:,} dead letters, {seen.caught} of "
-                f"{seen.frauds} frauds caught; {now.told:,} labels told, {now.learning.examples:,} learnt, "
+                f"{seen.frauds} frauds caught; {now.labels:,} labels published, {now.learning.examples:,} learnt, "
                 f"{len(final)} days final; {sum(alerts)} alerts open, {len(alerts) - sum(alerts)} closed; "
                 f"{max(0.0, now.seconds_left):.0f} s left"
             )
@@ -134,11 +134,15 @@ class Screen:
             scores = (f"{day.by_arm[arm]:.3f}" if arm in day.by_arm else "" for arm in CONTENDERS)
             state = "[green]final[/]" if day.final else "[yellow]open[/]"
             table.add_row(day.day, f"{day.labelled:.0%}", str(day.positives), *scores, state)
-        said = [f"{now.told:,} labels told, 7 days behind; the online model has learnt [bold]{learning.examples:,}[/]"]
+        lines = [
+            f"{now.labels:,} labels published, 7 days late; the online model has learnt [bold]{learning.examples:,}[/]"
+        ]
         losses = {name: each["log_loss"] for name, each in learning.before_learning.items() if "log_loss" in each}
         if losses:
-            said.append("log-loss before learning: " + ", ".join(f"{name} {each:.4f}" for name, each in losses.items()))
-        text = Text.from_markup(". ".join(said))
+            lines.append(
+                "log-loss before learning: " + ", ".join(f"{name} {each:.4f}" for name, each in losses.items())
+            )
+        text = Text.from_markup(". ".join(lines))
         return Panel(Group(text, table) if days else text, title="labels come back", border_style="green")
 
     def _last(self, seen: Seen) -> Table:
@@ -166,7 +170,7 @@ class Screen:
 
 def _alerts(incidents: list[Incident]) -> Panel:
     if not incidents:
-        return Panel(Text("nothing has alarmed"), title="alerts", border_style="yellow")
+        return Panel(Text("no alerts"), title="alerts", border_style="yellow")
     return Panel(incident_table(incidents[-_INCIDENTS:]), title="alerts", border_style="yellow")
 
 

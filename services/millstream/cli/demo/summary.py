@@ -1,4 +1,4 @@
-"""What the demo says at its end: what happened, and champion, online model and blend side by side."""
+"""The summary at the end of the demo: counts, and champion, online model and blend side by side."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TITLES = ("average precision", "AUC", "card precision@100", "log-loss", "Brier"
 
 
 def summarise(console: Console, seen: Seen, learning: Learning, feed: Feed, interrupted: bool) -> None:
-    """Print what was published, answered, caught and learnt."""
+    """Print how much was published, scored, caught and learnt."""
     sent = feed.publisher.deliveries
     latencies = np.array(list(seen.latencies_ms) or [float("nan")])
     p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
-    table = Table(title="stopped by you" if interrupted else "what happened", show_header=False)
+    table = Table(title="stopped by Ctrl-C" if interrupted else "results", show_header=False)
     table.add_row("published and acknowledged", f"{sent.acked:,}")
-    table.add_row("publishing waited for stages behind", f"{feed.held_s:.1f} s")
+    table.add_row("publishing waited for stages", f"{feed.held_s:.1f} s")
     table.add_row("predictions", f"{seen.predictions:,}")
     table.add_row("dead letters", f"{seen.dead_letters:,}")
     table.add_row("events with two predictions", f"{seen.doubled:,}")
@@ -33,20 +33,20 @@ def summarise(console: Console, seen: Seen, learning: Learning, feed: Feed, inte
     recall = seen.caught / seen.frauds if seen.frauds else 0.0
     table.add_row("frauds caught", f"{seen.caught} of {seen.frauds} ({recall:.0%}), {seen.caught_eur:,.0f} EUR")
     table.add_row("flagged", f"{seen.flagged}, {seen.caught / seen.flagged if seen.flagged else 0:.0%} rightly")
-    table.add_row("labels told, a week after their events", f"{feed.told:,}")
+    table.add_row("labels published, a week after their events", f"{feed.labels:,}")
     table.add_row("examples the online model has learnt", f"{learning.examples:,}")
     console.print(table)
 
 
 def compare(console: Console, learning: Learning, picture: Path) -> None:
-    """Print the contenders on the same events, and draw everybody's quality by day."""
-    from millstream.app.quality_picture import picture as drawn
+    """Print the metrics of the models on the same events, and plot quality by day."""
+    from millstream.app.quality_picture import picture as plot
 
     found = learning.comparison()
     if found is None:
         console.print(
             "There is no day yet that the online model has scored and of which all labels are known: it begins a week "
-            "after the stream, and its labels come a week later still. `millstream demo` goes on from here.",
+            "after the stream, and its labels come a week later still. `millstream demo` continues from here.",
             highlight=False,
             soft_wrap=True,
         )
@@ -68,15 +68,15 @@ def compare(console: Console, learning: Learning, picture: Path) -> None:
             table.add_row(arm, *cells)
         console.print(table)
     if shown := learning.shown:
-        picture.write_bytes(drawn(shown, "png"))
-        console.print(f"drawn: {picture}", soft_wrap=True)
+        picture.write_bytes(plot(shown, "png"))
+        console.print(f"written: {picture}", soft_wrap=True)
 
 
 def list_alerts(console: Console, alarms: Alarms) -> None:
     """Print every incident of the run."""
     incidents = alarms.incidents
     if not incidents:
-        console.print("Nothing has alarmed.")
+        console.print("There were no alerts.")
         return
     console.print("[bold]Alerts[/], by event time")
     console.print(incident_table(incidents))

@@ -1,4 +1,4 @@
-"""What a subscriber sees: predictions and dead letters as they become visible, joined with the truth."""
+"""Predictions and dead letters as a subscriber reads them, joined with the true labels."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Seen:
 
 
 class Watcher:
-    """Takes predictions and dead letters as they come, and joins them with the truth."""
+    """Counts predictions and dead letters, and joins them with the true labels."""
 
     def __init__(
         self, predictions: RecordReader, dead_letters: RecordReader, truth: pl.DataFrame, positive: str

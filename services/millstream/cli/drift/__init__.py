@@ -1,4 +1,4 @@
-"""``millstream drift``: distributions then and now as a page, expected and realised figures."""
+"""``millstream drift``: reference and current distributions as a page, expected and realised metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from millstream.cli.drift.report import report
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    drift = typer.Typer(help="Drift: reports of then and now, expected and realised figures.", no_args_is_help=True)
+    drift = typer.Typer(
+        help="Drift: reference and current distributions, expected and realised metrics.", no_args_is_help=True
+    )
     drift.command()(report)
     drift.command()(performance)
     app.add_typer(drift, name="drift")

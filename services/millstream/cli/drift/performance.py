@@ -1,4 +1,4 @@
-"""``millstream drift performance``: what the champion's figure should be before labels are in, and what it was."""
+"""``millstream drift performance``: the champion's expected metric before labels arrive, and the realised one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def performance(
     days: Annotated[int, typer.Option(min=1, help="How many of the newest days.")] = 14,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Estimate the champion's average precision by its own calibrated scores, beside what labels say of it since.
+    """Estimate the champion's average precision from its calibrated scores, beside the one realised on labels.
 
-    The estimate holds while scores mean what they meant. Where it and the realised figure part, that has changed.
+    The estimate holds while scores are calibrated. Where the realised metric differs, that has changed.
     """
     from millstream.adapters.embedded.endpoints import resolve
     from millstream.adapters.kafka.client import read_committed
@@ -70,7 +70,7 @@ def performance(
             typer.echo(json.dumps(row))
         return
     if not rows:
-        console.print("nothing is measured yet: `millstream run measure` counts what is scored, hour by hour")
+        console.print("nothing is measured yet: `millstream run measure` counts scored events by hour")
         return
     shown = [{title: _cell(each) for title, each in row.items()} for row in rows]
     before = reference.cells.average_precision(reference.cells.events)

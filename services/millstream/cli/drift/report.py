@@ -1,4 +1,4 @@
-"""``millstream drift report``: distributions then and now, as a page."""
+"""``millstream drift report``: reference and current distributions, as a page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def report(
     from millstream.core.drift.signals import described
     from millstream.core.models.manifest import Manifest
 
-    if not out.parent.is_dir():  # said before scored events are read, which takes a while
+    if not out.parent.is_dir():  # checked before scored events are read, which takes a while
         raise Misconfigured(f"{out} cannot be written: there is no directory {out.parent}")
     settings, console = load_settings(), Console(stderr=True)
     kafka = resolve(settings, redis=False).kafka
@@ -45,7 +45,7 @@ def report(
         raise Misconfigured(f"no model {name!r} is promoted yet: `millstream train INPUT --promote`")
     reference = Manifest.from_json(champion.manifest).reference
     if reference is None:
-        raise Misconfigured(f"version {champion.version} of {name!r} has no reference: train it anew and promote it")
+        raise Misconfigured(f"version {champion.version} of {name!r} has no reference: train it again and promote it")
     with console.status("reading scored events"):
         times_ms, matrix, scores = _newest_scored(dict(kafka), last, champion.version, reference)
     if not len(times_ms):
