@@ -287,7 +287,7 @@ def test_partitions_are_checkpointed_in_turn_each_within_the_interval() -> None:
     loop = _loop(broker, CUSTOMER, checkpoint_interval_ms=1000)
     now_s = [0.0]
     loop._clock_s = lambda: now_s[0]
-    loop._checkpointed_at_s = 0.0
+    loop._turns._turn_at_s = 0.0
     changelog = _stage(loop).plan.changelog
     written: dict[int, list[float]] = {partition: [] for partition in range(4)}
     while polled := loop.poll(0.0):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from millstream.errors import Aborted, Retry, Stop
+from millstream.runtime.checkpoint_turns import CheckpointTurns
 from millstream.runtime.dead_letters import DeadLetterLimit
 from millstream.runtime.log.protocol import Assignment, StageLog
 from millstream.runtime.log.records import Output, Place, Records, next_offsets
@@ -18,8 +17,6 @@ from millstream.runtime.transactions import Transaction, Transactions
 from millstream.runtime.work import View, Work
 
 logger = logging.getLogger(__name__)
-
-_TURN_MS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ class StageLoop:
         self._now_ms = now_ms
         self._clock_s = clock_s
         self._next_offsets: dict[Place, int] = {}
-        self._checkpointed_at_s = clock_s()
+        self._turns = CheckpointTurns(limits.checkpoint_interval_ms, clock_s)
         self._changed: dict[int, None] = {}  # as a set that keeps order: who waits longest for a checkpoint is first
         self._transactions = Transactions(log, f"write-{work.name}", clock_s)
 
@@ -155,7 +152,7 @@ class StageLoop:
         elif told := self._when_idle(self._now_ms()):
             # What made it speak follows from no input: the state after it must be what recovery begins with.
             self.checkpoint(self.partitions, told)
-        if due := self._due(self._changed):
+        if due := self._turns.due(self._changed, len(self.partitions)):
             self.checkpoint(due)
         self._refill()
         # Only a poll that returned has finished handing out partitions and recovering them.
@@ -171,7 +168,9 @@ class StageLoop:
         transaction = Transaction.of(processed, next_offsets(batches), count)
         if not self.work.written_behind and self.log.atomic:
             touched = dict.fromkeys(partition for _, partition in transaction.moved)
-            transaction = self._with_checkpoint(transaction, self._due(self._changed | touched))
+            transaction = self._with_checkpoint(
+                transaction, self._turns.due(self._changed | touched, len(self.partitions))
+            )
         # A checkpoint is of the state as it is now, and a ledger follows what is written: nothing may come between.
         if count < self._limits.batch_records or transaction.due or self.work.written_behind:
             self._transactions.write(transaction)
@@ -197,18 +196,6 @@ class StageLoop:
             self._changed.pop(partition, None)
         if transaction.due:
             self._observer.checkpointed(self.name, transaction.rows, transaction.checkpoint_s)
-
-    def _due(self, changed: Mapping[int, None]) -> list[int]:
-        """Return the partitions to checkpoint now: those that wait longest, each in its turn within the interval.
-
-        All at once would keep the events that arrive meanwhile waiting for as many times longer.
-        """
-        interval_ms, owned = self._limits.checkpoint_interval_ms, len(self.partitions)
-        turn_ms = max(interval_ms / max(1, owned), min(_TURN_MS, interval_ms))
-        if (self._clock_s() - self._checkpointed_at_s) * 1000 < turn_ms:
-            return []
-        self._checkpointed_at_s = self._clock_s()
-        return list(itertools.islice(changed, math.ceil(owned * turn_ms / interval_ms)))
 
     def _with_checkpoint(self, transaction: Transaction, due: Sequence[int]) -> Transaction:
         """Return the transaction with what stores the state of these partitions, and the offsets that it is valid for.

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from millstream.adapters.kafka.client import PASSING, client_logger, extent, raise_for
+from millstream.adapters.kafka.client import PASSING, extent, raise_for
 from millstream.adapters.kafka.cluster import named
 from millstream.adapters.kafka.origins import Origins, grown, out_of_range
 from millstream.errors import Misconfigured, Retry, Stop
 from millstream.runtime.alignment import Aligned
+from millstream.runtime.log.group_settings import group_settings
 from millstream.runtime.log.kafka_reader import CommittedRecords
 from millstream.runtime.log.kafka_records import partitions_of, records_of, stamps_ms_of
 from millstream.runtime.log.kafka_writer import KafkaWriter
@@ -79,32 +80,7 @@ class KafkaLog(CommittedRecords):
         self._starts: dict[Place, int] = {}
         self._partitions = dict(partitions or {})
         self._look_at_s = 0.0
-        # No static membership (KIP-345): a member that comes back is given its last assignment without a rebalance, so
-        # partitions that were on their way between two cooperative rounds (KIP-429) would be nobody's for ever.
-        self._settings = {
-            "group.id": group,
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": 6_000,
-            "heartbeat.interval.ms": 1_500,
-            "max.poll.interval.ms": 600_000,
-            # The broker answers a fetch once so much is there or so long has passed: without a floor, each produce
-            # request would wake a fetch, and the broker spend its time on those.
-            "fetch.min.bytes": 65_536,
-            "fetch.wait.max.ms": 5,
-            # A partition whose records fill the queue is fetched again after this long; the default of a second starves
-            # a stage that is faster.
-            "fetch.queue.backoff.ms": 5,
-            # A record read ahead takes half a kilobyte besides its bytes: some micro-batches' worth, not a backlog's.
-            # A record larger than a fetch comes alone, whatever its size (KIP-74).
-            "queued.min.messages": 10_000,
-            "queued.max.messages.kbytes": 16_384,
-            "fetch.message.max.bytes": 1_048_576,
-            **self._kafka,
-            "logger": client_logger,
-        }
+        self._settings = group_settings(kafka, group)
         self._consumer = Consumer(self._settings)
         self._writer = KafkaWriter(self._kafka, transactional_id if exactly_once else None, transaction_timeout_ms)
 
