@@ -12,13 +12,14 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.declaration import Aggregate, Declaration, Function, Service, View
 from millstream.core.text import as_text
+from millstream.derivation import derive
 from millstream.runtime.clock_bound import ClockBound
 from millstream.runtime.log.records import Output
 from millstream.runtime.stage import Stage
 from millstream.settings import load_settings
 from millstream.stages.featurize.step import Featurize
 from millstream.stages.validate.step import Validate
-from millstream.topology import DEAD_LETTERS, Topology, derive
+from millstream.topology import DEAD_LETTERS, Topology
 
 DAY_MS = 86_400_000
 START_MS = 1_533_081_600_000

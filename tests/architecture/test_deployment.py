@@ -19,8 +19,9 @@ from millstream import cli
 from millstream.adapters.embedded import kafka_jars
 from millstream.adapters.feast.repo import load_declaration
 from millstream.adapters.files.contracts import load_all, load_contract
+from millstream.derivation import derive
 from millstream.settings import PREFIX, Settings
-from millstream.topology import EXAMPLES, SCORED, derive
+from millstream.topology import EXAMPLES, SCORED
 
 ROOT = Path(__file__).parent.parent.parent
 INFRA = ROOT / "infra"

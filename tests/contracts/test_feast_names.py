@@ -11,9 +11,9 @@ from millstream.adapters.feast.repo import apply, check_columns, load_declaratio
 from millstream.adapters.files.contracts import load_all
 from millstream.core.contracts import Contract
 from millstream.core.declaration import Declaration
+from millstream.derivation import derive
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings
-from millstream.topology import derive
 from repos import CONTRACT, HEAD, SERVICE, VIEW, repo
 
 ON_DEMAND = """

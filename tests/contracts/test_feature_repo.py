@@ -12,9 +12,10 @@ from millstream.adapters.files.contracts import load_all, load_contract
 from millstream.cli.features import described, entity_row
 from millstream.core.contracts import Contract
 from millstream.core.declaration import Aggregate, View
+from millstream.derivation import derive
 from millstream.errors import Misconfigured
 from millstream.settings import Settings, load_settings
-from millstream.topology import Topology, derive
+from millstream.topology import Topology
 from repos import CONTRACT, HEAD, SERVICE, VIEW, repo
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000

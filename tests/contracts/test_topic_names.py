@@ -18,9 +18,10 @@ from millstream.adapters.kafka.topic_names import INTERNAL, PUBLIC, load_topic_n
 from millstream.app.assembly import Assembly
 from millstream.cli import register_all
 from millstream.cli.dead_letters import _selection
+from millstream.derivation import derive
 from millstream.errors import Misconfigured
 from millstream.settings import load_settings
-from millstream.topology import JOIN_CHANGELOG, LABELS, MEASURES, SCORED, derive
+from millstream.topology import JOIN_CHANGELOG, LABELS, MEASURES, SCORED
 from millstream_lab.bench.stack import Job, Stack
 from repos import repo
 

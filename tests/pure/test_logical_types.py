@@ -25,8 +25,8 @@ from millstream.core.avro.resolution import indistinguishable
 from millstream.core.avro.schema import Schema, SchemaError
 from millstream.core.contracts import Contract
 from millstream.core.declaration import Aggregate, Declaration, Service, View
+from millstream.derivation import derive
 from millstream.stages.join.contract import examples_schema
-from millstream.topology import derive
 
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}
 TYPES: dict[str, Any] = {

@@ -30,6 +30,7 @@ from millstream.core.declaration import Declaration
 from millstream.core.drift.declared import Monitors
 from millstream.core.quality.contenders import Measured
 from millstream.core.requirements import required
+from millstream.derivation import derive
 from millstream.errors import Misconfigured
 from millstream.ports import LedgerStore
 from millstream.runtime.clock_bound import ClockBound
@@ -60,7 +61,6 @@ from millstream.topology import (
     LabelPlan,
     StagePlan,
     Topology,
-    derive,
 )
 
 if TYPE_CHECKING:
