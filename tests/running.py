@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +12,7 @@ from confluent_kafka import Message
 
 from millstream.adapters.kafka.client import read_committed
 from millstream.adapters.kafka.topics import partition_counts
+from millstream.app.worker_processes import WorkerProcess, is_ready, last_lines, run_command, start_worker
 
 _PATIENCE = 4
 
@@ -27,7 +23,7 @@ class Workers:
 
     state_dir: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    running: dict[str, WorkerProcess] = field(default_factory=dict)
 
     def start(self, name: str, stages: Sequence[str] = ()) -> None:
         """Start a worker of that name; its output goes to a log beside the state."""
@@ -37,48 +33,39 @@ class Workers:
             "MILLSTREAM_WORKER_ID": name,
             **self.environment,
         }
-        with self.log(name).open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "millstream", "run", *stages], stdout=log, stderr=log, env=environment
-            )
+        self.running[name] = start_worker(name, run_command(*stages), environment, self.log(name), append=True)
 
     def log(self, name: str) -> Path:
         return self.state_dir / f"{name}.log"
 
     def kill(self, name: str) -> None:
         """kill -9, and gone."""
-        process = self.running.pop(name)
-        assert process.poll() is None, f"{name} was gone before it was killed:\n{self.tail(name)}"
-        process.kill()
-        process.wait()
+        worker = self.running.pop(name)
+        assert worker.process.poll() is None, f"{name} was gone before it was killed:\n{self.tail(name)}"
+        worker.kill()
 
     def ready(self, name: str) -> bool:
         """Whether the worker has joined and recovered, as its own probe says."""
-        try:
-            told = json.loads((self.state_dir / "workers" / f"{name}.json").read_text())
-            with urllib.request.urlopen(f"http://{told['host']}:{told['port']}/ready", timeout=5) as answer:
-                return bool(told["pid"] == self.running[name].pid and answer.status == 200)
-        except (OSError, ValueError):
-            return False
+        return is_ready(self.state_dir, name, self.running[name].pid)
 
     def stop(self, name: str, deadline_s: float = 120) -> int:
         """SIGTERM; return the exit code."""
-        process = self.running.pop(name)
-        process.send_signal(signal.SIGTERM)
+        process = self.running.pop(name).process
+        process.terminate()
         return process.wait(deadline_s)
 
     def alive(self) -> None:
         """Fail, with its log, if a worker has left on its own."""
-        for name, process in self.running.items():
-            assert process.poll() is None, f"{name} left with {process.poll()}:\n{self.tail(name)}"
+        for name, worker in self.running.items():
+            code = worker.process.poll()
+            assert code is None, f"{name} left with {code}:\n{self.tail(name)}"
 
     def tail(self, name: str) -> str:
-        return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-40:])
+        return last_lines(self.log(name), 40)
 
     def end(self) -> None:
-        for process in self.running.values():
-            process.kill()
-            process.wait()
+        for worker in self.running.values():
+            worker.kill()
         self.running.clear()
 
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from millstream.adapters.embedded import endpoints as servers
+from millstream.app.project_workers import start_workers
 from millstream.app.running import stages_in_thread
 from millstream.app.setup import initialise
-from millstream.app.worker_processes import start_workers
 
 if TYPE_CHECKING:
     from millstream.app.assembly import Assembly

@@ -49,7 +49,7 @@ def measure_join(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
         progress = track("join: publishing", 2 * plan.join_events)
         publish_topics(job.kafka, published, progress, at_once=True)
         progress = track("join: working off the backlog", plan.join_events)
-        done = observer.throughput(plan.join_events, workers.pids.values(), plan.limit_s, workers.alive, progress)
+        done = observer.throughput(plan.join_events, workers.pids.values(), plan.limit_s, workers.check, progress)
         memory = watch.stop()
     wrong = wrong_examples(job, scored, labels, observer.kept)
     if done.doubled and stack.guarantee == "exactly_once":

@@ -29,7 +29,7 @@ _PLAIN = {"compression.type": "none"}
 
 Event = Callable[[Message], int]
 Progress = Callable[[int], None]
-StillAlive = Callable[[], None]
+CheckWorkers = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Observer:
         events: int,
         pids: Collection[int],
         limit_s: float,
-        alive: StillAlive,
+        check: CheckWorkers,
         progress: Progress,
         start_limit_s: float = 60.0,
     ) -> Throughput:
@@ -152,7 +152,7 @@ class Observer:
             Their processes.
         limit_s : float
             Watch no longer than this from the first output.
-        alive : callable
+        check : callable
             Raises if a worker has gone.
         """
         seen = np.zeros(events, dtype=np.bool_)
@@ -173,7 +173,7 @@ class Observer:
                     first_s, first_count, begun_s = now_s, count, _cpu_s(pids)
                 progress(count)
             if now_s - sampled_s > 0.5 or count >= events:
-                alive()
+                check()
                 ended_s, sampled_s = _cpu_s(pids), now_s
             if not first_s and now_s - waiting_since_s > start_limit_s:
                 raise Stop(f"no output on {self.topic} within {start_limit_s:.0f} s")

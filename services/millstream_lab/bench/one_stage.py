@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from millstream.app.worker_processes import running_worker
 from millstream.errors import Stop
 from millstream_lab.bench import scrape
 from millstream_lab.bench.audit import SAMPLE, sample_of
@@ -19,7 +20,6 @@ from millstream_lab.bench.phases import METHOD, phase_table, phases
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.sides import FEATURE_REPO, Side, create_topics, faust_side, millstream_side
 from millstream_lab.bench.stack import Stack, set_up
-from millstream_lab.bench.worker import running
 from millstream_lab.bench.workload import CUSTOMERS, EVENTS_PER_DAY, Workload, generate
 from millstream_lab.tables import Table
 
@@ -94,10 +94,10 @@ def _measure(
     sample = sample_of(0, events)
     observer = Observer(kafka, side.output, plan.partitions, side.event_of, sample)
     name = side.name.replace(" ", "-")
-    with closing(observer), running(name, side.command, side.environ, model_file.parent) as worker:
+    with closing(observer), running_worker(name, side.command, side.environ, model_file.parent) as worker:
         watch = MemoryWatch({name: worker.pid}).start()
         progress = track(f"{side.name}: working off the backlog", events)
-        result.throughput = observer.throughput(events, [worker.pid], plan.limit_s, worker.alive, progress)
+        result.throughput = observer.throughput(events, [worker.pid], plan.limit_s, worker.check, progress)
         told = scrape.metrics(state_dir, name, worker.pid)
         if told and result.throughput.complete and result.throughput.events_per_s:
             result.phases = phases(told, result.throughput.events_per_s)
@@ -108,7 +108,7 @@ def _measure(
             result.latencies.append(
                 observer.latency(workload, start, rate, plan.paced_s, side.input, [worker.pid], progress)
             )
-            worker.alive()
+            worker.check()
             start += count
             if result.latencies[-1].falls_behind:
                 break

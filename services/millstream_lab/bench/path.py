@@ -86,7 +86,7 @@ def measure_path(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
             progress = track(f"whole path, {name}: publishing", plan.path_events)
             publish_backlog(job.kafka, job.input, workload, 0, plan.path_events, progress, at_once=True)
             progress = track(f"whole path, {name}: working off the backlog", plan.path_events)
-            done = observer.throughput(plan.path_events, workers.pids.values(), plan.limit_s, workers.alive, progress)
+            done = observer.throughput(plan.path_events, workers.pids.values(), plan.limit_s, workers.check, progress)
             everywhere = plan.path_events * len(job.assembly.topology.stages) * done.complete
             workers.wait(partial(_viewed, workers, everywhere), "done with the online view")
             figures = {
@@ -164,11 +164,11 @@ def measure_latency(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
         with observed(job, layout) as (workers, observer, watch):
             publish_backlog(job.kafka, job.input, workload, 0, start, lambda _done: None, at_once=True)
             pids = workers.pids.values()
-            warm = observer.throughput(start, pids, plan.limit_s, workers.alive, track(f"{name}: warming up", start))
+            warm = observer.throughput(start, pids, plan.limit_s, workers.check, track(f"{name}: warming up", start))
             for rate in plan.rates:
                 progress = track(f"whole path, {name}: {rate:,} events/s", int(rate * plan.paced_s))
                 latencies.append(observer.latency(workload, start, rate, plan.paced_s, job.input, pids, progress))
-                workers.alive()
+                workers.check()
                 start += int(rate * plan.paced_s)
             memory = watch.stop()
         measured.figures["layouts"][layout] = {"rates": [plain(each) for each in latencies], "memory": memory}

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from millstream.adapters.kafka.cluster import named
 from millstream.adapters.kafka.topics import create_topics
+from millstream.app.worker_processes import address_of, is_ready
 from millstream.errors import Stop
 from millstream.topology import SCORED
 from millstream_lab.bench import scrape
@@ -54,7 +55,7 @@ def measure_recovery(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
                 job.kafka, job.input, workload, 0, events, track("recovery: publishing", events), at_once=True
             )
             progress = track("recovery: filling the state", events)
-            filled = observer.throughput(events, workers.pids.values(), 10 * plan.limit_s, workers.alive, progress)
+            filled = observer.throughput(events, workers.pids.values(), 10 * plan.limit_s, workers.check, progress)
             if not filled.complete:
                 raise Stop(f"the state was not filled: {filled.events:,} of {events:,} events came out")
             measured.figures["filling"] = plain(filled)
@@ -88,16 +89,16 @@ def _killed(workers: Crew) -> None:
     """Let the next checkpoint pass and kill the worker as it idles."""
     time.sleep(workers.job.settings.checkpoint_interval_ms / 1000 * _CHECKPOINTS)
     for worker in workers.workers:
-        worker.alive()
+        worker.check()
         worker.kill()
 
 
 def _recovered(workers: Crew, started_s: float) -> dict[str, Any]:
     (worker,) = workers.workers
     state_dir = workers.job.stack.state_dir
-    workers.wait(lambda: scrape.told(state_dir, worker.name, worker.pid) is not None, "up", every_s=0.02)
+    workers.wait(lambda: address_of(state_dir, worker.name, worker.pid) is not None, "up", every_s=0.02)
     built_s = time.monotonic()
-    workers.wait(lambda: scrape.ready(state_dir, worker.name, worker.pid), "recovered", limit_s=300, every_s=0.05)
+    workers.wait(lambda: is_ready(state_dir, worker.name, worker.pid), "recovered", limit_s=300, every_s=0.05)
     ready_s = time.monotonic()
     told = scrape.metrics(state_dir, worker.name, worker.pid)
     return {
@@ -118,7 +119,7 @@ def _answered(observer: Observer, workers: Crew, start: int) -> list[str]:
     doubled = 0
     until_s = time.monotonic() + 30.0
     while len(seen) < PROBES and time.monotonic() < until_s:
-        workers.alive()
+        workers.check()
         got, _now_s = observer.take(0.2)
         doubled += sum(1 for event in got if event < start or event in seen)
         seen.update(event for event in got if event >= start)

@@ -49,7 +49,7 @@ def _worked_off(
         words = f"{count} worker{'s' * (count > 1)}, {len(set(workload.customers.tolist())):,} keys"
         publish_backlog(job.kafka, job.input, workload, 0, events, track(f"{words}: publishing", events), at_once=True)
         progress = track(f"{words}: working off the backlog", events)
-        done = observer.throughput(events, workers.pids.values(), plan.limit_s, workers.alive, progress)
+        done = observer.throughput(events, workers.pids.values(), plan.limit_s, workers.check, progress)
         workers.wait(lambda: workers.total("millstream_view_pending") == 0, "done with the online view", every_s=0.5)
         # The checkpoint of the last events, and what it takes, belong to the state's price.
         time.sleep(job.settings.checkpoint_interval_ms / 1000)

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from millstream.app.assembly import Assembly
+from millstream.app.worker_processes import run_command
 from millstream.core.avro.schema import Schema
 from millstream.project_file import FOLDER_VARIABLE
 from millstream.topology import SCORED
@@ -92,7 +93,7 @@ def millstream_side(environ: Mapping[str, str], guarantee: str, assembly: Assemb
         "millstream",
         guarantee.replace("_", "-"),
         "millstream run, changelog, dead letters, predictions topic, online view and metrics on",
-        [sys.executable, "-m", "millstream", "run", plan.name],
+        run_command(plan.name),
         environ,
         plan.input,
         SCORED,

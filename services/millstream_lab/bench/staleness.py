@@ -37,7 +37,7 @@ def measure_staleness(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     with observed(job, "split") as (workers, observer, watch):
         publish_backlog(job.kafka, job.input, workload, 0, start, lambda _done: None, at_once=True)
         pids = workers.pids.values()
-        observer.throughput(start, pids, plan.limit_s, workers.alive, track("online view: warming up", start))
+        observer.throughput(start, pids, plan.limit_s, workers.check, track("online view: warming up", start))
         probes = np.empty(0, dtype=np.int64)
         for rate in plan.rates:
             count = int(rate * plan.paced_s)
@@ -108,7 +108,7 @@ def _watched(
                     if answer is not None and _micros(answer) >= int(workload.times_ms[event]) * 1000:
                         readable_s[number][event] = now_s
                         del waiting[number, event]
-                workers.alive()
+                workers.check()
                 progress(len(probes) - len({event for _number, event in waiting}))
             time.sleep(_PAUSE_S)
     publisher.join()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from millstream.adapters.embedded.kafka import EmbeddedKafka
 from millstream.adapters.embedded.valkey import EmbeddedValkey
+from millstream.app.worker_processes import WorkerProcess, is_ready, last_lines, run_command, start_worker
 from millstream.errors import Stop
 from millstream.settings import Settings, load_settings
 from millstream_lab.bench.sides import own_environ
@@ -63,7 +64,7 @@ class Worker:
 
     name: str
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: WorkerProcess | None = None
     started_s: float = 0.0
 
 
@@ -145,17 +146,14 @@ class Cluster:
         environ = {**own_environ(), **self.environ, CLOCK: str(self.clock), "MILLSTREAM_WORKER_ID": worker.name}
         if crash is not None:
             environ[CRASH] = crash
-        command = [sys.executable, "-m", "millstream_lab.chaos.victim", "run"]
-        with worker.log.open("ab") as log:
-            worker.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
-            )
+        command = run_command(module="millstream_lab.chaos.victim")
+        worker.process = start_worker(worker.name, command, environ, worker.log, append=True)
         worker.started_s = time.monotonic()
 
     def pid(self, name: str) -> int | None:
         """Return a worker's process id while it runs."""
-        process = self.workers[name].process
-        return process.pid if process is not None and process.poll() is None else None
+        worker = self.workers[name].process
+        return worker.pid if worker is not None and worker.process.poll() is None else None
 
     def running(self) -> list[str]:
         """Return the names of the workers whose process runs."""
@@ -183,11 +181,11 @@ class Cluster:
         """SIGTERM and wait; the worker is no longer kept. Returns its exit code."""
         with self._lock:
             worker = self.workers.pop(name)
-            process = worker.process
-        assert process is not None
+        assert worker.process is not None
+        process = worker.process.process
         process.terminate()
         code = process.wait(_LEAVE_S)
-        self.exits.append(Exit(name, code, time.time(), tail(worker.log)))
+        self.exits.append(Exit(name, code, time.time(), last_lines(worker.log)))
         return code
 
     def forget(self, name: str) -> None:
@@ -197,9 +195,10 @@ class Cluster:
             del self.workers[name]
 
     def _end(self, name: str, number: int) -> bool:
-        process = self.workers[name].process
-        if process is None or process.poll() is not None:
+        worker = self.workers[name].process
+        if worker is None or worker.process.poll() is not None:
             return False
+        process = worker.process
         process.send_signal(number)
         process.wait(_LEAVE_S)
         self.exits.append(Exit(name, process.returncode, time.time(), ""))
@@ -215,23 +214,17 @@ class Cluster:
 
     def ready(self, name: str) -> bool:
         """Tell whether a worker has joined and recovered, as its own probe says."""
-        import urllib.request
-
-        try:
-            told = json.loads((self.directory / "state" / "workers" / f"{name}.json").read_text())
-            with urllib.request.urlopen(f"http://{told['host']}:{told['port']}/ready", timeout=1) as answer:
-                return bool(told["pid"] == self.pid(name) and answer.status == 200)
-        except (OSError, ValueError, KeyError):
-            return False
+        pid = self.pid(name)
+        return pid is not None and is_ready(self.directory / "state", name, pid, timeout_s=1)
 
     def _supervise(self) -> None:
         while not self._ending.wait(0.1):
             with self._lock:
                 for worker in self.workers.values():
-                    process = worker.process
-                    if process is None or process.poll() is None:
+                    code = None if worker.process is None else worker.process.process.poll()
+                    if code is None:
                         continue
-                    self.exits.append(Exit(worker.name, process.returncode, time.time(), tail(worker.log)))
+                    self.exits.append(Exit(worker.name, code, time.time(), last_lines(worker.log)))
                     worker.process = None
                 due = [w for w in self.workers.values() if w.process is None]
                 for worker in due:
@@ -270,8 +263,3 @@ class Cluster:
         if pid is None:
             raise Stop(f"the {server.process.name} is not running")
         return pid
-
-
-def tail(log: Path) -> str:
-    """Return the last lines of a worker's log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-25:]) if log.exists() else ""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 
 from millstream.adapters.kafka.promotions import publish as promote
+from millstream.app.worker_processes import run_command
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.errors import Stop
@@ -92,7 +92,7 @@ def wrong_configuration(arena: Arena) -> str:
     """Start a worker with a wrong setting: it must leave at once, naming it."""
     environ, named = arena.random.choice(WRONG)
     done = subprocess.run(
-        [sys.executable, "-m", "millstream", "run"],
+        run_command(),
         env={**own_environ(), **arena.cluster.environ, "MILLSTREAM_WORKER_ID": "wrong", **environ},
         capture_output=True,
         text=True,

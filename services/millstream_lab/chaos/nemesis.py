@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import redis
 from confluent_kafka import KafkaException
 
+from millstream.app.worker_processes import last_lines
 from millstream.errors import MillstreamError, Stop
 from millstream_lab.chaos.arena import Arena
-from millstream_lab.chaos.cluster import tail
 from millstream_lab.chaos.faults import KILLS
 
 HEAL_LIMIT_S = 180.0
@@ -107,5 +107,5 @@ def _state(arena: Arena) -> str:
     cluster = arena.cluster
     codes = Counter((each.worker, each.code) for each in cluster.exits)
     ready = {name: cluster.ready(name) for name in cluster.workers}
-    tails = "\n".join(f"--- {name}\n{tail(worker.log)}" for name, worker in cluster.workers.items())
+    tails = "\n".join(f"--- {name}\n{last_lines(worker.log)}" for name, worker in cluster.workers.items())
     return f"running: {', '.join(cluster.running()) or 'none'}; ready: {ready}; exits: {dict(codes)}\n{tails}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +21,11 @@ from millstream.adapters.kafka.producer import open_producer
 from millstream.adapters.telemetry.process_usage import usage_of
 from millstream.app.dead_letter_desk import Desk
 from millstream.app.setup import initialise
+from millstream.app.worker_processes import WorkerProcess, run_command, running_worker
 from millstream.errors import Stop
 from millstream.settings import Settings, load_settings
 from millstream.topology import SCHEMAS
 from millstream_lab.bench.sides import own_environ, own_environment
-from millstream_lab.bench.worker import BenchWorker, running
 from millstream_lab.chaos.poison_ledger import DUPLICATE, Ledger
 from millstream_lab.chaos.poison_messages import Message as Poison
 from millstream_lab.chaos.poison_messages import Poisoner
@@ -107,7 +106,7 @@ def _own_stack(plan: PoisonPlan, directory: Path, say: Callable[[str], None]) ->
 
 
 @contextmanager
-def _worker(name: str, settings: Settings, **more: str) -> Iterator[BenchWorker]:
+def _worker(name: str, settings: Settings, **more: str) -> Iterator[WorkerProcess]:
     environ = {
         **own_environ(),
         "MILLSTREAM_STATE_DIR": str(settings.state_dir),
@@ -117,7 +116,7 @@ def _worker(name: str, settings: Settings, **more: str) -> Iterator[BenchWorker]
         "MILLSTREAM_DEAD_LETTER_SHARE": "1.0",
         **more,
     }
-    with running(name, [sys.executable, "-m", "millstream", "run"], environ, settings.state_dir) as worker:
+    with running_worker(name, run_command(), environ, settings.state_dir) as worker:
         yield worker
 
 
@@ -197,14 +196,14 @@ class _Run:
             assert place is not None
             self.expect(oracle, message.kind, place, stamp_ms, message.key, message.value)
 
-    def settle(self, found: Outcomes, worker: BenchWorker, progress: Callable[[int], None], quiet_s: float) -> None:
+    def settle(self, found: Outcomes, worker: WorkerProcess, progress: Callable[[int], None], quiet_s: float) -> None:
         """Follow the outcomes until all are there that must come, and then none for a while."""
         moved_s = time.monotonic()
         while True:
             if found.collect(0.2):
                 moved_s = time.monotonic()
                 progress(found.total)
-            worker.alive()
+            worker.check()
             still_s = time.monotonic() - moved_s
             if found.total >= self._least and still_s >= quiet_s:
                 return

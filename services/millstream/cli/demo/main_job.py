@@ -14,9 +14,10 @@ from rich.live import Live
 from millstream.adapters.embedded import endpoints as servers
 from millstream.adapters.embedded.endpoints import Endpoints
 from millstream.app.assembly import Assembly, assemble
+from millstream.app.project_workers import start_workers
 from millstream.app.seeding import seed_state
 from millstream.app.setup import initialise
-from millstream.app.worker_processes import WorkerProcess, start_workers
+from millstream.app.worker_processes import WorkerProcess
 from millstream.cli.demo.alarms import Alarms
 from millstream.cli.demo.feed import Feed
 from millstream.cli.demo.following import Counter, Follower
