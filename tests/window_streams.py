@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from millstream.core.declaration import Aggregate, Function, KeyType, View
 from millstream.core.windows.state import Results
-from millstream.core.windows.store import Updated, WindowStore
+from millstream.core.windows.store import UpdateResult, WindowStore
 
 FUNCTIONS = get_args(Function)
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -74,11 +74,11 @@ def columns(events: Sequence[Event]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return keys, times, ids, np.array([e.values for e in events], dtype=np.float64).reshape(-1, 2)
 
 
-def feed(store: WindowStore, events: Sequence[Event], cuts: Sequence[int] = ()) -> Updated:
+def feed(store: WindowStore, events: Sequence[Event], cuts: Sequence[int] = ()) -> UpdateResult:
     edges = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
     parts = [store.update(*columns(events[a:b])) for a, b in pairwise(edges)]
     results = [part.results for part in parts]
-    return Updated(
+    return UpdateResult(
         np.concatenate([part.status for part in parts]),
         Results(
             np.concatenate([each.reals for each in results]),
@@ -90,7 +90,7 @@ def feed(store: WindowStore, events: Sequence[Event], cuts: Sequence[int] = ()) 
     )
 
 
-def bits(updated: Updated) -> tuple[bytes, bytes, bytes]:
+def bits(updated: UpdateResult) -> tuple[bytes, bytes, bytes]:
     return (
         updated.status.tobytes(),
         np.where(np.isnan(updated.features), np.nan, updated.features).tobytes(),

@@ -280,7 +280,7 @@ def test_whole_path_answers_are_right_and_tampering_shows(bench_stack: Stack) ->
     assert audit.check(job, workload, 3_010) == ["scored: 10 of 3,010 events are missing"]
     workload.amounts[:] += 0.01
     assert any("customer_activity" in sentence for sentence in audit.check(job, workload, 3_000))
-    counted = audit.Counted(3_000, 2)
+    counted = audit.OutputCounts(3_000, 2)
     assert audit.complaints("scored", counted, 3_000, "exactly_once") == ["scored: 2 are doubled"]
     assert audit.complaints("scored", counted, 3_000, "at_least_once") == []
 

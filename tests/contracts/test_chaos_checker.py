@@ -22,15 +22,15 @@ from millstream.settings import load_settings
 from millstream.stages.score.scorer import Champion
 from millstream.stages.score.step import Score
 from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED
+from millstream_lab.chaos.candidate_models import contender
 from millstream_lab.chaos.checker import hop_ids
 from millstream_lab.chaos.checker_state import check_state
-from millstream_lab.chaos.contenders import contender
+from millstream_lab.chaos.fault_injector import InjectedFault, idle
 from millstream_lab.chaos.faults import FAULTS, KILLS
 from millstream_lab.chaos.history import History, Table, place_ids, read_history
 from millstream_lab.chaos.invariants import check_topics
-from millstream_lab.chaos.nemesis import Deed, idle
-from millstream_lab.chaos.observer import Observer, Sample, Watched
-from millstream_lab.chaos.oracle import Undisturbed, run_undisturbed
+from millstream_lab.chaos.observer import Observer, Sample, WatchedGroup
+from millstream_lab.chaos.oracle import ReferenceRun, run_undisturbed
 from millstream_lab.chaos.stream import ChaosStream
 
 PARTITIONS = 2
@@ -44,7 +44,7 @@ class Scene:
 
     assembly: Assembly
     broker: MemoryBroker
-    expected: Mapping[str, Undisturbed]
+    expected: Mapping[str, ReferenceRun]
     history: History
     observer: Observer
     published: dict[str, int]
@@ -89,7 +89,7 @@ def sound() -> Scene:
         loops.append(StageLoop(stage, log, LoopLimits(32, 1 << 62), limit, None, Unobserved(), now_ms=lambda: NOW_MS))
         loops[-1].start()
     stream = ChaosStream(assembly.contract.schema, 5, 5_000, customers=20, terminals=20)
-    watched = [Watched(plan.name, plan.input, (plan.output, DEAD_LETTERS)) for plan in plans]
+    watched = [WatchedGroup(plan.name, plan.input, (plan.output, DEAD_LETTERS)) for plan in plans]
     observer = Observer({}, watched, (PREDICTIONS, DEAD_LETTERS), PARTITIONS, PREDICTIONS)
     for turn in range(CHUNKS):
         score = loops[-1].work.score  # type: ignore[attr-defined]
@@ -116,7 +116,7 @@ def sound() -> Scene:
     return Scene(assembly, broker, expected, history, observer, dict(stream.kinds))
 
 
-def _sample(broker: MemoryBroker, watched: Watched) -> Sample:
+def _sample(broker: MemoryBroker, watched: WatchedGroup) -> Sample:
     committed = {p: broker.committed.get((watched.group, watched.topic, p), 0) for p in range(PARTITIONS)}
     written = {(topic, p): broker.log(topic)[p].end for topic in watched.outputs for p in range(PARTITIONS)}
     return Sample(watched.group, watched.topic, 0.0, committed, written, committed)
@@ -522,6 +522,6 @@ def test_state_that_differs_is_told(
 
 def test_a_fault_that_never_did_harm_is_told() -> None:
     names = [*KILLS, *FAULTS]
-    deeds = [Deed(name, "", 0.0, 0.0, 0.0, 0, harmed=name != names[0]) for name in names]
+    deeds = [InjectedFault(name, "", 0.0, 0.0, 0.0, 0, harmed=name != names[0]) for name in names]
     assert idle(deeds) == [f"{names[0]} never did"]
-    assert idle([*deeds, Deed(names[0], "", 0.0, 0.0, 0.0, 0)]) == []
+    assert idle([*deeds, InjectedFault(names[0], "", 0.0, 0.0, 0.0, 0)]) == []

@@ -17,8 +17,8 @@ from rich.console import Console
 from millstream.adapters.feast.repo import open_store
 from millstream.errors import Stop
 from millstream.runtime.recovery import MARKER_KEY
-from millstream_lab.chaos.arena import Arena
 from millstream_lab.chaos.drive import drive
+from millstream_lab.chaos.fault_context import FaultContext
 from millstream_lab.chaos.faults import FAULTS, KILLS
 from millstream_lab.chaos.run import ChaosPlan, ChaosRun
 from millstream_lab.chaos.stream import START_MS
@@ -143,7 +143,7 @@ def change_state_row(run: ChaosRun) -> None:
     assert producer.flush(30) == 0
 
 
-def kill_between_flush_and_commit(arena: Arena) -> str:
+def kill_between_flush_and_commit(arena: FaultContext) -> str:
     """Leave in order, start again, and die once the scores are written and the offsets are not."""
     cluster, victim = arena.cluster, arena.victim()
     cluster.stop(victim)

@@ -17,7 +17,7 @@ from millstream.adapters.embedded.endpoints import Endpoints
 from millstream.adapters.files.contracts import load_all
 from millstream.adapters.kafka.client import read_committed
 from millstream.adapters.kafka.dead_letters import DeadLetter, Selection, read_dead_letters
-from millstream.adapters.kafka.redrive import REDRIVEN, Redriven, redrive, transactional_id
+from millstream.adapters.kafka.redrive import REDRIVEN, RedriveResult, redrive, transactional_id
 from millstream.adapters.kafka.topics import create_topics
 from millstream.cli import dead_letters
 from millstream.core.avro.encode import RecordWriter
@@ -179,7 +179,7 @@ def test_redriving_everything_must_be_said(desk: Desk) -> None:
 MARKERS = RecordWriter(CONTRACTS[REDRIVEN].schema)
 
 
-def redrive_own(desk: Desk, writer: RecordWriter = MARKERS) -> Redriven:
+def redrive_own(desk: Desk, writer: RecordWriter = MARKERS) -> RedriveResult:
     def read() -> Iterator[DeadLetter]:
         found = read_dead_letters(desk.kafka, CONTRACTS[DEAD_LETTERS].schema, lambda _: None, pytest.fail)
         return filter(Selection(topic=desk.topic), found)

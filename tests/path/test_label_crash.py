@@ -30,7 +30,7 @@ from millstream.core.text import as_text
 from millstream.settings import Settings, load_settings
 from millstream.stages.learn.learner import Learner
 from millstream.topology import DEAD_LETTERS, EXAMPLES, LABELS, SCORED, SNAPSHOTS
-from millstream_lab.chaos.contenders import contender
+from millstream_lab.chaos.candidate_models import contender
 from quality_oracle import recomputed
 from running import Workers, committed, wait_until
 from statements import PRECEDENCE, Said, label_records, statements

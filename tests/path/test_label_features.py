@@ -36,7 +36,7 @@ from millstream.runtime.loop import LoopLimits, StageLoop
 from millstream.runtime.observer import Unobserved
 from millstream.runtime.work import Work
 from millstream.settings import load_settings
-from millstream.stages.featurize.labels import Asking, LabelFeatures
+from millstream.stages.featurize.labels import LabelFeatures, LabelLookup
 from millstream.topology import LABELS, SCORED
 
 NEVER_MS = 1 << 60
@@ -449,7 +449,7 @@ def test_a_retraction_takes_back_the_event_s_own_columns_as_well() -> None:
             "revision": np.array([1, 1]),
         },
     )
-    asking = Asking(np.array([7]), np.array([12]), np.array([12]))
+    asking = LabelLookup(np.array([7]), np.array([12]), np.array([12]))
     assert windows.fold(0, events_store, asking, said)[1].reals.tolist() == [[11.0, 1.0]]
     taken_back = Batch(2, {**said.columns, "revision": np.array([2, 2])}, {"label": np.array([True, False])})
     assert windows.fold(0, events_store, asking, taken_back)[1].reals.tolist() == [[6.0, 0.0]]

@@ -12,7 +12,7 @@ from millstream_lab.chaos.poison import print_report
 from millstream_lab.chaos.poison_ledger import ANSWERED, DUPLICATE
 from millstream_lab.chaos.poison_messages import GOOD
 from millstream_lab.chaos.poison_oracle import Fault
-from millstream_lab.chaos.poison_outcomes import Expected, Found, Letter, check
+from millstream_lab.chaos.poison_outcomes import DeadLetterRow, Expected, Observed, check
 from millstream_lab.chaos.poison_run import PoisonPlan, run_poison
 
 COUNT = 3_000
@@ -42,29 +42,41 @@ def expected(*outcomes: Fault, event_id: object = None) -> Expected:
     return Expected("bad", b"digest", False, False, frozenset(outcomes), event_id)
 
 
-def letter(fault: Fault = RANGE, digest: bytes = b"digest", value_is_null: bool = False) -> Letter:
-    return Letter(fault, digest, False, value_is_null, False, "t-0-0")
+def letter(fault: Fault = RANGE, digest: bytes = b"digest", value_is_null: bool = False) -> DeadLetterRow:
+    return DeadLetterRow(fault, digest, False, value_is_null, False, "t-0-0")
 
 
 @pytest.mark.parametrize(
     ("wanted", "found", "told"),
     [
-        (expected(RANGE), Found(letters={(0, 0): [letter()]}), ""),
-        (expected(RANGE), Found(), "no outcome"),
-        (expected(RANGE), Found(letters={(0, 0): [letter(), letter()]}), "2 dead letters"),
-        (expected(RANGE), Found(letters={(0, 0): [letter()]}, answers=Counter([(0, 0)])), "1 answers and 1 dead"),
-        (expected(RANGE), Found(letters={(0, 0): [letter(Fault("range", "id"))]}), "range id"),
-        (expected(RANGE), Found(letters={(0, 0): [letter(digest=b"other")]}), "other bytes"),
-        (expected(RANGE), Found(letters={(0, 0): [letter(value_is_null=True)]}), "other bytes"),
-        (expected(RANGE), Found(letters={(0, 0): [letter()], (0, 1): [letter()]}), "nothing was published"),
-        (expected(DUPLICATE), Found(), ""),
-        (expected(DUPLICATE), Found(letters={(0, 0): [letter()]}), "should be duplicate"),
-        (expected(ANSWERED, event_id=1), Found(Counter([(0, 0)]), Counter([b"1"]), Counter([b"1"])), ""),
-        (expected(ANSWERED, event_id=1), Found(Counter([(0, 0)]), Counter([b"1"]), Counter()), "not the same"),
-        (expected(ANSWERED, event_id=1), Found(Counter([(0, 0)]), Counter([b"2"]), Counter([b"2"])), "no prediction"),
-        (expected(ANSWERED, event_id=1), Found(), "no outcome"),
+        (expected(RANGE), Observed(letters={(0, 0): [letter()]}), ""),
+        (expected(RANGE), Observed(), "no outcome"),
+        (expected(RANGE), Observed(letters={(0, 0): [letter(), letter()]}), "2 dead letters"),
+        (
+            expected(RANGE),
+            Observed(letters={(0, 0): [letter()]}, answers=Counter([(0, 0)])),
+            "1 answers and 1 dead",
+        ),
+        (expected(RANGE), Observed(letters={(0, 0): [letter(Fault("range", "id"))]}), "range id"),
+        (expected(RANGE), Observed(letters={(0, 0): [letter(digest=b"other")]}), "other bytes"),
+        (expected(RANGE), Observed(letters={(0, 0): [letter(value_is_null=True)]}), "other bytes"),
+        (expected(RANGE), Observed(letters={(0, 0): [letter()], (0, 1): [letter()]}), "nothing was published"),
+        (expected(DUPLICATE), Observed(), ""),
+        (expected(DUPLICATE), Observed(letters={(0, 0): [letter()]}), "should be duplicate"),
+        (expected(ANSWERED, event_id=1), Observed(Counter([(0, 0)]), Counter([b"1"]), Counter([b"1"])), ""),
+        (
+            expected(ANSWERED, event_id=1),
+            Observed(Counter([(0, 0)]), Counter([b"1"]), Counter()),
+            "not the same",
+        ),
+        (
+            expected(ANSWERED, event_id=1),
+            Observed(Counter([(0, 0)]), Counter([b"2"]), Counter([b"2"])),
+            "no prediction",
+        ),
+        (expected(ANSWERED, event_id=1), Observed(), "no outcome"),
     ],
 )
-def test_the_checker_sees_what_is_lost_doubled_or_changed(wanted: Expected, found: Found, told: str) -> None:
+def test_the_checker_sees_what_is_lost_doubled_or_changed(wanted: Expected, found: Observed, told: str) -> None:
     _rows, wrong = check({(0, 0): wanted}, found)
     assert (told in " ".join(wrong)) if told else (wrong == [])

@@ -17,7 +17,7 @@ from millstream.adapters.models.river_pipelines import declare
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch, Rejection
 from millstream.core.drift.declared import Limits
-from millstream.core.repeats import Newest, first_times
+from millstream.core.recent_keys import RecentKeys, first_times
 from millstream.errors import Stop
 from millstream.runtime.dead_letters import DeadLetterLimit, dead_letter_output
 from millstream.runtime.flow import Flow
@@ -207,7 +207,7 @@ def test_an_example_that_only_adds_to_the_history_of_its_event_is_not_learnt_aga
 
 
 def test_what_is_kept_is_bounded() -> None:
-    kept: Newest[int, bool] = Newest(3)
+    kept: RecentKeys[int, bool] = RecentKeys(3)
     assert first_times(kept, [1, 1, 2, 3]).tolist() == [True, False, True, True]
     assert first_times(kept, [4, 1, 4]).tolist() == [True, True, False], "1 was dropped"
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.core.ledger.beliefs import beliefs
 from millstream.core.ledger.label_sets import LabelSets, stamps
+from millstream.core.ledger.label_timeline import beliefs
 from millstream.core.ledger.resolution import Policy, resolve
 
 EVENTS = 3

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avro_strategies import ENUM, record, records, rows_of, same, specs, write
-from millstream.core.avro.decode import Decoded, RecordReader
+from millstream.core.avro.decode import DecodeResult, RecordReader
 from millstream.core.avro.schema import Schema, SchemaId
 
 LIMIT = 1_000_000
@@ -112,7 +112,7 @@ def well_formed(body: bytes, writer: dict[str, Any]) -> bool:  # noqa: PLR0912 -
     return at == len(body)
 
 
-def agree(decoded: Decoded, truths: list[dict[str, Any] | None]) -> None:
+def agree(decoded: DecodeResult, truths: list[dict[str, Any] | None]) -> None:
     accepted = [i for i, value in enumerate(truths) if value is not None]
     assert decoded.rows.tolist() == accepted
     assert [rejection.row for rejection in decoded.rejections] == [i for i, v in enumerate(truths) if v is None]

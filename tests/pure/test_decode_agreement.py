@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from avro_evolved import evolved, values
 from avro_strategies import ENUM, record, records, rows_of, same, specs, write
-from millstream.core.avro.decode import Decoded, RecordReader
+from millstream.core.avro.decode import DecodeResult, RecordReader
 from millstream.core.avro.schema import Schema, SchemaError, SchemaId
 from millstream_lab.chaos.poison_oracle import STRICTER, UNREADABLE, Fault, read_fields
 
@@ -85,7 +85,7 @@ def expected(reader: dict[str, Any], writers: list[dict[str, Any]], value: bytes
     return Fault("unknown-schema" if value[:1] == b"\0" and len(value) >= 5 else "unknown-framing")
 
 
-def outcomes(decoded: Decoded, count: int) -> list[dict[str, Any] | Fault]:
+def outcomes(decoded: DecodeResult, count: int) -> list[dict[str, Any] | Fault]:
     """Lay a decoded batch out by record."""
     found: dict[int, dict[str, Any] | Fault] = dict(zip(decoded.rows.tolist(), rows_of(decoded.batch), strict=True))
     for rejection in decoded.rejections:

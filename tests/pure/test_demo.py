@@ -29,8 +29,8 @@ from millstream.core.drift.incidents import Evaluation, Policy, initial, update
 from millstream.core.drift.seasons import HOUR_MS
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Board
-from millstream.core.quality.contenders import Measured
 from millstream.core.quality.report import Reporter
+from millstream.core.quality.scored_records import ScoredRecords
 from millstream.core.quality.topic import as_batch
 from millstream.settings import load_settings
 from millstream.stages.monitor.monitor import as_batch as as_alerts
@@ -38,7 +38,7 @@ from millstream.topology import ALERTS, QUALITY
 from online_models import KEY, declared, learner_of
 
 SCHEMA = load_contract(load_settings({}), QUALITY).schema
-MEASURED = Measured("at_ms", "fraud", "block", 0.5, "card")
+MEASURED = ScoredRecords("at_ms", "fraud", "block", 0.5, "card")
 DAYS, PER_DAY = 4, 60
 RNG = np.random.default_rng(4)
 COUNT = DAYS * PER_DAY

@@ -16,7 +16,7 @@ from millstream.core.drift.budget import (
     openings,
     resampled_days,
 )
-from millstream.core.drift.law import Law
+from millstream.core.drift.null_distribution import NullDistribution
 from millstream.core.drift.plan import Plan
 from millstream.core.drift.reference import Reference, calibrate, held_out_rate, scaled_over_time
 from millstream.core.drift.seasons import HOUR_MS
@@ -136,11 +136,11 @@ def test_rare_budgets_are_kept_on_years_without_drift() -> None:
 
 def test_a_surprise_is_minus_the_logarithm_of_how_often_it_is_exceeded() -> None:
     rng = np.random.default_rng(6)
-    law = Law.fit(rng.chisquare(9, (400, 1, 1)) * 3, np.array([400.0]), np.array([1.0]))
+    law = NullDistribution.fit(rng.chisquare(9, (400, 1, 1)) * 3, np.array([400.0]), np.array([1.0]))
     fresh = law.surprise(3 * rng.chisquare(9, (200_000, 1)))
     for surprise in (2.0, 5.0, 8.0):
         assert (fresh > surprise).mean() == pytest.approx(math.exp(-surprise), rel=0.35)
-    few = Law(law.mean, law.freedom, np.array([3.0]))
+    few = NullDistribution(law.mean, law.freedom, np.array([3.0]))
     for surprise in (1.0, 5.0, 12.0, 30.0):
         for each in (law, few):
             assert each.surprise(each.scaled_at(surprise)[None])[0, 0] == pytest.approx(surprise, rel=1e-3)

@@ -12,10 +12,10 @@ from millstream.core.drift.budget import Budget
 from millstream.core.drift.compare import compare
 from millstream.core.drift.declared import Monitors
 from millstream.core.drift.seasons import HOUR_MS
-from millstream_lab.detectors.drill import alerts_of, calm, drill_reference, meaning, name, power
-from millstream_lab.detectors.drill_traffic import Change, World, traffic
+from millstream_lab.detectors.monitor_trials import alerts_of, calm, drill_reference, meaning, name, power
+from millstream_lab.detectors.simulated_traffic import Change, TrafficSettings, traffic
 
-WORLD = World(events_per_day=1200, positive_share=0.05)
+WORLD = TrafficSettings(events_per_day=1200, positive_share=0.05)
 MONITORS = Monitors(windows_ms=(24 * HOUR_MS,))
 RARELY = Monitors(Budget(1, 3650), MONITORS.windows_ms)
 

@@ -17,7 +17,7 @@ from millstream_lab.detectors.drift_streams import BLANK, circles, learn_and_pre
 from millstream_lab.detectors.evaluation import (
     CONTENDERS,
     VALUE_CONTENDERS,
-    Contender,
+    DetectorCandidate,
     detections,
     fed,
     judge,
@@ -125,8 +125,8 @@ def test_a_streaming_detector_is_set_to_the_rate_wanted() -> None:
 
 def test_two_levels_are_found_by_psi_and_by_page_hinkley() -> None:
     for contender, latest in (
-        (Contender("psi", lambda h: WindowedPsi(h, 200, 10), 0.25, 0.1, 10.0), 1100),
-        (Contender("ph", lambda h: PageHinkley(threshold=h), 50.0, 1.0, 100.0), 1020),
+        (DetectorCandidate("psi", lambda h: WindowedPsi(h, 200, 10), 0.25, 0.1, 10.0), 1100),
+        (DetectorCandidate("ph", lambda h: PageHinkley(threshold=h), 50.0, 1.0, 100.0), 1020),
     ):
         assert contender.default is not None
         assert 1000 <= next(detect(contender.make(contender.default), two_levels(1))) < latest

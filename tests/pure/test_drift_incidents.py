@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from millstream.core.drift.alert import Alert, Evidence, Kind, Signal
 from millstream.core.drift.declared import Monitors
-from millstream.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
+from millstream.core.drift.incidents import Evaluation, ModelReplaced, Policy, State, initial, update
 from millstream.core.drift.make_reference import make_reference
 from millstream.core.drift.plan import Plan
 from millstream.core.drift.signals import distribution_signals
@@ -38,7 +38,7 @@ def _said(hour: int, **ratios: float) -> Evaluation:
     return Evaluation(hour * HOUR_MS, tuple(_signal(hour, name, ratio) for name, ratio in ratios.items()))
 
 
-def _told(*evaluations: Evaluation | Superseded, policy: Policy = POLICY) -> list[tuple[str, str, int, int]]:
+def _told(*evaluations: Evaluation | ModelReplaced, policy: Policy = POLICY) -> list[tuple[str, str, int, int]]:
     alerts = update(initial(), evaluations, policy)[1]
     return [(a.event, a.reason, a.subject_count, a.suppressed) for a in alerts]
 
@@ -78,7 +78,7 @@ def test_after_a_close_it_opens_again_only_when_cooled_down_or_worse() -> None:
 
 
 def test_a_new_champion_ends_what_was_said_of_the_old_one() -> None:
-    end = Superseded(2 * HOUR_MS, "fraud", 2)
+    end = ModelReplaced(2 * HOUR_MS, "fraud", 2)
     assert _told(_said(1, a=1.5), end) == [("open", "opened", 1, 0), ("close", "superseded", 1, 0)]
     assert _told(_said(1, a=1.5), replace(end, model="other")) == [("open", "opened", 1, 0)]
     assert _told(_said(1, a=1.5), replace(end, version=1)) == [("open", "opened", 1, 0)]
@@ -101,13 +101,13 @@ kinds: st.SearchStrategy[Kind] = st.sampled_from(["data", "concept"])
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[Evaluation | Superseded]:
+def histories(draw: st.DrawFn) -> list[Evaluation | ModelReplaced]:
     hour, history, version = 100, [], 1
     for _ in range(draw(st.integers(0, 25))):
         hour += draw(st.integers(1, 3))
         if draw(st.integers(0, 11)) == 0:
             version += 1
-            history.append(Superseded(hour * HOUR_MS, "fraud", version))
+            history.append(ModelReplaced(hour * HOUR_MS, "fraud", version))
             continue
         names = draw(st.lists(st.tuples(st.sampled_from("ab"), kinds, ratios), max_size=5))
         signals = [
@@ -120,7 +120,7 @@ def histories(draw: st.DrawFn) -> list[Evaluation | Superseded]:
 
 @given(histories(), st.lists(st.integers(0, 25), max_size=4), st.randoms(use_true_random=False))
 def test_batches_replays_and_the_order_within_an_evaluation_change_nothing(
-    history: list[Evaluation | Superseded], cuts: list[int], random: object
+    history: list[Evaluation | ModelReplaced], cuts: list[int], random: object
 ) -> None:
     state, want = update(initial(), history, POLICY)
     assert State.from_json(state.to_json()) == state
@@ -141,7 +141,7 @@ def test_batches_replays_and_the_order_within_an_evaluation_change_nothing(
 
 @given(histories())
 def test_every_incident_is_opened_once_and_closed_once_and_nothing_is_lost(
-    history: list[Evaluation | Superseded],
+    history: list[Evaluation | ModelReplaced],
 ) -> None:
     state, alerts = update(initial(), history, POLICY)
     by_id: defaultdict[str, list[Alert]] = defaultdict(list)

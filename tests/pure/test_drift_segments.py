@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.core.drift.alert import ONLINE, Alert
-from millstream.core.drift.concept_watch import ConceptWatch, Labelled
+from millstream.core.drift.concept_watch import ConceptWatch, LabelledScores
 from millstream.core.drift.declared import Limits, Monitors
 from millstream.core.drift.incidents import Policy
 from millstream.core.drift.make_reference import make_reference
@@ -97,7 +97,7 @@ def test_what_tells_no_segments_apart_is_refused(by: str, words: str) -> None:
         )  # fmt: skip
 
 
-def labelled(days: int = 12, seed: int = 4) -> Labelled:
+def labelled(days: int = 12, seed: int = 4) -> LabelledScores:
     times_ms, matrix, scores, labels = drawn(days, seed)
     online = np.clip(scores * 0.9, 0.001, 0.999)
     offsets = np.arange(len(times_ms))
@@ -108,10 +108,10 @@ def labelled(days: int = 12, seed: int = 4) -> Labelled:
         assert name == "kind"
         return kind
 
-    return Labelled(offsets, times_ms, times_ms + DAY_MS, ones, scores, labels, online, column)
+    return LabelledScores(offsets, times_ms, times_ms + DAY_MS, ones, scores, labels, online, column)
 
 
-def told(known: Labelled, cuts: tuple[int, ...] = ()) -> list[Alert]:
+def told(known: LabelledScores, cuts: tuple[int, ...] = ()) -> list[Alert]:
     watch = ConceptWatch("m", lambda _version: reference(), Limits(), "examples", Policy())
     alerts: list[Alert] = []
     bounds = [0, *sorted(cuts), len(known.offsets)]
@@ -123,7 +123,7 @@ def told(known: Labelled, cuts: tuple[int, ...] = ()) -> list[Alert]:
     return alerts
 
 
-def turned_segment() -> Labelled:
+def turned_segment() -> LabelledScores:
     known = labelled()
     rng = np.random.default_rng(9)
     late = (known.times_ms >= 6 * DAY_MS) & (known.column("kind") == 2.0)

@@ -21,8 +21,8 @@ from millstream.core.contracts import Contract
 from millstream.core.ledger.recovery import plan_recovery
 from millstream.core.ledger.resolution import Policy
 from millstream.core.ledger.tally import STATES, counters, decode_report
-from millstream.core.quality.board import Seen
-from millstream.core.quality.part import Predicted
+from millstream.core.quality.board import PredictionGroup
+from millstream.core.quality.part import PredictionCounts
 from millstream.core.quality.snapshot import decode_predicted
 from millstream.errors import Misconfigured, Stop
 from millstream.runtime.flow import Flow
@@ -101,12 +101,12 @@ class Log:
         self.committed.update(offsets)
 
 
-def counted(batch: Batch) -> dict[Seen, Predicted]:
+def counted(batch: Batch) -> dict[PredictionGroup, PredictionCounts]:
     """Count by the parity of the id, as two models."""
-    found: dict[Seen, Predicted] = {}
+    found: dict[PredictionGroup, PredictionCounts] = {}
     for event, at_ms in zip(batch.columns["id"].tolist(), batch.columns["at_ms"].tolist(), strict=True):
-        seen = Seen(f"model {event % 2}", 1, "answer", at_ms % 3, "")
-        found[seen] = Predicted.total([found.get(seen, Predicted(0, 0)), Predicted(1, event)])
+        seen = PredictionGroup(f"model {event % 2}", 1, "answer", at_ms % 3, "")
+        found[seen] = PredictionCounts.total([found.get(seen, PredictionCounts(0, 0)), PredictionCounts(1, event)])
     return found
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.core.batch import Rows
-from millstream.core.ledger.fold import Held, fold
+from millstream.core.ledger.fold import LedgerEntries, fold
 from millstream.core.ledger.horizon import due
 from millstream.core.ledger.label_sets import KINDS, LabelSets, source_hashes, stamps
 from millstream.core.ledger.recovery import Recovery, plan_recovery
@@ -67,8 +67,8 @@ class Ledger:
     tally: Rows = field(default_factory=lambda: np.zeros(SIZE, dtype=np.int64))
 
     @property
-    def held(self) -> Held:
-        return Held(self.predicted, self.times, LabelSets.decode(self.rows))
+    def held(self) -> LedgerEntries:
+        return LedgerEntries(self.predicted, self.times, LabelSets.decode(self.rows))
 
     def take(self, batch: Sequence[Says]) -> None:
         arriving = np.zeros(EVENTS, dtype=np.bool_)
@@ -238,7 +238,7 @@ def test_delays_are_told_to_a_32nd() -> None:
     sets = LabelSets(
         np.arange(n), np.zeros(n, dtype=np.int64), stamps(delays_s * 1000, np.zeros(n, dtype=np.int64), delays_s > 0)
     )
-    held = Held(np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.int64), sets)
+    held = LedgerEntries(np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.int64), sets)
     tally = of_held(held, resolve(POLICY, sets, held.predicted))
     for position, delay_s in enumerate(delays_s.tolist()):
         told = delay_quantile_s(tally, (position + 1) / n)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avro_strategies import record, write
-from millstream.core.avro.decode import Decoded, RecordReader
+from millstream.core.avro.decode import DecodeResult, RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.logical_type import UNDERLYING
 from millstream.core.avro.resolution import indistinguishable
@@ -52,7 +52,7 @@ SCALED = {
 }
 
 
-def read(wrote: Any, reads: Any, value: Any, **attributes: Any) -> Decoded:
+def read(wrote: Any, reads: Any, value: Any, **attributes: Any) -> DecodeResult:
     """Write one value with fastavro, without logical types, and read it as the other type."""
     plain = {k: v for k, v in wrote.items() if k != "logicalType"} if isinstance(wrote, dict) else wrote
     body = write(record([{"name": "x", "type": plain}]), {"x": value})

@@ -19,7 +19,7 @@ from millstream.core.ledger.label_sets import KINDS, source_hashes
 from millstream.core.ledger.resolution import Policy
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Board, Examples, Scores
-from millstream.core.quality.contenders import _histories
+from millstream.core.quality.scored_records import _histories
 from millstream.runtime.flow import Flow
 from millstream.runtime.log.records import Records
 from millstream.settings import load_settings

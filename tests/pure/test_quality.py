@@ -14,13 +14,13 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 from millstream.adapters.files.contracts import load_contract
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
-from millstream.core.ledger.belief_history import encode_history
+from millstream.core.ledger.label_history import encode_history
 from millstream.core.metrics import DAY_MS, card_precision_top_k
 from millstream.core.quality.board import Board, Examples, Scores, predictions
-from millstream.core.quality.cohort import Cohort, Rated
+from millstream.core.quality.cohort import Cohort, RatedExamples
 from millstream.core.quality.figures import figures, wilson
-from millstream.core.quality.part import Part, Predicted
-from millstream.core.quality.report import Reported, Reporter
+from millstream.core.quality.part import Part, PredictionCounts
+from millstream.core.quality.report import Reporter, SlotFigures
 from millstream.core.quality.score_cells import TOP, cells, representatives
 from millstream.core.quality.snapshot import changed_rows, is_forgotten, load, rows
 from millstream.core.quality.topic import as_batch, with_gaps
@@ -190,14 +190,14 @@ def _full(said: dict[object, str]) -> dict[object, str]:
     return {place: text for place, text in said.items() if "examples=0," not in text}
 
 
-def _rated(seed: int, n: int) -> Rated:
+def _rated(seed: int, n: int) -> RatedExamples:
     draw = np.random.default_rng(seed)
     scores = draw.beta(0.3, 2, n)
     labels = draw.random(n) < scores
-    return Rated(labels, scores, scores >= 0.4, draw.integers(0, 60, n))
+    return RatedExamples(labels, scores, scores >= 0.4, draw.integers(0, 60, n))
 
 
-def _part(rated: Rated, predicted: Predicted | None = None, k: int = 100) -> Part:
+def _part(rated: RatedExamples, predicted: PredictionCounts | None = None, k: int = 100) -> Part:
     return Part.of_day(Cohort.of(rated, np.ones(len(rated.labels), dtype=np.int64)), predicted, k)
 
 
@@ -250,7 +250,7 @@ def test_no_figure_is_farther_than_its_resolution_from_that_of_the_scores_as_ser
     drawn = drawn + [(score, place % 3 == 0, place) for place, score in enumerate(crowd)]
     scores, labels = np.array([each[0] for each in drawn]), np.array([each[1] for each in drawn])
     cards = np.array([each[2] for each in drawn])
-    found = figures(_part(Rated(labels, scores, scores >= 0.4, cards), k=k), k=k)
+    found = figures(_part(RatedExamples(labels, scores, scores >= 0.4, cards), k=k), k=k)
     wanted = {
         "log_loss": log_loss(labels, scores, labels=[False, True]),
         "brier": brier_score_loss(labels, scores),
@@ -271,7 +271,7 @@ def test_no_figure_is_farther_than_its_resolution_from_that_of_the_scores_as_ser
 
 def test_scores_that_are_alone_in_their_cells_are_ranked_exactly() -> None:
     scores = np.arange(1, 200) / 200
-    found = figures(_part(Rated(scores * 7 % 1 > 0.5, scores, scores >= 0.4, np.arange(199)), k=10), k=10)
+    found = figures(_part(RatedExamples(scores * 7 % 1 > 0.5, scores, scores >= 0.4, np.arange(199)), k=10), k=10)
     for name in ("auc", "average_precision", "card_precision_at_10"):
         assert found[name].resolution == 0.0
 
@@ -302,7 +302,7 @@ def test_taking_away_what_was_added_leaves_nothing(n: int, seed: int) -> None:
 def test_the_interval_of_an_immature_share_holds_what_the_missing_labels_make_of_it(seed: int, known: int) -> None:
     rated = _rated(seed, 60)
     called = int(rated.called.sum())
-    early = figures(_part(rated.take(np.arange(known)), Predicted(called, 60 - called)))
+    early = figures(_part(rated.take(np.arange(known)), PredictionCounts(called, 60 - called)))
     for labels in (rated.labels, np.zeros(60, dtype=np.bool_), np.ones(60, dtype=np.bool_), rated.called):
         late = np.where(np.arange(60) < known, rated.labels, labels)
         final = figures(_part(replace(rated, labels=late)))
@@ -311,7 +311,7 @@ def test_the_interval_of_an_immature_share_holds_what_the_missing_labels_make_of
                 assert early[name].lower - 1e-12 <= final[name].value <= early[name].upper + 1e-12, name
 
 
-def _champions(reported: list[Reported]) -> list[Reported]:
+def _champions(reported: list[SlotFigures]) -> list[SlotFigures]:
     """Return what is about the champion's scores by event day on labels of a week."""
     return [
         each

@@ -22,9 +22,9 @@ from millstream.core.batch import Batch
 from millstream.core.ledger.tally import SIZE, LedgerReport, encode_report
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Board, predictions
-from millstream.core.quality.contenders import Measured
 from millstream.core.quality.pieces import joined, split
 from millstream.core.quality.report import Reporter
+from millstream.core.quality.scored_records import ScoredRecords
 from millstream.core.quality.snapshot import encode_predicted
 from millstream.core.quality.topic import as_batch, with_gaps
 from millstream.errors import Stop
@@ -36,7 +36,7 @@ from millstream.runtime.observer import Unobserved
 from millstream.settings import load_settings
 from millstream.stages.quality.metrics import QualityMetrics
 from millstream.stages.quality.stage import QualityStage
-from millstream.stages.quality.state import Declared
+from millstream.stages.quality.state import MeasuredConfiguration
 from millstream.stages.validate.step import Validate
 from millstream.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
 
@@ -63,8 +63,8 @@ SCHEMA = Schema(
     ),
 )
 WRITER, READER = RecordWriter(SCHEMA), RecordReader(SCHEMA, lambda _: None)
-MEASURED = Measured("at_ms", "fraud", "block", 0.5, "card", "night")
-DECLARED = Declared((7, 30), "card", "night", 2)
+MEASURED = ScoredRecords("at_ms", "fraud", "block", 0.5, "card", "night")
+DECLARED = MeasuredConfiguration((7, 30), "card", "night", 2)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class DyingLog(MemoryLog):
 
 
 def start(
-    broker: MemoryBroker, declared: Declared = DECLARED, metrics: QualityMetrics | None = None
+    broker: MemoryBroker, declared: MeasuredConfiguration = DECLARED, metrics: QualityMetrics | None = None
 ) -> tuple[StageLoop, DyingLog]:
     """Start a member."""
     stage = QualityStage(
@@ -291,7 +291,7 @@ def test_a_declaration_that_changed_and_a_state_that_cannot_be_read_are_made_ane
     before, rows = figures_of(list(published(broker).values())), published(broker, QUALITY_CHANGELOG)
     key = next(key for key in rows if b"delayed" in key)
     broker.append(Output(QUALITY_CHANGELOG, [key], [b"\0\0\0\1nonsense"], 0))
-    for declared in (DECLARED, replace(DECLARED, online_share=0.25), Declared((3, 30), "card", "", 2)):
+    for declared in (DECLARED, replace(DECLARED, online_share=0.25), MeasuredConfiguration((3, 30), "card", "", 2)):
         loop, _ = start(broker, declared)
         loop.poll(0)
         loop.checkpoint(loop.partitions)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from millstream.core.declaration import KeyType
 from millstream.core.windows.clock import CONFIRMING_EVENTS
-from millstream.core.windows.store import LATE, Sources, Updated, Upstream, WindowStore
+from millstream.core.windows.store import LATE, Sources, UpdateResult, Upstream, WindowStore
 from window_oracle import OK, Entry, Oracle
 from window_streams import Event, busy_stream, columns, feed, two_views
 
@@ -22,7 +22,7 @@ DAY_MS = 86_400_000
 KEYS = list(range(6))
 
 
-def later(store: WindowStore, events: list[Event], sources: list[tuple[int, int]]) -> Updated:
+def later(store: WindowStore, events: list[Event], sources: list[tuple[int, int]]) -> UpdateResult:
     partitions, keys = (np.array([source[k] for source in sources], dtype=np.int64) for k in (0, 1))
     return store.update(*columns(events), Sources(partitions, keys))
 

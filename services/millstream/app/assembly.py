@@ -28,7 +28,7 @@ from millstream.core.avro.schema import Schema, SchemaId
 from millstream.core.contracts import Contract
 from millstream.core.declaration import Declaration
 from millstream.core.drift.declared import Monitors
-from millstream.core.quality.contenders import Measured
+from millstream.core.quality.scored_records import ScoredRecords
 from millstream.core.requirements import required
 from millstream.derivation import derive
 from millstream.errors import Misconfigured
@@ -41,7 +41,7 @@ from millstream.settings import Settings
 from millstream.stages.featurize.step import Featurize
 from millstream.stages.featurize.upstream import upstream_of
 from millstream.stages.join.contract import examples_schema
-from millstream.stages.join.examples import Rekeyed
+from millstream.stages.join.examples import RekeyedTopic
 from millstream.stages.join.stage import JoinStage
 from millstream.stages.join.step import Join
 from millstream.stages.learn.stage import LearnStage
@@ -178,7 +178,7 @@ class Assembly:
         labels, reader = self.contracts[LABELS], RecordReader(scored, resolve)
         examples = writer(EXAMPLES, self.examples_schema)
         rekeyed = [
-            Rekeyed(stage.labels.input, stage.labels.key_column, writer(stage.labels.input, stage.labels.schema))
+            RekeyedTopic(stage.labels.input, stage.labels.key_column, writer(stage.labels.input, stage.labels.schema))
             for stage in self.topology.stages
             if stage.labels is not None
         ]
@@ -264,7 +264,7 @@ class Assembly:
         )
 
     @property
-    def measured(self) -> Measured:
+    def measured(self) -> ScoredRecords:
         """How scored records are read for quality.
 
         Raises

@@ -15,14 +15,14 @@ from millstream.topology import MODELS
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class ChampionStatus:
     """What answers, in words; ``refused`` is why the champion does not, None if it does or there is none."""
 
     found: str
     refused: str | None = None
 
 
-def champion_fit(kafka: Mapping[str, str], declaration: Declaration) -> Fit:
+def champion_fit(kafka: Mapping[str, str], declaration: Declaration) -> ChampionStatus:
     """Load the champion as a worker would and return what would answer.
 
     Raises
@@ -33,9 +33,9 @@ def champion_fit(kafka: Mapping[str, str], declaration: Declaration) -> Fit:
     name = declaration.service.name
     present = latest(kafka, name) if partition_counts(kafka, [MODELS]) else None
     if present is None:
-        return Fit(f"no model {name!r} is promoted yet: the declared rule answers")
+        return ChampionStatus(f"no model {name!r} is promoted yet: the declared rule answers")
     try:
         Champion.load(present, declaration.service, definitions=define(declaration))
     except Refused as error:
-        return Fit("the declared rule answers", str(error))
-    return Fit(f"model {name!r} version {present.version} answers")
+        return ChampionStatus("the declared rule answers", str(error))
+    return ChampionStatus(f"model {name!r} version {present.version} answers")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from millstream.app.late_labels import Labels
     from millstream.app.replay_labels import Late
     from millstream.core.batch import Batch
-    from millstream.core.ledger.beliefs import Beliefs
+    from millstream.core.ledger.label_timeline import LabelTimeline
 
 
 def events_of(
@@ -25,7 +25,7 @@ def events_of(
     late: Late | None = None,
     declared: Declared | None = None,
     fault: Callable[[BadRow], None] = lambda _: None,
-) -> Iterator[tuple[Batch, Labels | Beliefs | None, int]]:
+) -> Iterator[tuple[Batch, Labels | LabelTimeline | None, int]]:
     """Yield the file's events in file order, their labels, and how many rows could not be read as events.
 
     Rows outside [start_ms, end_ms) of event time are passed over.

@@ -25,7 +25,7 @@ Delete = Callable[[str, Array], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class RemovedEvents:
     """What was taken out of one stage.
 
     Parameters
@@ -41,7 +41,7 @@ class Forgotten:
     events: int
 
 
-def forget_after(assembly: Assembly, after_ms: int, dry_run: bool) -> list[Forgotten]:
+def forget_after(assembly: Assembly, after_ms: int, dry_run: bool) -> list[RemovedEvents]:
     """Take the events after a time out of the window state of every stage, and their rows out of the online store.
 
     Raises
@@ -68,7 +68,7 @@ def forget_after(assembly: Assembly, after_ms: int, dry_run: bool) -> list[Forgo
 
 def _forget(
     assembly: Assembly, plan: StagePlan, partitions: int, after_ms: int, dry_run: bool, delete: Delete
-) -> Forgotten:
+) -> RemovedEvents:
     kafka, settings = resolve(assembly.settings).kafka, assembly.settings
     group = assembly.topology.group(plan.name)
     origins = claim(kafka, assembly.topology, settings.replication)
@@ -108,10 +108,10 @@ def _forget(
     finally:
         reader.close()
         log.close()
-    return Forgotten(plan.name, tuple(sorted(names)), events)
+    return RemovedEvents(plan.name, tuple(sorted(names)), events)
 
 
-def described(done: Sequence[Forgotten]) -> list[dict[str, str]]:
+def described(done: Sequence[RemovedEvents]) -> list[dict[str, str]]:
     """Return what was taken out as rows of a table."""
     return [
         {"stage": each.stage, "events": f"{each.events}", "keys": f"{len(each.keys)}", "e.g.": ", ".join(each.keys[:5])}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Array, Batch, Rows, joined
-from millstream.core.ledger.beliefs import Beliefs
+from millstream.core.ledger.label_timeline import LabelTimeline
 from millstream.core.text import as_text
 from millstream.runtime.log.records import Output
 from millstream.topology import LABEL, LABEL_TIME, REVISION, LabelPlan
@@ -45,22 +45,24 @@ class Labels:
         return cls(np.asarray(label, dtype=np.float64), times_ms + delay_ms)
 
 
-def _as_beliefs(labels: Labels | Beliefs) -> Beliefs:
+def _as_beliefs(labels: Labels | LabelTimeline) -> LabelTimeline:
     """Return labels as rows of their own."""
-    if isinstance(labels, Beliefs):
+    if isinstance(labels, LabelTimeline):
         return labels
     known = np.flatnonzero(~np.isnan(labels.label))
     at = labels.known_at_ms[known]
-    return Beliefs(known, labels.label[known], at, at, np.ones(len(known), dtype=np.int64))
+    return LabelTimeline(known, labels.label[known], at, at, np.ones(len(known), dtype=np.int64))
 
 
-def pieces(times_ms: Rows, labels: Labels | Beliefs | None, most: int, cuts_ms: Rows = _NO_CUTS) -> Iterator[Rows]:
+def pieces(
+    times_ms: Rows, labels: Labels | LabelTimeline | None, most: int, cuts_ms: Rows = _NO_CUTS
+) -> Iterator[Rows]:
     """Yield the positions of events piece by piece, none so long that a label becomes known in its own piece.
 
     Parameters
     ----------
     times_ms : int64 ndarray of shape (n,)
-    labels : Labels, Beliefs or None
+    labels : Labels, LabelTimeline or None
         Of these events.
     most : int
         Events in a piece.
@@ -108,7 +110,7 @@ class LateLabels:
         self._columns = sorted(columns - {LABEL, LABEL_TIME, REVISION})
         self._waiting: list[Batch] = []
 
-    def wait(self, scored: Batch, ids: Array, labels: Labels | Beliefs) -> None:
+    def wait(self, scored: Batch, ids: Array, labels: Labels | LabelTimeline) -> None:
         """Keep the labels of those events that were scored.
 
         Parameters
@@ -134,13 +136,13 @@ class LateLabels:
         rows = scored.select(self._columns).take(row_of[known.events[there]])
         self._waiting.append(rows.with_columns(columns, {LABEL: taken_back}))
 
-    def returning_ms(self, labels: Labels | Beliefs | None) -> Rows:
+    def returning_ms(self, labels: Labels | LabelTimeline | None) -> Rows:
         """Return when labels come into force again that were known earlier, these ones and those that wait; ascending.
 
         Windows place a label by its known time, so that within one micro-batch it would be there too early.
         """
         parts = [(each.columns[_DUE], each.columns[LABEL_TIME]) for each in self._waiting]
-        if isinstance(labels, Beliefs):
+        if isinstance(labels, LabelTimeline):
             parts.append((labels.due_ms, labels.known_at_ms))
         return np.unique(np.concatenate([_NO_CUTS, *(due_ms[due_ms > known_ms] for due_ms, known_ms in parts)]))
 

@@ -8,15 +8,15 @@ from millstream.core.avro.schema import Schema
 from millstream.core.batch import Batch
 from millstream.core.contracts import Contract
 from millstream.core.declaration import Service
-from millstream.core.quality.board import Seen, predictions
-from millstream.core.quality.contenders import Measured
-from millstream.core.quality.part import Predicted
+from millstream.core.quality.board import PredictionGroup, predictions
+from millstream.core.quality.part import PredictionCounts
+from millstream.core.quality.scored_records import ScoredRecords
 from millstream.errors import Misconfigured
 from millstream.settings import Settings
-from millstream.stages.quality.state import Declared
+from millstream.stages.quality.state import MeasuredConfiguration
 
 
-def measured(settings: Settings, service: Service, contract: Contract, scored: Schema) -> Measured:
+def measured(settings: Settings, service: Service, contract: Contract, scored: Schema) -> ScoredRecords:
     """Return how scored records are read.
 
     Raises
@@ -32,7 +32,7 @@ def measured(settings: Settings, service: Service, contract: Contract, scored: S
             found = f"a {kinds[column]}" if column in kinds else "no column of the scored record"
             raise Misconfigured(f"MILLSTREAM_QUALITY_{name} is {column!r}, {found}; allowed are: {', '.join(allowed)}")
     positive = service.tags.get("decision_above", "positive")
-    return Measured(
+    return ScoredRecords(
         contract.event_time,
         service.name,
         positive,
@@ -43,12 +43,12 @@ def measured(settings: Settings, service: Service, contract: Contract, scored: S
     )
 
 
-def counted(how: Measured) -> Callable[[Batch], Mapping[Seen, Predicted]]:
+def counted(how: ScoredRecords) -> Callable[[Batch], Mapping[PredictionGroup, PredictionCounts]]:
     """Return what counts predictions by who answered."""
     return lambda scored: predictions(scored.columns[how.event_time], how.groups(scored), how.contenders(scored))
 
 
-def declared(settings: Settings, how: Measured) -> Declared:
+def declared(settings: Settings, how: ScoredRecords) -> MeasuredConfiguration:
     """Return what figures are of.
 
     Raises
@@ -62,4 +62,4 @@ def declared(settings: Settings, how: Measured) -> Declared:
         raise Misconfigured(f"MILLSTREAM_QUALITY_MATURITIES_DAYS: {error}; give days, e.g. 7, 30, 90") from error
     horizon = settings.label_horizon_days
     maturities = (*sorted(age for age in ages if 0 < age < horizon), horizon)
-    return Declared(maturities, how.investigated, how.group, settings.quality_top_k, how.online_share)
+    return MeasuredConfiguration(maturities, how.investigated, how.group, settings.quality_top_k, how.online_share)

@@ -18,7 +18,7 @@ of its events."""
 
 
 def _shares(assembly: Assembly) -> dict[str, list[str]]:
-    """Return the stages of each worker: one worker per scoring stage, one for labels, one for alerts, one for agents."""
+    """Return the stages of each worker: one per scoring stage, one each for labels, alerts and agents."""
     from millstream.app.stage_registry import usual_stages
 
     shares = {plan.name: [plan.name] for plan in assembly.topology.stages}

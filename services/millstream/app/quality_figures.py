@@ -14,7 +14,7 @@ from millstream.adapters.kafka.schema_topic import schema_resolver
 from millstream.app.newest import partitions_of
 from millstream.core.avro.decode import RecordReader
 from millstream.core.batch import Batch
-from millstream.core.quality.contenders import ANSWER, BLEND, CHAMPION, ONLINE
+from millstream.core.quality.scored_records import ANSWER, BLEND, CHAMPION, ONLINE
 from millstream.settings import Settings
 from millstream.topology import QUALITY
 
@@ -30,7 +30,7 @@ _MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class QualityRecord:
     """A record of the quality topic; see ``schemas/quality.avsc`` for each field."""
 
     protocol: str
@@ -69,7 +69,7 @@ class Shown:
         return asdict(self)
 
 
-def read_figures(settings: Settings) -> list[Shown]:
+def read_figures(settings: Settings) -> list[QualityRecord]:
     """Return the newest figure of each kind that is defined, in order of protocol, day, who, maturity, group.
 
     Raises
@@ -95,32 +95,32 @@ def read_figures(settings: Settings) -> list[Shown]:
     )
 
 
-def figures_frame(figures: Sequence[Shown]) -> pl.DataFrame:
+def figures_frame(figures: Sequence[QualityRecord]) -> pl.DataFrame:
     """Return the figures as a table, a row each."""
     import polars as pl
 
     kinds = {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "str": pl.String}
-    schema = {each.name: kinds[str(each.type).partition(" ")[0]] for each in fields(Shown)}
+    schema = {each.name: kinds[str(each.type).partition(" ")[0]] for each in fields(QualityRecord)}
     return pl.DataFrame([each.as_json() for each in figures], schema=schema)
 
 
-def decoded(batch: Batch) -> Iterator[Shown]:
+def decoded(batch: Batch) -> Iterator[QualityRecord]:
     """Yield the records of a batch of the quality topic."""
     nulls = {name: batch.is_null(name).tolist() for name in _FIELDS}
     columns = {
         name: [None if null else value for value, null in zip(batch.columns[name].tolist(), nulls[name], strict=True)]
         for name in _FIELDS
     }
-    return (Shown(*values) for values in zip(*columns.values(), strict=True))
+    return (QualityRecord(*values) for values in zip(*columns.values(), strict=True))
 
 
 def select(
-    figures: Iterable[Shown],
+    figures: Iterable[QualityRecord],
     protocol: str,
     maturity_days: int,
     metric: str | None = None,
     by_day: bool | None = None,
-) -> list[Shown]:
+) -> list[QualityRecord]:
     """Return the figures of one protocol and maturity; of one metric, by day or of all mature days, if wanted."""
     return [
         each
@@ -132,6 +132,6 @@ def select(
     ]
 
 
-def maturities(figures: Sequence[Shown], protocol: str) -> list[int]:
+def maturities(figures: Sequence[QualityRecord], protocol: str) -> list[int]:
     """Return the maturities there are, ascending."""
     return sorted({each.maturity_days for each in figures if each.protocol == protocol})

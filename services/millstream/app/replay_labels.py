@@ -23,8 +23,8 @@ from millstream.core.avro.reading import Reading
 from millstream.core.avro.schema import Field
 from millstream.core.batch import Array, Rows
 from millstream.core.label_rows import EVENT_ID, KIND, KNOWN_AT, LABEL, SOURCE
-from millstream.core.ledger.beliefs import Beliefs, beliefs
 from millstream.core.ledger.label_sets import KINDS, RETRACTION, LabelSets, source_hashes, stamps
+from millstream.core.ledger.label_timeline import LabelTimeline, beliefs
 from millstream.core.ledger.resolution import Policy
 from millstream.errors import Misconfigured
 
@@ -60,7 +60,7 @@ class Late:
             return []
         return [self.column, *([self.known_at] if self.known_at is not None else [])]
 
-    def of(self, frame: pl.DataFrame, ids: Array, times_ms: Rows, reading: Reading) -> Labels | Beliefs:
+    def of(self, frame: pl.DataFrame, ids: Array, times_ms: Rows, reading: Reading) -> Labels | LabelTimeline:
         """Return the labels of events.
 
         Parameters
@@ -124,7 +124,7 @@ class FileLabels:
                 f"{strangers:,} of {int(np.count_nonzero(self._stated)):,} labels are of events that were not replayed"
             )
 
-    def of(self, ids: Array, times_ms: Rows, delay_ms: int) -> Beliefs:
+    def of(self, ids: Array, times_ms: Rows, delay_ms: int) -> LabelTimeline:
         """Return the labels of events, each from its known time on.
 
         Parameters

@@ -10,7 +10,7 @@ from millstream.app.late_labels import Labels, LateLabels, pieces
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch, joined
-from millstream.core.ledger.beliefs import Beliefs
+from millstream.core.ledger.label_timeline import LabelTimeline
 from millstream.core.text import as_text
 from millstream.runtime.log.records import Output
 from millstream.runtime.replay import Replay
@@ -68,12 +68,12 @@ class History:
         self._late = LateLabels(plans, assembly.contract.event_id)
         self._read = 0
 
-    def feed(self, events: Batch, labels: Labels | Beliefs | None = None) -> Replayed:
+    def feed(self, events: Batch, labels: Labels | LabelTimeline | None = None) -> Replayed:
         """Take events, in order, through all stages.
 
         Parameters
         ----------
-        labels : Labels or Beliefs, optional
+        labels : Labels or LabelTimeline, optional
             Of these events; they become known to later ones.
         """
         times_ms = events.columns[self._assembly.contract.event_time]
@@ -88,7 +88,7 @@ class History:
             joined([each.scored for each in parts]), joined([each.dead_letters for each in parts]), self._read
         )
 
-    def _feed(self, events: Batch, labels: Labels | Beliefs | None) -> Replayed:
+    def _feed(self, events: Batch, labels: Labels | LabelTimeline | None) -> Replayed:
         contract = self._assembly.contract
         stamps: list[int] = events.columns[contract.event_time].tolist()
         keys = as_text(events.columns[contract.key])

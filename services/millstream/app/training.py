@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from millstream.ports import ModelRegistry, ModelVersion
     from millstream.stages.retrain.fit import Growth, Progress
     from millstream.stages.retrain.split import Window
-    from millstream.stages.retrain.train import Trained
+    from millstream.stages.retrain.train import TrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class Model:
         Versions of a name count from 1.
     metrics : mapping of str to float
         On the holdout part.
-    trained : Trained
+    trained : TrainedModel
         The manifest and the model's text.
     """
 
     name: str
     version: int
     metrics: Mapping[str, float]
-    trained: Trained = field(repr=False)
+    trained: TrainedModel = field(repr=False)
 
 
 _DAY_MS = 86_400_000

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.console import Console
 
-from millstream.app.alert_desk import now_ms, open_topic
+from millstream.app.alert_lookup import now_ms, open_topic
 from millstream.errors import Retry
 from millstream.settings import load_settings
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from millstream.app.alert_desk import now_ms, of_id, open_topic, with_actions
+from millstream.app.alert_lookup import now_ms, of_id, open_topic, with_actions
 from millstream.cli.alert_forward import forward
 from millstream.cli.alert_rows import history_row, json_line, silence_row, standing_row
 from millstream.cli.screen import humane, print_rows

@@ -16,7 +16,7 @@ from millstream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from millstream.adapters.files.contract_history import Version
-    from millstream.core.avro.compatibility import Break, Mode
+    from millstream.core.avro.compatibility import Incompatibility, Mode
     from millstream.core.contracts import Contract
 
 contracts = typer.Typer(name="contracts", help="Event contracts: list, show, check for breaking changes.")
@@ -183,9 +183,9 @@ def check(
         raise typer.Exit(1)
 
 
-def compare(version: Version, contract: Contract, mode: Mode) -> list[Break]:
+def compare(version: Version, contract: Contract, mode: Mode) -> list[Incompatibility]:
     """Return what a contract breaks of an earlier version."""
-    from millstream.core.avro.compatibility import Break, breaking_changes
+    from millstream.core.avro.compatibility import Incompatibility, breaking_changes
     from millstream.core.avro.schema import SchemaError
     from millstream.core.contracts import Contract
 
@@ -194,7 +194,11 @@ def compare(version: Version, contract: Contract, mode: Mode) -> list[Break]:
     except SchemaError as error:
         if contract.generation > 1:
             return []
-        return [Break("unreadable", "", f"this version is no contract ({error}); raise generation to leave it behind")]
+        return [
+            Incompatibility(
+                "unreadable", "", f"this version is no contract ({error}); raise generation to leave it behind"
+            )
+        ]
     return breaking_changes(old, contract, mode)
 
 

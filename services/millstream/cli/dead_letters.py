@@ -22,7 +22,7 @@ from millstream.settings import load_settings
 
 if TYPE_CHECKING:
     from millstream.adapters.kafka.dead_letters import DeadLetter, Selection
-    from millstream.app.dead_letter_desk import Desk
+    from millstream.app.dead_letter_admin import DeadLetterAdmin
 
 Reason = Annotated[str | None, typer.Option(help="Only this reason, e.g. undecodable or range.")]
 OfTopic = Annotated[
@@ -215,11 +215,13 @@ def redrive_command(
         )
 
 
-def _desk() -> tuple[Desk, Console]:
-    from millstream.app.dead_letter_desk import Desk
+def _desk() -> tuple[DeadLetterAdmin, Console]:
+    from millstream.app.dead_letter_admin import DeadLetterAdmin
 
     warnings = Console(stderr=True)
-    return Desk(load_settings(), lambda text: warnings.print(f"not a dead letter: {text}", markup=False)), Console()
+    return DeadLetterAdmin(
+        load_settings(), lambda text: warnings.print(f"not a dead letter: {text}", markup=False)
+    ), Console()
 
 
 def _selection(

@@ -14,7 +14,7 @@ from millstream.cli.screen import humane, print_rows
 from millstream.settings import load_settings
 
 if TYPE_CHECKING:
-    from millstream.app.quality_figures import Shown
+    from millstream.app.quality_figures import QualityRecord
 
 _HEADLINES = (
     *("average_precision", "auc", "precision", "recall", "card_precision", "log_loss", "brier"),
@@ -75,7 +75,7 @@ def quality(
     age = there[0] if maturity is None else maturity
     shown = select(figures, protocol, age)
     if png is not None or html is not None:
-        from millstream.app.quality_picture import page, picture
+        from millstream.app.quality_plot import page, picture
 
         if png is not None:
             png.write_bytes(picture(shown, "png"))
@@ -87,7 +87,7 @@ def quality(
             console.print(f"written: {path}")
 
 
-def _tables(console: Console, shown: Sequence[Shown], days: int) -> None:
+def _tables(console: Console, shown: Sequence[QualityRecord], days: int) -> None:
     first = shown[0]
     as_of = humane("as_of_time_ms", max(each.as_of_ms for each in shown))[:16]
     known = f"labels known within {first.maturity_days} days of their events"
@@ -110,9 +110,9 @@ def _tables(console: Console, shown: Sequence[Shown], days: int) -> None:
         print_rows(console, groups, f"By {groups[0]['group'].partition('=')[0]}, all mature days")
 
 
-def _rows(figures: Sequence[Shown], names: Sequence[str]) -> list[dict[str, str]]:
+def _rows(figures: Sequence[QualityRecord], names: Sequence[str]) -> list[dict[str, str]]:
     """Return one row per day and series, with a column per headline metric."""
-    cells: dict[tuple[str, tuple[int, str, int]], dict[str, Shown]] = {}
+    cells: dict[tuple[str, tuple[int, str, int]], dict[str, QualityRecord]] = {}
     for each in figures:
         cells.setdefault((each.day, each.who), {})[_kind(each.metric)] = each
     made = []
@@ -128,7 +128,7 @@ def _rows(figures: Sequence[Shown], names: Sequence[str]) -> list[dict[str, str]
     return made
 
 
-def _group_rows(figures: Sequence[Shown]) -> list[dict[str, str]]:
+def _group_rows(figures: Sequence[QualityRecord]) -> list[dict[str, str]]:
     made = []
     for who in sorted({each.who for each in figures}):
         mine = [each for each in figures if each.who == who]
@@ -148,11 +148,11 @@ def _kind(metric: str) -> str:
     return "card_precision" if metric.startswith("card_precision_at_") else metric
 
 
-def _model(one: Shown) -> str:
+def _model(one: QualityRecord) -> str:
     return f"{one.model} {one.model_version}" if one.model_version else one.model
 
 
-def _cell(one: Shown | None) -> str:
+def _cell(one: QualityRecord | None) -> str:
     if one is None or one.value is None:
         return ""
     value = f"{one.value:.3f}"

@@ -62,7 +62,7 @@ def rescale_command(
     """
     from millstream.adapters.embedded.endpoints import resolve
     from millstream.app.assembly import assemble
-    from millstream.app.dead_letter_desk import Desk
+    from millstream.app.dead_letter_admin import DeadLetterAdmin
     from millstream.runtime.rescale.rescale import Rescale
 
     settings, console = load_settings(), Console()
@@ -72,7 +72,7 @@ def rescale_command(
         console.print(f"[green]✓[/] {words}", highlight=False)
 
     def cut_letters(topics: Collection[str]) -> list[str]:
-        return [] if abandon else Desk(settings, say).cut(topics)
+        return [] if abandon else DeadLetterAdmin(settings, say).cut(topics)
 
     kafka = resolve(settings, redis=False).kafka
     Rescale(kafka, assembly.topology, count, settings.replication, say, cut_letters).run()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from millstream.app.training import Model
     from millstream.core.drift.model_reference import ModelReference
     from millstream.stages.retrain.fit import Progress as Grown
-    from millstream.stages.retrain.train import Trained
+    from millstream.stages.retrain.train import TrainedModel
 
 
 def register(app: typer.Typer) -> None:
@@ -154,7 +154,7 @@ def _print_model(made: Model, assembly: Assembly, console: Console) -> None:
     console.print(f"model [bold]{made.name}[/] version [bold]{made.version}[/] is registered")
 
 
-def _report(trained: Trained, group: str, console: Console) -> None:
+def _report(trained: TrainedModel, group: str, console: Console) -> None:
     rows, positives = trained.manifest.training.rows, trained.manifest.training.positives
     sizes = ", ".join(f"{part} {rows[part]:,} ({positives[part]:,} positive)" for part in rows)
     console.print(f"  {trained.manifest.params['trees']} trees; events: {sizes}", soft_wrap=True)

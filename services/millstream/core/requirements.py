@@ -39,7 +39,7 @@ _REQUIRED: Final[Mapping[str, Mapping[str, Any]]] = {
     "previous_label": _LABEL,
     "label_known_at_ms": {"minimum": 0, "maximum": LATEST_MS},
     "revision": {"minimum": 1, "maximum": 1 << 62},
-    "belief_history": {"pattern": rf"\[(?:{_CHANGE}(?:,{_CHANGE})*)?\]"},  # `millstream.core.ledger.belief_history`
+    "belief_history": {"pattern": rf"\[(?:{_CHANGE}(?:,{_CHANGE})*)?\]"},  # `millstream.core.ledger.label_history`
 }
 
 

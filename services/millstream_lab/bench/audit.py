@@ -25,7 +25,7 @@ _FRAMING_BYTES = 10
 
 
 @dataclass(frozen=True)
-class Counted:
+class OutputCounts:
     """What a topic holds: outputs of distinct events, and of the same ones again."""
 
     events: int
@@ -37,7 +37,9 @@ def sample_of(start: int, end: int, size: int = SAMPLE) -> frozenset[int]:
     return frozenset(np.unique(np.linspace(start, end - 1, size).astype(int)).tolist()) if end > start else frozenset()
 
 
-def count(job: Job, topic: str, events: int, keep: frozenset[int] = frozenset()) -> tuple[Counted, dict[int, bytes]]:
+def count(
+    job: Job, topic: str, events: int, keep: frozenset[int] = frozenset()
+) -> tuple[OutputCounts, dict[int, bytes]]:
     """Read a topic keyed by event id from its beginning; return what it holds, and the records of some events."""
     seen = np.zeros(events, dtype=np.int64)
     kept: dict[int, bytes] = {}
@@ -47,7 +49,7 @@ def count(job: Job, topic: str, events: int, keep: frozenset[int] = frozenset())
             np.add.at(seen, ids, 1)
             if keep:
                 kept |= {e: m.value() or b"" for e, m in zip(ids.tolist(), messages, strict=True) if e in keep}
-    return Counted(int((seen > 0).sum()), int((seen - 1).clip(0).sum())), kept
+    return OutputCounts(int((seen > 0).sum()), int((seen - 1).clip(0).sum())), kept
 
 
 def check(job: Job, workload: Workload, events: int, start: int = 0) -> list[str]:
@@ -69,7 +71,7 @@ def check(job: Job, workload: Workload, events: int, start: int = 0) -> list[str
     return wrong + wrong_records(job, workload, {event: kept[event] for event in sorted(wanted & kept.keys())})
 
 
-def complaints(topic: str, counted: Counted, events: int, guarantee: str) -> list[str]:
+def complaints(topic: str, counted: OutputCounts, events: int, guarantee: str) -> list[str]:
     """Return a sentence for events missing from a topic, and for doubled ones if none may be."""
     wrong = [f"{topic}: {events - counted.events:,} of {events:,} events are missing"] * (counted.events < events)
     return wrong + [f"{topic}: {counted.doubled:,} are doubled"] * (counted.doubled > 0 and guarantee == "exactly_once")

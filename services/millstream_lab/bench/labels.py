@@ -20,7 +20,7 @@ from millstream_lab.bench.memory import MemoryWatch
 from millstream_lab.bench.path import reference_events, reference_job
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.stack import Job, Stack, as_it_is
-from millstream_lab.bench.worker import crew
+from millstream_lab.bench.worker_group import crew
 from millstream_lab.tables import Table
 
 _SAMPLE = 500

@@ -15,7 +15,7 @@ from millstream_lab.bench.memory import MemoryWatch
 from millstream_lab.bench.phases import METHOD, phase_table, phases
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.stack import Job, Stack, set_up
-from millstream_lab.bench.worker import Crew, crew
+from millstream_lab.bench.worker_group import WorkerGroup, crew
 from millstream_lab.bench.workload import CUSTOMERS, EVENTS_PER_DAY, TERMINALS, Workload, generate
 from millstream_lab.tables import Table
 
@@ -66,7 +66,7 @@ def layout_of(job: Job, name: str) -> dict[str, Sequence[str]]:
 
 
 @contextmanager
-def observed(job: Job, layout: str) -> Iterator[tuple[Crew, Observer, MemoryWatch]]:
+def observed(job: Job, layout: str) -> Iterator[tuple[WorkerGroup, Observer, MemoryWatch]]:
     """Run the workers, ready, with an observer of the predictions and a watch on their memory."""
     with (
         closing(Observer(job.kafka, PREDICTIONS, job.settings.partitions, lambda m: int(m.key() or b"-1"))) as observer,
@@ -107,7 +107,7 @@ def measure_path(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     return measured
 
 
-def _viewed(workers: Crew, events: int) -> bool:
+def _viewed(workers: WorkerGroup, events: int) -> bool:
     """Return whether so many events, over all stages, are counted and their rows are written to the online view.
 
     A micro-batch's rows are handed over after its commit, and before it is counted.

@@ -20,7 +20,7 @@ from millstream_lab.bench.memory import MemoryWatch
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.sides import FEATURE_REPO
 from millstream_lab.bench.stack import Stack, delete_topics, set_up
-from millstream_lab.bench.worker import Crew, crew
+from millstream_lab.bench.worker_group import WorkerGroup, crew
 from millstream_lab.bench.workload import CUSTOMERS, EVENTS_PER_DAY, TERMINALS, generate
 from millstream_lab.tables import Table
 
@@ -85,7 +85,7 @@ def measure_recovery(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     return measured
 
 
-def _killed(workers: Crew) -> None:
+def _killed(workers: WorkerGroup) -> None:
     """Let the next checkpoint pass and kill the worker as it idles."""
     time.sleep(workers.job.settings.checkpoint_interval_ms / 1000 * _CHECKPOINTS)
     for worker in workers.workers:
@@ -93,7 +93,7 @@ def _killed(workers: Crew) -> None:
         worker.kill()
 
 
-def _recovered(workers: Crew, started_s: float) -> dict[str, Any]:
+def _recovered(workers: WorkerGroup, started_s: float) -> dict[str, Any]:
     (worker,) = workers.workers
     state_dir = workers.job.stack.state_dir
     workers.wait(lambda: address_of(state_dir, worker.name, worker.pid) is not None, "up", every_s=0.02)
@@ -114,7 +114,7 @@ def _recovered(workers: Crew, started_s: float) -> dict[str, Any]:
     }
 
 
-def _answered(observer: Observer, workers: Crew, start: int) -> list[str]:
+def _answered(observer: Observer, workers: WorkerGroup, start: int) -> list[str]:
     seen: set[int] = set()
     doubled = 0
     until_s = time.monotonic() + 30.0

@@ -13,7 +13,7 @@ from millstream_lab.bench.memory import MemoryWatch
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.sides import FEATURE_REPO
 from millstream_lab.bench.stack import Job, Stack, set_up
-from millstream_lab.bench.worker import Crew, crew
+from millstream_lab.bench.worker_group import WorkerGroup, crew
 from millstream_lab.bench.workload import EVENTS_PER_DAY, Workload, generate
 from millstream_lab.tables import Table
 
@@ -67,12 +67,12 @@ def _worked_off(
     return figures, wrong
 
 
-def _balanced(workers: Crew, partitions: int) -> bool:
+def _balanced(workers: WorkerGroup, partitions: int) -> bool:
     owned = [each.get("millstream_partitions", 0) for each in workers.metrics().values()]
     return sum(owned) == partitions and max(owned) - min(owned) <= 1
 
 
-def _rss_mb(workers: Crew) -> float:
+def _rss_mb(workers: WorkerGroup) -> float:
     return workers.total("millstream_process_rss_bytes") / 1e6
 
 

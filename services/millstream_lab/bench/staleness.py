@@ -18,7 +18,7 @@ from millstream_lab.bench.measure import publish_backlog, publish_paced
 from millstream_lab.bench.path import observed, reference_events, reference_job
 from millstream_lab.bench.plan import BenchPlan, Measured, Track
 from millstream_lab.bench.stack import Job, Stack
-from millstream_lab.bench.worker import Crew
+from millstream_lab.bench.worker_group import WorkerGroup
 from millstream_lab.bench.workload import Workload
 
 _PROBES_PER_S = 50
@@ -74,7 +74,7 @@ def _keys(view: View, workload: Workload) -> NDArray[np.int64]:
 
 def _watched(
     job: Job,
-    workers: Crew,
+    workers: WorkerGroup,
     workload: Workload,
     start: int,
     rate: int,

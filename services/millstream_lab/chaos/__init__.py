@@ -48,8 +48,8 @@ def run(
     """
     from millstream_lab.chaos import growth, small_disk
     from millstream_lab.chaos.drive import drive
+    from millstream_lab.chaos.fault_injector import plan
     from millstream_lab.chaos.faults import DISK_FAULTS, FAULTS, KILLS
-    from millstream_lab.chaos.nemesis import plan
     from millstream_lab.chaos.report import as_json
     from millstream_lab.chaos.run import ChaosPlan
 

@@ -15,7 +15,7 @@ from millstream.core.batch import Array, Batch, Mask
 from millstream.runtime.dead_letters import LATE
 from millstream.topology import PREDICTIONS, SCORED, StagePlan
 from millstream_lab.chaos.history import History, Ids, Table, place_ids
-from millstream_lab.chaos.oracle import ANSWER, Undisturbed
+from millstream_lab.chaos.oracle import ANSWER, ReferenceRun
 
 # What each model said, and the threshold, hang on when it was swapped in.
 _CONTENDERS = ("champion_score", "champion_version", "online_score", "online_version", "threshold")
@@ -30,7 +30,7 @@ def source_ids(table: Table) -> Ids:
     return place_ids(columns["source_partition"], columns["source_offset"])
 
 
-def check_outcomes(plan: StagePlan, expected: Undisturbed, history: History) -> dict[str, list[str]]:
+def check_outcomes(plan: StagePlan, expected: ReferenceRun, history: History) -> dict[str, list[str]]:
     """Hold a stage's outputs and dead letters against its input: lost, doubled, without input."""
     letters, reasons = letters_of(plan, history)
     rejected = np.array(sorted(expected.rejected), dtype=np.int64)
@@ -102,7 +102,7 @@ def check_published(plan: StagePlan, published: Mapping[str, int], history: Hist
     ]
 
 
-def check_values(plan: StagePlan, expected: Undisturbed, history: History) -> list[str]:
+def check_values(plan: StagePlan, expected: ReferenceRun, history: History) -> list[str]:
     """Compare every column of a stage's output with the undisturbed run's, to the bit."""
     output = history.outputs[plan.output]
     ids = hop_ids(plan, output, history)
@@ -127,7 +127,7 @@ def check_values(plan: StagePlan, expected: Undisturbed, history: History) -> li
     return wrong
 
 
-def _check_answers(output: Table, ids: Ids, expected: Undisturbed) -> list[str]:
+def _check_answers(output: Table, ids: Ids, expected: ReferenceRun) -> list[str]:
     wrong = []
     versions = output.batch.columns["model_version"]
     for version in np.unique(versions).tolist():

@@ -16,7 +16,7 @@ from millstream.runtime.stage import Stage
 from millstream.settings import Settings
 from millstream.topology import StagePlan
 from millstream_lab.chaos.checker import NOTHING
-from millstream_lab.chaos.oracle import Undisturbed
+from millstream_lab.chaos.oracle import ReferenceRun
 
 _SHOWN = 5
 
@@ -28,7 +28,7 @@ class GroupLog(LogReader, Protocol):
         """Return the group's offset for each partition; None where it never committed."""
 
 
-def check_state(plan: StagePlan, expected: Undisturbed, fresh: Stage, log: GroupLog) -> list[str]:
+def check_state(plan: StagePlan, expected: ReferenceRun, fresh: Stage, log: GroupLog) -> list[str]:
     """Recover every partition from its changelog: nothing to replay after a clean stop, and the same rows."""
     wrong = []
     compared = 0
@@ -72,7 +72,7 @@ def _changelog_rows(plan: StagePlan, log: LogReader, partition: int) -> dict[byt
     return rows
 
 
-def check_online(settings: Settings, assembly: Assembly, plan: StagePlan, expected: Undisturbed) -> list[str]:
+def check_online(settings: Settings, assembly: Assembly, plan: StagePlan, expected: ReferenceRun) -> list[str]:
     """Read every key through Feast and compare with the undisturbed run's newest features, exactly."""
     store = open_store(settings)
     wrong: list[str] = []

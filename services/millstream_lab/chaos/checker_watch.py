@@ -10,7 +10,7 @@ from millstream.topology import DEAD_LETTERS, PREDICTIONS, StagePlan
 from millstream_lab.chaos.checker import NOTHING, hop_ids, place_text
 from millstream_lab.chaos.history import History, place_ids
 from millstream_lab.chaos.observer import Observer, Sample
-from millstream_lab.chaos.oracle import Undisturbed
+from millstream_lab.chaos.oracle import ReferenceRun
 
 _SHOWN = 5
 
@@ -32,7 +32,7 @@ def check_aborted_reads(observer: Observer, history: History) -> list[str]:
     return wrong
 
 
-def check_commits(plan: StagePlan, samples: Sequence[Sample], expected: Undisturbed, history: History) -> list[str]:
+def check_commits(plan: StagePlan, samples: Sequence[Sample], expected: ReferenceRun, history: History) -> list[str]:
     """At each sample, every input below the committed offset must have had its outcome in the log."""
     where = _written_at(plan, history)
     inputs = history.inputs[plan.input]

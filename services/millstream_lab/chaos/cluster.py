@@ -24,8 +24,8 @@ from millstream.errors import Stop
 from millstream.settings import Settings, load_settings
 from millstream_lab.bench.sides import own_environ
 from millstream_lab.chaos import small_disk
+from millstream_lab.chaos.faulty_worker import CLOCK, CRASH
 from millstream_lab.chaos.registry_stub import RegistryStub
-from millstream_lab.chaos.victim import CLOCK, CRASH
 
 HOST = "127.0.0.1"
 KAFKA, VALKEY = 0, 1
@@ -146,7 +146,7 @@ class Cluster:
         environ = {**own_environ(), **self.environ, CLOCK: str(self.clock), "MILLSTREAM_WORKER_ID": worker.name}
         if crash is not None:
             environ[CRASH] = crash
-        command = run_command(module="millstream_lab.chaos.victim")
+        command = run_command(module="millstream_lab.chaos.faulty_worker")
         worker.process = start_worker(worker.name, command, environ, worker.log, append=True)
         worker.started_s = time.monotonic()
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 
 from millstream_lab.bench.sides import own_environment
-from millstream_lab.chaos.nemesis import Deed
+from millstream_lab.chaos.fault_injector import InjectedFault
 from millstream_lab.chaos.report import deed_line, print_verdict
-from millstream_lab.chaos.run import ChaosPlan, ChaosRun, Verdict
+from millstream_lab.chaos.run import ChaosPlan, ChaosResult, ChaosRun
 
 
 class Interrupt:
@@ -55,7 +55,7 @@ def drive(
     count: int | None,
     watch: Callable[[ChaosRun], None] = lambda _run: None,
     after: Callable[[ChaosRun], None] = lambda _run: None,
-) -> Verdict:
+) -> ChaosResult:
     """Run, print and clean up.
 
     Parameters
@@ -75,9 +75,9 @@ def drive(
     console.print(f"seed {plan.seed}", highlight=False)
     directory = Path(tempfile.mkdtemp(prefix="millstream-chaos-")) if keep is None else keep.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    told: list[Deed] = []
+    told: list[InjectedFault] = []
 
-    def done(deed: Deed) -> None:
+    def done(deed: InjectedFault) -> None:
         told.append(deed)
         console.print(deed_line(deed, len(told), count), highlight=False, soft_wrap=True)
 

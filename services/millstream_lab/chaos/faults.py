@@ -1,7 +1,7 @@
 """Everything the nemesis can do: a fault by its name.
 
 A fault does its harm, undoes what would not undo itself, and returns what it did in words; where there is no sign that
-it did any, it says so to `Arena.harm`. The nemesis waits for the cluster to be well again afterwards.
+it did any, it says so to `FaultContext.harm`. The nemesis waits for the cluster to be well again afterwards.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from millstream_lab.chaos import faults_inputs as inputs
 from millstream_lab.chaos import faults_servers as servers
 from millstream_lab.chaos import faults_workers as workers
-from millstream_lab.chaos.arena import Arena
-from millstream_lab.chaos.contenders import BAD
+from millstream_lab.chaos.candidate_models import BAD
+from millstream_lab.chaos.fault_context import FaultContext
 
-KILLS: dict[str, Callable[[Arena], str]] = {
+KILLS: dict[str, Callable[[FaultContext], str]] = {
     "kill -9 anywhere": workers.kill_anywhere,
     "kill -9 twice in a row": workers.kill_twice,
     "kill -9 in mid-batch": workers.kill_at("mid-batch"),
@@ -25,8 +25,8 @@ KILLS: dict[str, Callable[[Arena], str]] = {
     "kill -9 in recovery": workers.kill_at("in-recovery"),
     "kill -9 in a rebalance": workers.kill_at("in-rebalance"),
 }
-BAD_MODELS: dict[str, Callable[[Arena], str]] = {f"model {how}": inputs.bad_model(how) for how in BAD}
-FAULTS: dict[str, Callable[[Arena], str]] = {
+BAD_MODELS: dict[str, Callable[[FaultContext], str]] = {f"model {how}": inputs.bad_model(how) for how in BAD}
+FAULTS: dict[str, Callable[[FaultContext], str]] = {
     "SIGSTOP beyond the session": workers.zombie,
     "SIGSTOP within the session": workers.short_pause,
     "SIGSTOP in pulses": workers.starve,
@@ -52,7 +52,7 @@ FAULTS: dict[str, Callable[[Arena], str]] = {
     "schema registry down": inputs.registry_down,
     "configuration wrong": inputs.wrong_configuration,
 }
-DISK_FAULTS: dict[str, Callable[[Arena], str]] = {
+DISK_FAULTS: dict[str, Callable[[FaultContext], str]] = {
     "disk full: log": servers.disk_full("kafka"),
     "disk full: Redis": servers.disk_full("valkey"),
     "disk full: state": servers.disk_full("state/workers"),

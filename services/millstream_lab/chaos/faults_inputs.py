@@ -12,11 +12,11 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.errors import Stop
 from millstream_lab.bench.sides import own_environ
-from millstream_lab.chaos.arena import Arena, awaited
-from millstream_lab.chaos.contenders import spoiled
+from millstream_lab.chaos.candidate_models import spoiled
+from millstream_lab.chaos.fault_context import FaultContext, awaited
 
 
-def clock_step(arena: Arena) -> str:
+def clock_step(arena: FaultContext) -> str:
     """Step the wall clock of all workers, there and back."""
     seconds = arena.random.choice([-86_400, -3_600, -5, 5, 3_600, 86_400])
     clock = arena.cluster.clock
@@ -30,10 +30,10 @@ def clock_step(arena: Arena) -> str:
     return f"{seconds:+} s and back, {count} workers saw it"
 
 
-def bad_model(how: str) -> Callable[[Arena], str]:
+def bad_model(how: str) -> Callable[[FaultContext], str]:
     """Return the fault that promotes a model that must be refused."""
 
-    def fault(arena: Arena) -> str:
+    def fault(arena: FaultContext) -> str:
         arena.bad_version += 1
         good, victim = arena.random.choice(arena.good), arena.victim()
         promote(arena.kafka, spoiled(good, arena.bad_version, how))
@@ -48,7 +48,7 @@ def bad_model(how: str) -> Callable[[Arena], str]:
     return fault
 
 
-def model_swap(arena: Arena) -> str:
+def model_swap(arena: FaultContext) -> str:
     """Promote one good model after another in mid-flight."""
     for turn in range(4):
         promote(arena.kafka, arena.good[turn % len(arena.good)])
@@ -56,7 +56,7 @@ def model_swap(arena: Arena) -> str:
     return "four promotions"
 
 
-def registry_down(arena: Arena) -> str:
+def registry_down(arena: FaultContext) -> str:
     """The schema registry fails while records with an id that is new to everybody arrive, and a worker starts."""
     registry = arena.cluster.registry
     registry.status, registry.refused = 503, 0
@@ -88,7 +88,7 @@ WRONG = (
 )
 
 
-def wrong_configuration(arena: Arena) -> str:
+def wrong_configuration(arena: FaultContext) -> str:
     """Start a worker with a wrong setting: it must leave at once, naming it."""
     environ, named = arena.random.choice(WRONG)
     done = subprocess.run(

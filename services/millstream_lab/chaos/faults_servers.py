@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from millstream_lab.chaos import small_disk
-from millstream_lab.chaos.arena import Arena
 from millstream_lab.chaos.cluster import KAFKA, VALKEY
+from millstream_lab.chaos.fault_context import FaultContext
 
 
-def broker_kill(arena: Arena) -> str:
+def broker_kill(arena: FaultContext) -> str:
     """Kill -9 the broker and start it again."""
     server = arena.cluster.kafka_server
     arena.harm(server.process.pid() is not None)
@@ -23,7 +23,7 @@ def broker_kill(arena: Arena) -> str:
     return "down and up"
 
 
-def broker_restart(arena: Arena) -> str:
+def broker_restart(arena: FaultContext) -> str:
     """Stop the broker in an orderly way and start it again."""
     server = arena.cluster.kafka_server
     server.stop()
@@ -31,7 +31,7 @@ def broker_restart(arena: Arena) -> str:
     return "down and up"
 
 
-def broker_pause(arena: Arena) -> str:
+def broker_pause(arena: FaultContext) -> str:
     """SIGSTOP the broker for a while."""
     pid = arena.cluster.server_pid(arena.cluster.kafka_server)
     os.kill(pid, signal.SIGSTOP)
@@ -41,22 +41,22 @@ def broker_pause(arena: Arena) -> str:
     return f"{pause_s:.0f} s"
 
 
-def no_coordinator(arena: Arena) -> str:
+def no_coordinator(arena: FaultContext) -> str:
     """Connections that ask a group or transaction coordinator for anything are closed."""
     return _bad_link(arena, KAFKA, "no-coordinator", 4.0, 12.0)
 
 
-def broker_cut(arena: Arena) -> str:
+def broker_cut(arena: FaultContext) -> str:
     """Nobody reaches the broker, which itself is well."""
     return _bad_link(arena, KAFKA, "cut", 3.0, 12.0)
 
 
-def broker_slow(arena: Arena) -> str:
+def broker_slow(arena: FaultContext) -> str:
     """Every piece of every answer and request takes long."""
     return _bad_link(arena, KAFKA, "slow", 4.0, 8.0, delay_ms=arena.random.randrange(50, 300))
 
 
-def redis_kill(arena: Arena) -> str:
+def redis_kill(arena: FaultContext) -> str:
     """Kill -9 Redis and start it again."""
     arena.harm(arena.cluster.valkey_server.process.pid() is not None)
     arena.cluster.valkey_server.process.stop(0.0)
@@ -65,7 +65,7 @@ def redis_kill(arena: Arena) -> str:
     return "down and up"
 
 
-def redis_pause(arena: Arena) -> str:
+def redis_pause(arena: FaultContext) -> str:
     """SIGSTOP Redis for a while."""
     pid = arena.cluster.server_pid(arena.cluster.valkey_server)
     os.kill(pid, signal.SIGSTOP)
@@ -74,7 +74,7 @@ def redis_pause(arena: Arena) -> str:
     return "paused"
 
 
-def redis_flush(arena: Arena) -> str:
+def redis_flush(arena: FaultContext) -> str:
     """FLUSHALL."""
     client = arena.redis()
     keys = int(client.dbsize())  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def redis_flush(arena: Arena) -> str:
     return f"{keys} keys gone"
 
 
-def redis_full(arena: Arena) -> str:
+def redis_full(arena: FaultContext) -> str:
     """Out of memory: writes are refused."""
     client = arena.redis()
 
@@ -99,20 +99,20 @@ def redis_full(arena: Arena) -> str:
     return f"maxmemory 1 MB, {refused() - known} writes refused"
 
 
-def redis_slow(arena: Arena) -> str:
+def redis_slow(arena: FaultContext) -> str:
     """Every answer takes long."""
     return _bad_link(arena, VALKEY, "slow", 3.0, 6.0, delay_ms=arena.random.randrange(200, 3000))
 
 
-def redis_cut(arena: Arena) -> str:
+def redis_cut(arena: FaultContext) -> str:
     """Nobody reaches Redis."""
     return _bad_link(arena, VALKEY, "cut", 2.0, 8.0)
 
 
-def disk_full(name: str) -> Callable[[Arena], str]:
+def disk_full(name: str) -> Callable[[FaultContext], str]:
     """Return the fault that fills the disk of ``kafka``, ``valkey`` or ``state/workers``."""
 
-    def fault(arena: Arena) -> str:
+    def fault(arena: FaultContext) -> str:
         directory = arena.cluster.directory / name
         taken = small_disk.fill(directory)
         arena.wait(4.0, 8.0)
@@ -132,7 +132,7 @@ def disk_full(name: str) -> Callable[[Arena], str]:
     return fault
 
 
-def _bad_link(arena: Arena, link: int, mode: str, low_s: float, high_s: float, **more: int) -> str:
+def _bad_link(arena: FaultContext, link: int, mode: str, low_s: float, high_s: float, **more: int) -> str:
     arena.cluster.link(link, mode, **more)
     arena.wait(low_s, high_s)
     count = arena.cluster.link(link, "open")

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 
 from millstream.errors import Stop
-from millstream_lab.chaos.arena import Arena, awaited
+from millstream_lab.chaos.fault_context import FaultContext, awaited
 
 SESSION_S = 10.0
 
 
-def kill_anywhere(arena: Arena) -> str:
+def kill_anywhere(arena: FaultContext) -> str:
     """Kill -9 at a random moment."""
     victim = arena.victim()
     arena.wait(0.0, 2.0)
@@ -20,7 +20,7 @@ def kill_anywhere(arena: Arena) -> str:
     return victim
 
 
-def kill_twice(arena: Arena) -> str:
+def kill_twice(arena: FaultContext) -> str:
     """Kill -9, and again while it starts or recovers."""
     victim = arena.victim()
     arena.cluster.kill(victim)
@@ -29,10 +29,10 @@ def kill_twice(arena: Arena) -> str:
     return victim
 
 
-def kill_at(point: str) -> Callable[[Arena], str]:
+def kill_at(point: str) -> Callable[[FaultContext], str]:
     """Return the fault that kills -9 at a point of the code."""
 
-    def fault(arena: Arena) -> str:
+    def fault(arena: FaultContext) -> str:
         cluster, victim = arena.cluster, arena.victim()
         early = point in {"in-recovery", "in-rebalance"}
         number = 1 if early else arena.random.randrange(1, 12)
@@ -54,7 +54,7 @@ def kill_at(point: str) -> Callable[[Arena], str]:
     return fault
 
 
-def zombie(arena: Arena) -> str:
+def zombie(arena: FaultContext) -> str:
     """SIGSTOP a worker beyond its session and its transaction's timeout, then SIGCONT: it must rejoin in place."""
     cluster, victim = arena.cluster, arena.victim()
     awaited(lambda: cluster.ready(victim), 30)
@@ -67,7 +67,7 @@ def zombie(arena: Arena) -> str:
     return victim
 
 
-def starve(arena: Arena) -> str:
+def starve(arena: FaultContext) -> str:
     """Let a worker run a tenth of the time, in pulses, while another one joins and leaves: it must stay."""
     cluster, victim = arena.cluster, arena.victim()
     awaited(lambda: cluster.ready(victim), 30)
@@ -85,7 +85,7 @@ def starve(arena: Arena) -> str:
     return victim
 
 
-def short_pause(arena: Arena) -> str:
+def short_pause(arena: FaultContext) -> str:
     """SIGSTOP a worker for less than its session."""
     victim = arena.victim()
     arena.harm(arena.cluster.signal(victim, signal.SIGSTOP))
@@ -94,7 +94,7 @@ def short_pause(arena: Arena) -> str:
     return victim
 
 
-def terminate(arena: Arena) -> str:
+def terminate(arena: FaultContext) -> str:
     """SIGTERM under load: it must leave with code 0."""
     victim = arena.victim()
     arena.harm(awaited(lambda: arena.cluster.ready(victim), 30))
@@ -105,7 +105,7 @@ def terminate(arena: Arena) -> str:
     return victim
 
 
-def join_and_leave(arena: Arena) -> str:
+def join_and_leave(arena: FaultContext) -> str:
     """A worker joins, works and leaves."""
     arena.cluster.add("guest")
     arena.harm(awaited(lambda: arena.cluster.ready("guest"), 60))
@@ -114,7 +114,7 @@ def join_and_leave(arena: Arena) -> str:
     return "guest"
 
 
-def rolling_restart(arena: Arena) -> str:
+def rolling_restart(arena: FaultContext) -> str:
     """Restart every worker, one after another."""
     names = sorted(arena.cluster.workers)
     for name in names:
@@ -124,7 +124,7 @@ def rolling_restart(arena: Arena) -> str:
     return ", ".join(names)
 
 
-def crowd(arena: Arena) -> str:
+def crowd(arena: FaultContext) -> str:
     """More workers than partitions."""
     spare = arena.partitions - len(arena.cluster.running())
     guests = [f"guest-{number}" for number in range(1, spare + 2)]

@@ -23,7 +23,7 @@ from millstream.errors import Stop
 from millstream.settings import Settings
 from millstream.topology import Topology
 from millstream_lab.chaos.cluster import Cluster
-from millstream_lab.chaos.nemesis import Deed
+from millstream_lab.chaos.fault_injector import InjectedFault
 
 NAME = "partitions added"
 REFUSED = 78
@@ -31,7 +31,7 @@ _LIMIT_S = 60.0
 _TIMEOUT_S = 30.0
 
 
-def grow(settings: Settings, cluster: Cluster, topology: Topology, workers: Sequence[str], turn: int) -> Deed:
+def grow(settings: Settings, cluster: Cluster, topology: Topology, workers: Sequence[str], turn: int) -> InjectedFault:
     """Add a partition to a stage's input (another one each turn) while workers run: they must leave and stay away.
 
     Raises
@@ -64,7 +64,7 @@ def grow(settings: Settings, cluster: Cluster, topology: Topology, workers: Sequ
         raise Stop(f"{', '.join(silent)} left without a word about {topic}'s partitions")
     over_s = time.monotonic()
     note = f"{topic}; all refuse after {over_s - grown_s:.0f} s"
-    return Deed(NAME, note, math.nan, over_s - at_s, 0.0, len(cluster.exits) - known)
+    return InjectedFault(NAME, note, math.nan, over_s - at_s, 0.0, len(cluster.exits) - known)
 
 
 def _afresh(settings: Settings, topology: Topology) -> None:

@@ -9,12 +9,12 @@ from millstream_lab.chaos import checker
 from millstream_lab.chaos.checker_watch import check_aborted_reads, check_commits
 from millstream_lab.chaos.history import History
 from millstream_lab.chaos.observer import Observer
-from millstream_lab.chaos.oracle import Undisturbed
+from millstream_lab.chaos.oracle import ReferenceRun
 
 
 def check_topics(
     stages: Sequence[StagePlan],
-    expected: Mapping[str, Undisturbed],
+    expected: Mapping[str, ReferenceRun],
     history: History,
     observer: Observer,
     published: Mapping[str, int],
@@ -23,7 +23,7 @@ def check_topics(
 
     Parameters
     ----------
-    expected : mapping of str to Undisturbed
+    expected : mapping of str to ReferenceRun
         By stage name.
     observer : Observer
         It has stopped looking.

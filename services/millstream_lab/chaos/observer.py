@@ -47,7 +47,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedGroup:
     """A group, what it reads and what it writes."""
 
     group: str
@@ -70,7 +70,7 @@ class Observer:
     """
 
     kafka: Mapping[str, str]
-    watched: Sequence[Watched]
+    watched: Sequence[WatchedGroup]
     topics: Sequence[str]
     partitions: int
     predictions: str
@@ -158,7 +158,7 @@ class Observer:
         for client in (log, *clients.values()):
             client.close()
 
-    def _sample(self, client: Consumer, log: Consumer, watched: Watched) -> Sample:
+    def _sample(self, client: Consumer, log: Consumer, watched: WatchedGroup) -> Sample:
         at_s = time.monotonic()
         asked = [TopicPartition(named(self.kafka, watched.topic), p) for p in range(self.partitions)]
         committed = {p.partition: p.offset for p in client.committed(asked, timeout=5) if p.offset >= 0}

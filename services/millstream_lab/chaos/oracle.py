@@ -21,7 +21,7 @@ ANSWER = ("score", "arm", "model", "model_version", "decision")
 
 
 @dataclass
-class Undisturbed:
+class ReferenceRun:
     """What a stage's input amounts to.
 
     Parameters
@@ -56,7 +56,7 @@ def run_undisturbed(
     records: Records,
     champions: Sequence[Champion | None] = (),
     partitions: int = 0,
-) -> Undisturbed:
+) -> ReferenceRun:
     """Fold a stage's whole input and keep what comes of it.
 
     Parameters
@@ -93,7 +93,7 @@ def run_undisturbed(
             batches.append(flow.batch)
     names = list(batches[0].columns) if batches else []
     nothing = np.zeros(0, dtype=np.int64)
-    return Undisturbed(
+    return ReferenceRun(
         stage,
         np.concatenate(ids) if ids else nothing,
         {name: np.concatenate([b.columns[name] for b in batches]) for name in names},

@@ -49,7 +49,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterRow:
     """A dead letter, as much as is compared."""
 
     fault: Fault
@@ -61,7 +61,7 @@ class Letter:
 
 
 @dataclass
-class Found:
+class Observed:
     """What became of messages, by their place in the event topic.
 
     Parameters
@@ -70,7 +70,7 @@ class Found:
         Records in `SCORED`.
     scored_ids, predicted_ids : counter of bytes
         Message keys, which are event ids, in `SCORED` and `PREDICTIONS`.
-    letters : dict of place to list of Letter
+    letters : dict of place to list of DeadLetterRow
     strays : list of str
         Sentences on what belongs to no message.
     """
@@ -78,7 +78,7 @@ class Found:
     answers: Counter[Place] = field(default_factory=Counter)
     scored_ids: Counter[bytes] = field(default_factory=Counter)
     predicted_ids: Counter[bytes] = field(default_factory=Counter)
-    letters: dict[Place, list[Letter]] = field(default_factory=lambda: defaultdict(list))
+    letters: dict[Place, list[DeadLetterRow]] = field(default_factory=lambda: defaultdict(list))
     strays: list[str] = field(default_factory=list)
 
     @property
@@ -87,7 +87,7 @@ class Found:
         return self.answers.total() + sum(map(len, self.letters.values()))
 
 
-class Outcomes(Found):
+class Outcomes(Observed):
     """Follows `SCORED`, `PREDICTIONS` and `DEAD_LETTERS`, committed records only; `close` it.
 
     Parameters
@@ -163,7 +163,9 @@ class Outcomes(Found):
             digest = letter.whole_sha256 or digest_of(letter.key, letter.value)
             cut = bool(letter.whole_sha256)
             fault = Fault(letter.reason, letter.field, letter.detail)
-            self.letters[place].append(Letter(fault, digest, letter.key is None, letter.value is None, cut, letter.id))
+            self.letters[place].append(
+                DeadLetterRow(fault, digest, letter.key is None, letter.value is None, cut, letter.id)
+            )
 
     def _place(self, letter: DeadLetter) -> Place:
         """Return where in the event topic a letter's record came from, through hops."""
@@ -185,7 +187,7 @@ class Row:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-def check(expected: Mapping[Place, Expected], found: Found) -> tuple[dict[str, Row], list[str]]:
+def check(expected: Mapping[Place, Expected], found: Observed) -> tuple[dict[str, Row], list[str]]:
     """Return the table by kind, and a sentence for each message whose outcome is not the one it should have."""
     rows: dict[str, Row] = defaultdict(Row)
     wrong = list(found.strays)
@@ -218,7 +220,7 @@ def check(expected: Mapping[Place, Expected], found: Found) -> tuple[dict[str, R
     return dict(rows), wrong
 
 
-def _problem(message: Expected, outcomes: frozenset[Fault], answers: int, letters: Sequence[Letter]) -> str:
+def _problem(message: Expected, outcomes: frozenset[Fault], answers: int, letters: Sequence[DeadLetterRow]) -> str:
     """Return what is wrong with one message's outcomes, or nothing."""
     if answers + len(letters) > 1:
         return f"{answers} answers and {len(letters)} dead letters"

@@ -19,7 +19,7 @@ from millstream.adapters.kafka.client import read_committed
 from millstream.adapters.kafka.dead_letters import Selection, digest_of
 from millstream.adapters.kafka.producer import open_producer
 from millstream.adapters.telemetry.process_usage import usage_of
-from millstream.app.dead_letter_desk import Desk
+from millstream.app.dead_letter_admin import DeadLetterAdmin
 from millstream.app.setup import initialise
 from millstream.app.worker_processes import WorkerProcess, run_command, running_worker
 from millstream.errors import Stop
@@ -284,7 +284,7 @@ def _mend(run: _Run, found: Outcomes, track: Track) -> None:
         (run.expected[place].digest, letter.value_is_null): run.expected[place].kind for place, letter in meant.values()
     }
     with _worker("mended", run.settings, MILLSTREAM_MAX_RECORD_BYTES=str(_MENDED_MAX_BYTES)) as worker:
-        desk = Desk(run.settings, report.wrong.append)
+        desk = DeadLetterAdmin(run.settings, report.wrong.append)
         selection = Selection(ids=frozenset(meant))
         progress = track("sending dead letters back", len(meant))
         sent = desk.redrive(selection, lambda done, _total: progress(done))

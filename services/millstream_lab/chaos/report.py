@@ -9,13 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from millstream_lab.chaos.nemesis import Deed
-from millstream_lab.chaos.run import Verdict
+from millstream_lab.chaos.fault_injector import InjectedFault
+from millstream_lab.chaos.run import ChaosResult
 
 _SHOWN = 5
 
 
-def print_verdict(verdict: Verdict, console: Console) -> None:
+def print_verdict(verdict: ChaosResult, console: Console) -> None:
     """Print what was done and what held."""
     table = Table(title="Faults", title_justify="left")
     for heading in ("fault", "times", "did harm", "workers ended", "healed in s, median", "most"):
@@ -48,7 +48,7 @@ def print_verdict(verdict: Verdict, console: Console) -> None:
     console.print(f"worker processes that ended: {exits}; {verdict.seconds / 60:.1f} minutes in all", highlight=False)
 
 
-def deed_line(deed: Deed, number: int, count: int | None) -> str:
+def deed_line(deed: InjectedFault, number: int, count: int | None) -> str:
     """Return a line about a fault just done."""
     healed = "" if math.isnan(deed.healed_s) else f", well after {deed.healed_s:.1f} s"
     return (
@@ -57,7 +57,7 @@ def deed_line(deed: Deed, number: int, count: int | None) -> str:
     )
 
 
-def as_json(verdict: Verdict, seed: int) -> dict[str, Any]:
+def as_json(verdict: ChaosResult, seed: int) -> dict[str, Any]:
     """Return the verdict as JSON values."""
     return {
         "seed": seed,

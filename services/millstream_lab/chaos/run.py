@@ -20,17 +20,17 @@ from millstream.runtime.log.kafka_reader import KafkaReader
 from millstream.settings import Settings
 from millstream.stages.score.scorer import Champion
 from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED
-from millstream_lab.chaos.arena import Arena
+from millstream_lab.chaos.candidate_models import contender
 from millstream_lab.chaos.checker_state import check_online, check_state
 from millstream_lab.chaos.cluster import Cluster
-from millstream_lab.chaos.contenders import contender
+from millstream_lab.chaos.fault_context import FaultContext
+from millstream_lab.chaos.fault_injector import InjectedFault, idle, torment
 from millstream_lab.chaos.faults import BAD_MODELS
 from millstream_lab.chaos.growth import grow
 from millstream_lab.chaos.history import read_history
 from millstream_lab.chaos.invariants import check_topics
-from millstream_lab.chaos.nemesis import Deed, idle, torment
-from millstream_lab.chaos.observer import Observer, Watched
-from millstream_lab.chaos.oracle import Undisturbed, run_undisturbed
+from millstream_lab.chaos.observer import Observer, WatchedGroup
+from millstream_lab.chaos.oracle import ReferenceRun, run_undisturbed
 from millstream_lab.chaos.publisher import Publisher
 from millstream_lab.chaos.stream import ChaosStream
 
@@ -63,7 +63,7 @@ class ChaosPlan:
         How often partitions are added, after everything else was checked.
     """
 
-    faults: Mapping[str, Callable[[Arena], str]]
+    faults: Mapping[str, Callable[[FaultContext], str]]
     names: Iterable[str]
     seed: int
     rate: int
@@ -75,10 +75,10 @@ class ChaosPlan:
 
 
 @dataclass
-class Verdict:
+class ChaosResult:
     """What came of it; ``findings`` holds sentences by invariant, none where it holds."""
 
-    deeds: list[Deed] = field(default_factory=list)
+    deeds: list[InjectedFault] = field(default_factory=list)
     findings: dict[str, list[str]] = field(default_factory=dict)
     published: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class ChaosRun:
 
     Attributes
     ----------
-    expected : dict of str to Undisturbed
+    expected : dict of str to ReferenceRun
         What the undisturbed run came to, by stage name.
     """
 
@@ -122,8 +122,8 @@ class ChaosRun:
         self.plan = plan
         self.watch = watch
         self.after = after
-        self.expected: dict[str, Undisturbed] = {}
-        self.verdict = Verdict()
+        self.expected: dict[str, ReferenceRun] = {}
+        self.verdict = ChaosResult()
         self._say = say
         environ = {
             "MILLSTREAM_CHECKPOINT_INTERVAL_MS": "1000",
@@ -133,7 +133,7 @@ class ChaosRun:
         }
         self.cluster = Cluster(directory, free_ports(3), environ)
 
-    def execute(self, done: Callable[[Deed], None]) -> Verdict:
+    def execute(self, done: Callable[[InjectedFault], None]) -> ChaosResult:
         """Do it all.
 
         Raises
@@ -173,11 +173,12 @@ class ChaosRun:
         self.stream = ChaosStream(schema, self.plan.seed, self.plan.step_ms)
         self.publisher = Publisher(self.kafka, stages[0].input, self.stream, self.plan.rate)
         watched = [
-            Watched(f"{self.assembly.topology.project}.{s.name}", s.input, (s.output, DEAD_LETTERS)) for s in stages
+            WatchedGroup(f"{self.assembly.topology.project}.{s.name}", s.input, (s.output, DEAD_LETTERS))
+            for s in stages
         ]
         self.observer = Observer(self.kafka, watched, (PREDICTIONS, DEAD_LETTERS), PARTITIONS, PREDICTIONS)
 
-    def _disturb(self, done: Callable[[Deed], None]) -> None:
+    def _disturb(self, done: Callable[[InjectedFault], None]) -> None:
         names = [f"worker-{number}" for number in range(1, self.plan.workers + 1)]
         for name in names:
             self.cluster.add(name)
@@ -185,7 +186,7 @@ class ChaosRun:
         self.observer.start()
         self.publisher.start()
         url = self.cluster.valkey_server.url
-        arena = Arena(
+        arena = FaultContext(
             self.cluster,
             random.Random(self.plan.seed),
             self.kafka,

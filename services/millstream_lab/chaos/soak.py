@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from millstream.adapters.telemetry.process_usage import usage_of
-from millstream_lab.chaos.nemesis import Deed
+from millstream_lab.chaos.fault_injector import InjectedFault
 from millstream_lab.chaos.run import ChaosRun
 
 STEP_MS = 60_000
@@ -175,7 +175,7 @@ def readings_json(readings: Sequence[Reading]) -> list[dict[str, Any]]:
     ]
 
 
-def draw(readings: Sequence[Reading], deeds: Sequence[Deed], path: Path) -> None:
+def draw(readings: Sequence[Reading], deeds: Sequence[InjectedFault], path: Path) -> None:
     """Draw memory, descriptors, latency and changelog size over time, faults as vertical lines."""
     from matplotlib.figure import Figure
 

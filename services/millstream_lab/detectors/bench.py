@@ -14,7 +14,7 @@ from millstream.cli import group
 from millstream.cli.screen import progress
 from millstream.core.drift.declared import parse_budget
 from millstream.errors import Misconfigured
-from millstream_lab.detectors.bench_parts import PARTS, Effort
+from millstream_lab.detectors.bench_parts import PARTS, BenchSize
 from millstream_lab.tables import markdown_lines, print_table, write_section
 
 
@@ -48,7 +48,7 @@ def bench(
         raise typer.BadParameter(f"there is no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     budgets = tuple(false_alarms or ["1 per week"])
     try:
-        effort = Effort(runs, years, {each: parse_budget(each) for each in budgets})
+        effort = BenchSize(runs, years, {each: parse_budget(each) for each in budgets})
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--false-alarms") from error
     if show and (figures is None or not figures.exists()):
@@ -69,7 +69,7 @@ def bench(
         write_section(markdown, "millstream drift bench --markdown", as_markdown(held))
 
 
-def _measured(name: str, effort: Effort, console: Console) -> Any:
+def _measured(name: str, effort: BenchSize, console: Console) -> Any:
     with progress(console, TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
         task = bar.add_task(PARTS[name].title, total=PARTS[name].steps(effort))
         return PARTS[name].measure(effort, lambda: bar.advance(task))

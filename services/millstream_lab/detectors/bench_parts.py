@@ -15,7 +15,7 @@ Step = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class BenchSize:
     """How much to measure: streams and changes of each kind, drift-free years, and at which budgets."""
 
     runs: int
@@ -40,12 +40,12 @@ class Part:
 
     title: str
     method: str
-    steps: Callable[[Effort], int]
-    measure: Callable[[Effort, Step], Any]
+    steps: Callable[[BenchSize], int]
+    measure: Callable[[BenchSize, Step], Any]
     tables: Callable[[Any], list[Table]]
 
 
-def _indices(_effort: Effort, step: Step) -> list[dict[str, Any]]:
+def _indices(_effort: BenchSize, step: Step) -> list[dict[str, Any]]:
     from millstream_lab.detectors.river_documented import DOCUMENTED
 
     found = []
@@ -85,7 +85,7 @@ def _indices_tables(found: list[dict[str, Any]]) -> list[Table]:
     return [Table("Where each detector finds drift", columns, rows)]
 
 
-def _streams(effort: Effort, step: Step) -> list[dict[str, Any]]:
+def _streams(effort: BenchSize, step: Step) -> list[dict[str, Any]]:
     from millstream_lab.detectors.drift_streams import circles, sine1
     from millstream_lab.detectors.evaluation import CONTENDERS, VALUE_CONTENDERS, levels_table, table
 
@@ -119,15 +119,15 @@ def _streams_tables(found: list[dict[str, Any]]) -> list[Table]:
     return made
 
 
-def _meaning(effort: Effort, step: Step) -> list[dict[str, Any]]:
+def _meaning(effort: BenchSize, step: Step) -> list[dict[str, Any]]:
     from millstream.core.drift.declared import Monitors
-    from millstream_lab.detectors.drill import meaning
-    from millstream_lab.detectors.drill_traffic import World
+    from millstream_lab.detectors.monitor_trials import meaning
+    from millstream_lab.detectors.simulated_traffic import TrafficSettings
 
     return [
         {"budget": words, **asdict(each)}
         for words, budget in effort.budgets.items()
-        for each in meaning(World(), Monitors(budget), effort.runs, progress=step)
+        for each in meaning(TrafficSettings(), Monitors(budget), effort.runs, progress=step)
     ]
 
 
@@ -140,13 +140,13 @@ def _meaning_tables(found: list[dict[str, Any]]) -> list[Table]:
     return [Table("Runs in which an incident of the kind opened", ("change", "budget", "runs", *kinds), rows)]
 
 
-def _calm(effort: Effort, step: Step) -> list[dict[str, Any]]:
+def _calm(effort: BenchSize, step: Step) -> list[dict[str, Any]]:
     from millstream.core.drift.declared import Monitors
-    from millstream_lab.detectors.drill import calm
-    from millstream_lab.detectors.drill_traffic import World
+    from millstream_lab.detectors.monitor_trials import calm
+    from millstream_lab.detectors.simulated_traffic import TrafficSettings
 
     return [
-        {"budget": words, **asdict(calm(World(), Monitors(budget), effort.years, progress=step))}
+        {"budget": words, **asdict(calm(TrafficSettings(), Monitors(budget), effort.years, progress=step))}
         for words, budget in effort.budgets.items()
     ]
 
@@ -166,13 +166,13 @@ def _calm_tables(found: list[dict[str, Any]]) -> list[Table]:
     return [Table("False alarms", columns, rows)]
 
 
-def _power(effort: Effort, step: Step) -> list[dict[str, Any]]:
+def _power(effort: BenchSize, step: Step) -> list[dict[str, Any]]:
     from millstream.core.drift.declared import Monitors
-    from millstream_lab.detectors.drill import power
-    from millstream_lab.detectors.drill_traffic import CHANGES, World
+    from millstream_lab.detectors.monitor_trials import power
+    from millstream_lab.detectors.simulated_traffic import CHANGES, TrafficSettings
 
     return [
-        {"budget": words, **asdict(power(World(), Monitors(budget), each, effort.runs, progress=step))}
+        {"budget": words, **asdict(power(TrafficSettings(), Monitors(budget), each, effort.runs, progress=step))}
         for words, budget in effort.budgets.items()
         for each in CHANGES
     ]
@@ -193,7 +193,7 @@ def _power_tables(found: list[dict[str, Any]]) -> list[Table]:
     return [Table("How soon a change is told", columns, rows)]
 
 
-def _cost(_effort: Effort, step: Step) -> dict[str, Any]:
+def _cost(_effort: BenchSize, step: Step) -> dict[str, Any]:
     from millstream_lab.detectors.cost import measure
 
     found = measure(time.perf_counter)
@@ -207,8 +207,8 @@ def _cost_tables(found: dict[str, Any]) -> list[Table]:
     return [Table("All default monitors in one thread", columns, [(*whole, f"{found['events_per_s']:,.0f}")])]
 
 
-def _changes(effort: Effort) -> int:
-    from millstream_lab.detectors.drill_traffic import CHANGES
+def _changes(effort: BenchSize) -> int:
+    from millstream_lab.detectors.simulated_traffic import CHANGES
 
     return len(CHANGES) * effort.runs * len(effort.budgets)
 

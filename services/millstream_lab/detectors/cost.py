@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from millstream.core.drift.budget import DAY_MS
-from millstream.core.drift.concept_watch import POLICY, ConceptWatch, Labelled
+from millstream.core.drift.concept_watch import POLICY, ConceptWatch, LabelledScores
 from millstream.core.drift.declared import Limits, Monitors
 from millstream.core.drift.incidents import Policy
 from millstream.core.drift.make_reference import make_reference
@@ -121,5 +121,5 @@ class _Model:
         events = Events(times_ms, times_ms, times_ms, offsets, versions, scores, scores, lambda _features: values)
         for told in self._counts.update(events, self._countings):
             self.alerts += len(self.watch.update(told))
-        known = Labelled(offsets, times_ms, times_ms, versions, scores, labels, scores, lambda _name: scores)
+        known = LabelledScores(offsets, times_ms, times_ms, versions, scores, labels, scores, lambda _name: scores)
         self.alerts += len(self._concept.update(known))

@@ -26,7 +26,7 @@ _CHUNK = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class DetectorCandidate:
     """A detector with one setting that makes it more cautious between ``low`` and ``high``.
 
     Parameters
@@ -49,16 +49,16 @@ class Contender:
     feed: Feed = "errors"
 
 
-_ADWIN = Contender("ADWIN", lambda x: ADWIN(delta=1 / x), 500.0, 1.001, 1e30)  # type: ignore[no-untyped-call]
+_ADWIN = DetectorCandidate("ADWIN", lambda x: ADWIN(delta=1 / x), 500.0, 1.001, 1e30)  # type: ignore[no-untyped-call]
 
-CONTENDERS: tuple[Contender, ...] = (
-    Contender("risk-adjusted CUSUM", lambda h: Cusum(h, 0.0, two_sided=False), None, 1.0, 100.0, "evidence"),
-    Contender("Page-Hinkley", lambda h: PageHinkley(threshold=h, mode="up"), 50.0, 1.0, 1e4),
-    Contender("DDM", lambda level: DDM(drift_threshold=level), 3.0, 0.5, 50.0),
-    Contender("EDDM", lambda x: EDDM(alpha=max(1 / x, 0.95), beta=1 / x), 1 / 0.9, 1.001, 100.0),
-    Contender("HDDM-A", lambda x: HDDMA(1 / x, min(5 / x, 1.0)), 1e3, 2.0, 1e30),  # type: ignore[no-untyped-call]
-    Contender("HDDM-W", lambda x: HDDMW(1 / x, min(5 / x, 1.0)), 1e3, 2.0, 1e30),  # type: ignore[no-untyped-call]
-    Contender("windowed PSI", WindowedPsi, 0.25, 1e-3, 100.0),
+CONTENDERS: tuple[DetectorCandidate, ...] = (
+    DetectorCandidate("risk-adjusted CUSUM", lambda h: Cusum(h, 0.0, two_sided=False), None, 1.0, 100.0, "evidence"),
+    DetectorCandidate("Page-Hinkley", lambda h: PageHinkley(threshold=h, mode="up"), 50.0, 1.0, 1e4),
+    DetectorCandidate("DDM", lambda level: DDM(drift_threshold=level), 3.0, 0.5, 50.0),
+    DetectorCandidate("EDDM", lambda x: EDDM(alpha=max(1 / x, 0.95), beta=1 / x), 1 / 0.9, 1.001, 100.0),
+    DetectorCandidate("HDDM-A", lambda x: HDDMA(1 / x, min(5 / x, 1.0)), 1e3, 2.0, 1e30),  # type: ignore[no-untyped-call]
+    DetectorCandidate("HDDM-W", lambda x: HDDMW(1 / x, min(5 / x, 1.0)), 1e3, 2.0, 1e30),  # type: ignore[no-untyped-call]
+    DetectorCandidate("windowed PSI", WindowedPsi, 0.25, 1e-3, 100.0),
     _ADWIN,
 )
 
@@ -97,7 +97,7 @@ def fed(stream: DriftStream, chances: Floats, rows: slice, feed: Feed) -> Floats
     return np.asarray(labels != (chances >= 0.5), dtype=np.float64)
 
 
-def detections(stream: DriftStream, contender: Contender, setting: float) -> list[int]:
+def detections(stream: DriftStream, contender: DetectorCandidate, setting: float) -> list[int]:
     """Return the rows at which the detector found drift; the learner begins anew after each."""
     detector, state, start, found = contender.make(setting), np.zeros(BLANK), 0, []
     while start < len(stream.labels):
@@ -128,7 +128,7 @@ def judge(found: Sequence[int], drifts: Iterable[int], within: int) -> tuple[lis
 def table(
     make_stream: Callable[[int], DriftStream],
     make_calm: Callable[[int], DriftStream],
-    contenders: Sequence[Contender],
+    contenders: Sequence[DetectorCandidate],
     events_per_alarm: float,
     runs: int,
 ) -> list[Outcome]:
@@ -149,7 +149,7 @@ def table(
     outcomes = []
     for contender in contenders:
 
-        def alarms(setting: float, contender: Contender = contender) -> int:
+        def alarms(setting: float, contender: DetectorCandidate = contender) -> int:
             return sum(len(detections(each, contender, setting)) for each in calm)
 
         setting = least_cautious(alarms, contender.low, contender.high, allowed, 18)
@@ -158,7 +158,7 @@ def table(
     return outcomes
 
 
-def _outcome(streams: Sequence[DriftStream], contender: Contender, setting: float, calibrated: bool) -> Outcome:
+def _outcome(streams: Sequence[DriftStream], contender: DetectorCandidate, setting: float, calibrated: bool) -> Outcome:
     delays: list[int] = []
     missed = false = 0
     for stream in streams:
@@ -169,23 +169,23 @@ def _outcome(streams: Sequence[DriftStream], contender: Contender, setting: floa
     return Outcome(streams[0].name, contender.name, setting, calibrated, drifts, missed, false, median)
 
 
-VALUE_CONTENDERS: tuple[Contender, ...] = (
-    Contender("CUSUM of standardised values", Cusum, None, 0.5, 1e3),
-    Contender("Page-Hinkley", lambda h: PageHinkley(threshold=h), 50.0, 1.0, 1e4),
-    Contender("windowed PSI", WindowedPsi, 0.25, 1e-3, 100.0),
+VALUE_CONTENDERS: tuple[DetectorCandidate, ...] = (
+    DetectorCandidate("CUSUM of standardised values", Cusum, None, 0.5, 1e3),
+    DetectorCandidate("Page-Hinkley", lambda h: PageHinkley(threshold=h), 50.0, 1.0, 1e4),
+    DetectorCandidate("windowed PSI", WindowedPsi, 0.25, 1e-3, 100.0),
     _ADWIN,
 )
 """For streams of values rather than of errors."""
 
 
-def levels_table(contenders: Sequence[Contender], events_per_alarm: float, runs: int) -> list[Outcome]:
+def levels_table(contenders: Sequence[DetectorCandidate], events_per_alarm: float, runs: int) -> list[Outcome]:
     """Return the same table for the stream of two levels, whose values are fed as they are, standardised."""
     streams = [_standardised(two_levels(seed)) for seed in range(runs)]
     calm = [_standardised(two_levels(1000 + seed, 20_000, 20_000)) for seed in range(runs)]
     outcomes = []
     for contender in contenders:
 
-        def alarms(setting: float, contender: Contender = contender) -> int:
+        def alarms(setting: float, contender: DetectorCandidate = contender) -> int:
             return sum(len(list(detect(contender.make(setting), each))) for each in calm)
 
         allowed = sum(map(len, calm)) / events_per_alarm

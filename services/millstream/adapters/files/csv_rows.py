@@ -44,7 +44,7 @@ class Dialect:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenRow:
     """A row at fault: its text, what is wrong and, if lines are lost with it, which."""
 
     text: str
@@ -100,15 +100,15 @@ class CsvRows:
     def header(self) -> list[str]:
         """Return the column names; empty where there is no line."""
         found = next(self, [])
-        if isinstance(found, Broken):
+        if isinstance(found, BrokenRow):
             raise Misconfigured(f"the header cannot be read: {found.detail}")
         self._width = len(found)
         return found
 
-    def __iter__(self) -> Iterator[list[str] | Broken]:
+    def __iter__(self) -> Iterator[list[str] | BrokenRow]:
         return self
 
-    def __next__(self) -> list[str] | Broken:
+    def __next__(self) -> list[str] | BrokenRow:
         while True:
             self._row.clear()
             self._chars = 0
@@ -125,7 +125,7 @@ class CsvRows:
             if cells:
                 return cells
 
-    def _broken(self, problem: str) -> Broken:
+    def _broken(self, problem: str) -> BrokenRow:
         """Return the row that begins where reading went wrong, and put its further lines back."""
         first, last = self._line - len(self._row) + 1, self._line
         text, rest = self._row[0], self._row[1:]
@@ -134,7 +134,7 @@ class CsvRows:
         self._reader = self._new_reader()
         text = text.rstrip("\r\n")
         if "field larger" in problem and not rest:
-            return Broken("", "undecodable", f"the row in line {first} cannot be read: {problem}")
+            return BrokenRow("", "undecodable", f"the row in line {first} cannot be read: {problem}")
         if "end of data" in problem or "field larger" in problem:
             span = f"up to line {last}" if last > first else "there"
             detail = f"a quote that opens a cell in line {first} is not closed (read {span})"
@@ -144,7 +144,7 @@ class CsvRows:
         if rest:
             lines = f"line {first + 1}" if last == first + 1 else f"lines {first + 1} to {last}"
             detail += f"; {lines} of it are read as rows" if last > first + 1 else f"; {lines} of it is read as a row"
-        return Broken(text, "unclosed-quote", f"{detail}. Double a quote that is text, or declare --quote none")
+        return BrokenRow(text, "unclosed-quote", f"{detail}. Double a quote that is text, or declare --quote none")
 
     def _swallows(self, cells: list[str]) -> bool:
         """Return whether one of the lines that a cell in quotes runs over looks like a row of this file."""
@@ -156,13 +156,13 @@ class CsvRows:
                 return True
         return False
 
-    def _swallowed(self) -> Broken:
+    def _swallowed(self) -> BrokenRow:
         first, last = self._line - len(self._row) + 1, self._line
         detail = (
             f"a cell in quotes runs from line {first} to line {last} over lines that look like rows; none of them is "
             "read. Close or double the quote, or declare --quote none"
         )
-        return Broken("".join(self._row).rstrip("\r\n"), "unclosed-quote", detail)
+        return BrokenRow("".join(self._row).rstrip("\r\n"), "unclosed-quote", detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from millstream.core.batch import Rejection
 _BOM = b"\xef\xbb\xbf"
 
 
-class Repeated(ValueError):
+class RepeatedName(ValueError):
     """An object has a name twice."""
 
 
@@ -44,7 +44,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise Repeated(f"the name {twice!r} is there twice")
+        raise RepeatedName(f"the name {twice!r} is there twice")
     return made
 
 

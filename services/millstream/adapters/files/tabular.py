@@ -11,7 +11,7 @@ from typing import Literal
 
 import polars as pl
 
-from millstream.adapters.files.csv_rows import Broken, CsvHead, Dialect, open_rows, read_head
+from millstream.adapters.files.csv_rows import BrokenRow, CsvHead, Dialect, open_rows, read_head
 from millstream.adapters.files.json_rows import is_text, json_column, json_problem, json_rows
 from millstream.adapters.files.parquet_rows import parquet_columns, parquet_frames
 from millstream.core.avro.reading import Reading
@@ -195,16 +195,16 @@ def _csv_chunks(head: CsvHead, path: Path, columns: list[str], size: int) -> Ite
             rejections, raw, rows = [], {}, []
             for row, cells in enumerate(found):
                 problem = _csv_problem(row, cells, width, head.encoding)
-                rows.append(empty if problem is not None or isinstance(cells, Broken) else cells)
+                rows.append(empty if problem is not None or isinstance(cells, BrokenRow) else cells)
                 if problem is not None:
                     rejections.append(problem)
-                    raw[row] = _shown(cells.text if isinstance(cells, Broken) else head.separator.join(cells))
+                    raw[row] = _shown(cells.text if isinstance(cells, BrokenRow) else head.separator.join(cells))
             data = {name: [cells[place] for cells in rows] for name, place in zip(columns, places, strict=True)}
             yield Chunk(0, pl.DataFrame(data, schema=dict.fromkeys(columns, pl.String)), rejections, raw)
 
 
-def _csv_problem(row: int, cells: list[str] | Broken, width: int, encoding: str) -> Rejection | None:
-    if isinstance(cells, Broken):
+def _csv_problem(row: int, cells: list[str] | BrokenRow, width: int, encoding: str) -> Rejection | None:
+    if isinstance(cells, BrokenRow):
         return Rejection(row, cells.reason, "", cells.detail)
     if len(cells) != width:
         return Rejection(row, "columns", "", f"the row has {len(cells)} cells, the header {width}")

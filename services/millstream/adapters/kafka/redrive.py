@@ -31,7 +31,7 @@ _TIMEOUT_S = 30.0
 
 
 @dataclass(slots=True)
-class Redriven:
+class RedriveResult:
     """What became of the dead letters offered.
 
     Parameters
@@ -62,9 +62,9 @@ def redriven_ids(kafka: Mapping[str, str]) -> set[str]:
     }
 
 
-def sort_out(letters: Iterable[DeadLetter], done: set[str], topics: Mapping[str, int]) -> Redriven:
+def sort_out(letters: Iterable[DeadLetter], done: set[str], topics: Mapping[str, int]) -> RedriveResult:
     """Return what sending these back would do, in the original order of each partition."""
-    plan = Redriven()
+    plan = RedriveResult()
     for letter in sorted(letters, key=lambda each: (each.topic, each.partition, each.offset)):
         if letter.id in done:
             plan.already += 1
@@ -82,7 +82,7 @@ def redrive(
     now_ms: int,
     replication: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Redriven:
+) -> RedriveResult:
     """Publish the original key and bytes to the original topic, and remember it.
 
     Parameters
@@ -138,7 +138,7 @@ def transactional_id(kafka: Mapping[str, str]) -> str:
     return f"{project}.redrive" if project else _TRANSACTIONAL_ID
 
 
-def _parts(kafka: Mapping[str, str], plan: Redriven) -> Iterator[list[DeadLetter]]:
+def _parts(kafka: Mapping[str, str], plan: RedriveResult) -> Iterator[list[DeadLetter]]:
     """Yield what is to be sent, whole, a transaction's worth at a time; note in the plan what is gone."""
     part: list[DeadLetter] = []
     size_bytes = 0

@@ -36,7 +36,7 @@ _PENDING: Final = "pending"
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
+class AdoptedTopic:
     """A topic that stages go on with, and from where.
 
     Parameters
@@ -53,7 +53,7 @@ class Adopted:
     rebuilt: bool
 
 
-def adopt(kafka: Mapping[str, str], topology: Topology, names: Sequence[str], replication: int) -> list[Adopted]:
+def adopt(kafka: Mapping[str, str], topology: Topology, names: Sequence[str], replication: int) -> list[AdoptedTopic]:
     """Adopt the named topics, or those that are other ones than recorded; safe to repeat after a crash.
 
     Raises
@@ -89,7 +89,7 @@ def _adopt(
     record: Record,
     topic_id: str,
     replication: int,
-) -> Adopted:
+) -> AdoptedTopic:
     # Until everything is done the record fits no topic: a crash between leaves stages that refuse, not ones that skip.
     write_registry(kafka, [replace(record, origin=replace(record.origin, topic_id=_PENDING))], replication)
     generation = record.origin.generation
@@ -111,7 +111,7 @@ def _adopt(
             set_offsets(admin, group, inside_log)
     origin = Origin(topic_id, generation, record.origin.layout)
     write_registry(kafka, [replace(record, origin=origin)], replication)
-    return Adopted(topic.name, generation, is_state(topic))
+    return AdoptedTopic(topic.name, generation, is_state(topic))
 
 
 def _extents(kafka: Mapping[str, str], topic: str) -> dict[tuple[str, int], tuple[int, int]]:

@@ -184,7 +184,7 @@ class LiveProject(OfflineProject):
         Misconfigured, Retry
             There are no topics of alerts, or Kafka cannot be reached.
         """
-        from millstream.app.alert_desk import iter_alerts, open_topic
+        from millstream.app.alert_lookup import iter_alerts, open_topic
 
         return iter_alerts(open_topic(self.settings), follow, everything)
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from confluent_kafka import Message
 
 from millstream.adapters.models.river_snapshot import read_header
-from millstream.app.quality_figures import Shown, decoded, select
+from millstream.app.quality_figures import QualityRecord, decoded, select
 from millstream.core.avro.decode import RecordReader
 from millstream.core.prequential import Prequential
-from millstream.core.quality.contenders import ANSWER, BLEND, CHAMPION, ONLINE
+from millstream.core.quality.scored_records import ANSWER, BLEND, CHAMPION, ONLINE
 from millstream.errors import Refused
 
 CONTENDERS = (CHAMPION, ONLINE, BLEND)
@@ -78,7 +78,7 @@ class Learning:
         That the newest snapshot has learnt.
     before_learning : mapping of str to mapping of str to float
         Prequential metrics of the online model and the champion, over those examples.
-    shown : list of Shown
+    shown : list of QualityRecord
         Figures by day of the event and of all of them, of labels known within the shortest time that counts.
     days : list of Day
         Those of which something is known, in order.
@@ -89,12 +89,12 @@ class Learning:
     def __init__(self, quality: RecordReader, key: bytes) -> None:
         self.examples = 0
         self.before_learning: Mapping[str, Mapping[str, float]] = {}
-        self.shown: list[Shown] = []
+        self.shown: list[QualityRecord] = []
         self.days: list[Day] = []
         self.counted = 0
         self._reader = quality
         self._key = key
-        self._newest: dict[bytes, Shown] = {}
+        self._newest: dict[bytes, QualityRecord] = {}
 
     def measured(self, messages: Sequence[Message]) -> None:
         """Take messages of `quality`."""
@@ -153,9 +153,9 @@ class Learning:
         events, positives = (sum(getattr(each, name) for each in whole.values()) for name in ("examples", "positives"))
         return Comparison(tuple(whole), events, positives, means)
 
-    def _daily(self, metric: str) -> list[Shown]:
+    def _daily(self, metric: str) -> list[QualityRecord]:
         """Return a metric by day; of a day and arm with several versions, the one that scored most."""
-        most: dict[tuple[str, str], Shown] = {}
+        most: dict[tuple[str, str], QualityRecord] = {}
         for each in self.shown:
             if each.metric == metric and each.day and not each.group_column:
                 place = each.day, each.arm

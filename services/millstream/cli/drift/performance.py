@@ -39,7 +39,7 @@ def performance(
     from millstream.app.quality_figures import maturities, read_figures, select
     from millstream.core.drift.slot_summary import Summary
     from millstream.core.models.manifest import Manifest
-    from millstream.core.quality.contenders import CHAMPION
+    from millstream.core.quality.scored_records import CHAMPION
     from millstream.topology import MEASURES
 
     settings, console = load_settings(), Console()

@@ -20,7 +20,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class Incompatibility:
     """One reason why a change is refused: a stable rule, the field (or ``""``), and a sentence."""
 
     rule: str
@@ -28,7 +28,7 @@ class Break:
     detail: str
 
 
-def breaking_changes(old: Contract, new: Contract, mode: Mode) -> list[Break]:
+def breaking_changes(old: Contract, new: Contract, mode: Mode) -> list[Incompatibility]:
     """Return what ``new`` breaks, empty if nothing.
 
     Parameters
@@ -49,32 +49,32 @@ def breaking_changes(old: Contract, new: Contract, mode: Mode) -> list[Break]:
     return list(dict.fromkeys(found))
 
 
-def _identity(old: Contract, new: Contract) -> Iterator[Break]:
+def _identity(old: Contract, new: Contract) -> Iterator[Incompatibility]:
     if new.generation < old.generation:
-        yield Break("generation", "", f"generation went back from {old.generation} to {new.generation}")
+        yield Incompatibility("generation", "", f"generation went back from {old.generation} to {new.generation}")
     pairs, _ = pair(old.schema, new.schema)
     for role in ("key", "event_id", "event_time"):
         before, after = getattr(old, role), getattr(new, role)
         renamed = before in pairs and pairs[before].name == after
         if before != after and not renamed:
             detail = f"the {role} was {before or 'none'!r} and is now {after or 'none'!r}"
-            yield Break(role.replace("_", "-"), after, detail)
+            yield Incompatibility(role.replace("_", "-"), after, detail)
     for source in old.schema.fields:
         target = pairs.get(source.name)
         if target is None:
             continue
         if source.logical_type != target.logical_type:
             detail = f"logicalType was {source.logical_type or 'none'} and is now {target.logical_type or 'none'}"
-            yield Break("logical-type", target.name, detail)
+            yield Incompatibility("logical-type", target.name, detail)
         unit, now = source.attributes.get("unit"), target.attributes.get("unit")
         if unit is not None and unit != now:
-            yield Break("unit", target.name, f"the unit was {unit} and is now {now or 'none'}")
+            yield Incompatibility("unit", target.name, f"the unit was {unit} and is now {now or 'none'}")
 
 
-def _refused(writer: Contract, reader: Contract, whose: str) -> Iterator[Break]:
+def _refused(writer: Contract, reader: Contract, whose: str) -> Iterator[Incompatibility]:
     for rule, field, sentence in mismatches(writer.schema, reader.schema):
         # Nulls may still be read, but not values: of two contracts that is no smaller break.
-        yield Break("type" if rule == "union" else rule, field, f"{sentence} ({whose})")
+        yield Incompatibility("type" if rule == "union" else rule, field, f"{sentence} ({whose})")
     pairs, missing = pair(writer.schema, reader.schema)
     held = {constraint.field: constraint for constraint in reader.constraints}
     given = {constraint.field: constraint for constraint in writer.constraints}
@@ -84,30 +84,36 @@ def _refused(writer: Contract, reader: Contract, whose: str) -> Iterator[Break]:
             yield from _tightened(given[source.name], held[target.name], whose)
             real = source.kind in {"float", "double"}
             if real and held[target.name].finite and not given[source.name].finite:
-                yield Break("finite", target.name, f"NaN and infinities are no longer allowed of {whose}")
+                yield Incompatibility("finite", target.name, f"NaN and infinities are no longer allowed of {whose}")
     for item in missing:
         if item.default is not MISSING and item.name in {reader.key, reader.event_id, reader.event_time}:
             detail = f"{item.name!r} identifies records but {whose} would all get its default"
-            yield Break("default-identity", item.name, detail)
+            yield Incompatibility("default-identity", item.name, detail)
 
 
-def _tightened(old: Constraint, new: Constraint, whose: str) -> Iterator[Break]:
+def _tightened(old: Constraint, new: Constraint, whose: str) -> Iterator[Incompatibility]:
     """Yield each constraint by which ``new`` turns away a value that ``old`` let pass."""
     name = new.field
     lower, upper = _lower(new), _upper(new)
     if lower is not None and ((before := _lower(old)) is None or before < lower):
-        yield Break("range", name, f"the lower bound is stricter than for {whose}: {_bounds(old)} to {_bounds(new)}")
+        yield Incompatibility(
+            "range", name, f"the lower bound is stricter than for {whose}: {_bounds(old)} to {_bounds(new)}"
+        )
     if upper is not None and ((above := _upper(old)) is None or above > upper):
-        yield Break("range", name, f"the upper bound is stricter than for {whose}: {_bounds(old)} to {_bounds(new)}")
+        yield Incompatibility(
+            "range", name, f"the upper bound is stricter than for {whose}: {_bounds(old)} to {_bounds(new)}"
+        )
     for attribute, rule in (("max_length", "max-length"), ("not_older_than_ms", "age"), ("not_after_ms", "age")):
         was, now = getattr(old, attribute), getattr(new, attribute)
         if now is not None and (was is None or was > now):
-            yield Break(rule, name, f"{attribute} is stricter than for {whose}: {_or_none(was)} to {now}")
+            yield Incompatibility(rule, name, f"{attribute} is stricter than for {whose}: {_or_none(was)} to {now}")
     if new.allowed is not None and (old.allowed is None or not set(old.allowed) <= set(new.allowed)):
         lost = "everything else" if old.allowed is None else sorted(set(old.allowed) - set(new.allowed), key=repr)
-        yield Break("allowed", name, f"no longer allowed of {whose}: {lost}")
+        yield Incompatibility("allowed", name, f"no longer allowed of {whose}: {lost}")
     if new.pattern is not None and new.pattern != old.pattern:
-        yield Break("pattern", name, f"the pattern changed against {whose}: {_or_none(old.pattern)} to {new.pattern}")
+        yield Incompatibility(
+            "pattern", name, f"the pattern changed against {whose}: {_or_none(old.pattern)} to {new.pattern}"
+        )
 
 
 def _lower(item: Constraint) -> tuple[float, bool] | None:

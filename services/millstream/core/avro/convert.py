@@ -37,7 +37,7 @@ class NumberText(str):
         return str(self)
 
 
-class Converted(NamedTuple):
+class ConvertedColumn(NamedTuple):
     """A converted column; ``failed`` marks values that could not be, ``nulls`` those that are null and may be."""
 
     values: Array
@@ -103,7 +103,7 @@ def _defaults(field: Field, count: int) -> tuple[Array, Mask]:
     return np.full(count, empty if null else field.default, dtype=_dtype(field)), np.full(count, null)
 
 
-def convert(series: pl.Series, field: Field, reading: Reading | None = None) -> Converted:
+def convert(series: pl.Series, field: Field, reading: Reading | None = None) -> ConvertedColumn:
     """Convert one column to what ``field`` holds.
 
     Parameters
@@ -148,7 +148,7 @@ def _made(series: pl.Series, field: Field, reading: Reading | None) -> pl.Series
     return made.set(~made.is_in(field.symbols), None) if field.kind == "enum" else made
 
 
-def _of_several_kinds(series: pl.Series, field: Field, reading: Reading | None) -> Converted:
+def _of_several_kinds(series: pl.Series, field: Field, reading: Reading | None) -> ConvertedColumn:
     """Convert cells of several kinds, each as it would be in a column of its own kind."""
     cells = series.to_list()
     kind_of = {str: 0, bool: 1}
@@ -170,17 +170,17 @@ def _of_several_kinds(series: pl.Series, field: Field, reading: Reading | None) 
     return whole
 
 
-def _filled(made: pl.Series, absent: Mask, failed: Mask, field: Field) -> Converted:
+def _filled(made: pl.Series, absent: Mask, failed: Mask, field: Field) -> ConvertedColumn:
     """Decide what a null stands for, and put something of the right dtype in its place."""
     filler, null = _defaults(field, 1)
     values = np.empty(len(made), dtype=_dtype(field))
     values[:] = made.fill_null(filler[0].item()).to_numpy() if values.dtype != np.object_ else made.to_list()
     values[absent | failed] = filler[0]
     if field.nullable:
-        return Converted(values, absent.copy(), failed)
+        return ConvertedColumn(values, absent.copy(), failed)
     if field.default is not MISSING and not null[0]:
-        return Converted(values, np.zeros_like(absent), failed)
-    return Converted(values, np.zeros_like(absent), failed | absent)
+        return ConvertedColumn(values, np.zeros_like(absent), failed)
+    return ConvertedColumn(values, np.zeros_like(absent), failed | absent)
 
 
 def _integers(series: pl.Series, field: Field, reading: Reading | None) -> pl.Series:

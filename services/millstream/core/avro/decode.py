@@ -20,7 +20,7 @@ _U64: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodeResult:
     """What came of n records.
 
     Parameters
@@ -74,7 +74,7 @@ class RecordReader:
         self._constants = b"\0"  # never empty, so that the buffer is not
         self._learn(reader.id, reader)
 
-    def decode(self, values: Sequence[bytes | None], max_bytes: int) -> Decoded:
+    def decode(self, values: Sequence[bytes | None], max_bytes: int) -> DecodeResult:
         """Decode records; any bytes whatever give a row or a rejection, never an exception.
 
         Parameters
@@ -86,7 +86,7 @@ class RecordReader:
 
         Returns
         -------
-        Decoded
+        DecodeResult
             Reasons of rejections: ``null-value``, ``oversize``, ``unknown-framing``, ``unknown-schema``,
             ``incompatible-schema``, ``undecodable``.
         """
@@ -123,7 +123,7 @@ class RecordReader:
                 self._stack,
             )
             if m == n:
-                return Decoded(self._batch(m, data, words, nulls, counts), np.arange(n, dtype=np.int64), [])
+                return DecodeResult(self._batch(m, data, words, nulls, counts), np.arange(n, dtype=np.int64), [])
             if not self._learn_unknown(values, codes, tried):
                 break
         bad = np.flatnonzero(codes[0])
@@ -131,7 +131,9 @@ class RecordReader:
             self._rejection(row, int(codes[0, row]), int(codes[1, row]), int(codes[2, row]), values[row])
             for row in bad.tolist()
         ]
-        return Decoded(self._batch(m, data, words, nulls, counts), np.flatnonzero(codes[0] == faults.OK), rejections)
+        return DecodeResult(
+            self._batch(m, data, words, nulls, counts), np.flatnonzero(codes[0] == faults.OK), rejections
+        )
 
     def _batch(
         self, m: int, data: bytes, words: NDArray[np.int64], nulls: NDArray[np.bool_], counts: NDArray[np.int64]

@@ -12,14 +12,14 @@ from millstream.core.avro.times_read import PER_SECOND
 _UNITS = ("_eur",)
 
 
-class Matched(NamedTuple):
+class ColumnMatch(NamedTuple):
     """``columns`` says where each field is; ``problems`` are sentences, empty when every field has a place."""
 
     columns: Mapping[str, str]
     problems: tuple[str, ...]
 
 
-def match_columns(fields: Sequence[Field], available: Sequence[str], mapping: Mapping[str, str]) -> Matched:
+def match_columns(fields: Sequence[Field], available: Sequence[str], mapping: Mapping[str, str]) -> ColumnMatch:
     """Find a column for each field.
 
     Parameters
@@ -66,7 +66,7 @@ def match_columns(fields: Sequence[Field], available: Sequence[str], mapping: Ma
                 f"no column for {field.name!r}; the columns are {', '.join(available)}. "
                 f"Name it with --map COLUMN={field.name}"
             )
-    return Matched(columns, tuple(problems))
+    return ColumnMatch(columns, tuple(problems))
 
 
 def _candidates(field: Field, available: Sequence[str]) -> list[str]:

@@ -3,9 +3,10 @@
 Drift-free history is resampled in blocks of whole days, each put where a day of the same weekday belongs, so that the
 rhythm of day and week and what goes on within a block stay as they were (a seasonal block bootstrap [1]_). On every
 resampled history all monitors run together. Each statistic is put on one common scale, its *surprise*: minus the
-logarithm of its p-value (see `millstream.core.drift.law`). One level of surprise is then chosen so that an *incident*,
-some monitor above the level after a quiet while, opens as often as the budget allows (as maxT does with correlated
-tests [2]_). A p-value falls by e where surprise grows by 1, so budgets rarer than the history can show are extrapolated
+logarithm of its p-value (see `millstream.core.drift.null_distribution`). One level of surprise is then chosen so
+that an *incident*, some monitor above the level after a quiet period, opens as often as the budget allows (as maxT does
+with correlated tests [2]_). A p-value falls by e where surprise grows by 1, so budgets rarer than the history can show
+are extrapolated
 along an exponential tail whose mean excess [3]_ is known to be 1; a longer one that was seen is believed.
 
 References
@@ -80,7 +81,7 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Achieved:
+class AlarmRates:
     """How often alarms opened on history without drift.
 
     Parameters
@@ -230,7 +231,7 @@ def _peaks(worst: Floats, level: float, quiet_slots: int) -> Floats:
     return np.maximum.reduceat(worst, starts) if len(starts) else np.zeros(0)
 
 
-def achieved_rate(statistics: Floats, thresholds: Floats, slots_per_day: int, quiet_slots: int) -> Achieved:
+def achieved_rate(statistics: Floats, thresholds: Floats, slots_per_day: int, quiet_slots: int) -> AlarmRates:
     """Return how often alarms opened on history without drift.
 
     Parameters
@@ -244,4 +245,4 @@ def achieved_rate(statistics: Floats, thresholds: Floats, slots_per_day: int, qu
     days = int((~np.isnan(statistics)).any(axis=1).sum()) / slots_per_day
     low = float(gammaincinv(alarms, 0.025)) if alarms else 0.0
     high = float(gammaincinv(alarms + 1, 0.975))
-    return Achieved(alarms, days, low / max(days, 1e-9), high / max(days, 1e-9))
+    return AlarmRates(alarms, days, low / max(days, 1e-9), high / max(days, 1e-9))

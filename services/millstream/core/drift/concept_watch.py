@@ -17,7 +17,7 @@ from millstream.core.drift.alert import ONLINE, ONLINE_VERSION, Alert, Evidence,
 from millstream.core.drift.concept import MONITORS, ONLINE_MONITORS, ConceptMonitor
 from millstream.core.drift.declared import Limits
 from millstream.core.drift.evidence_sums import CAP, EvidenceSums, RunningCalibration
-from millstream.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
+from millstream.core.drift.incidents import Evaluation, ModelReplaced, Policy, State, initial, update
 from millstream.core.drift.model_reference import ModelReference
 from millstream.core.drift.seasons import HOUR_MS
 from millstream.core.drift.signals import described
@@ -31,7 +31,7 @@ _DELAY_EDGES_MS: Final = np.array([round(HOUR_MS * 2 ** (i / 2)) for i in range(
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledScores:
     """Examples in order.
 
     Parameters
@@ -58,9 +58,9 @@ class Labelled:
     online: Floats
     column: Callable[[str], Floats]
 
-    def take(self, rows: Rows) -> Labelled:
+    def take(self, rows: Rows) -> LabelledScores:
         """Return these rows."""
-        return Labelled(
+        return LabelledScores(
             self.offsets[rows],
             self.times_ms[rows],
             self.known_ms[rows],
@@ -107,7 +107,7 @@ class ConceptWatch:
         self._delays: dict[int, list[int]] = {}
         self._state = initial()
 
-    def update(self, labelled: Labelled) -> list[Alert]:
+    def update(self, labelled: LabelledScores) -> list[Alert]:
         """Take examples; return the alerts they give rise to.
 
         Those scored by another version than the newest events were are passed over: what they would say is of a model
@@ -138,14 +138,14 @@ class ConceptWatch:
         return alerts
 
     def _turn(self, version: int) -> list[Alert]:
-        superseded = [Superseded((self._slot + 1) * HOUR_MS, self._model, version)]
+        superseded = [ModelReplaced((self._slot + 1) * HOUR_MS, self._model, version)]
         self._state, alerts = update(self._state, superseded if self.version is not None else [], self._policy)
         self.version = version
         reference = self._reference
         self._sums.restart(_OURS, 0 if reference is None else _OURS * (1 + len(reference.segments)))
         return alerts
 
-    def _take(self, labelled: Labelled) -> list[Alert]:
+    def _take(self, labelled: LabelledScores) -> list[Alert]:
         alerts: list[Alert] = []
         if not len(labelled.offsets):
             return alerts
@@ -164,7 +164,7 @@ class ConceptWatch:
                 alerts += self._say()
         return alerts
 
-    def _evidence(self, labelled: Labelled, reference: ModelReference) -> Floats:
+    def _evidence(self, labelled: LabelledScores, reference: ModelReference) -> Floats:
         """Return what each example says to each sum, float64 of shape (n, m); 0 where it says nothing."""
         assert reference.calibration is not None
         has_online = ~np.isnan(labelled.online)

@@ -68,7 +68,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Superseded:
+class ModelReplaced:
     """Another version of a model serves from now on: what was said of earlier references is over."""
 
     at_ms: int
@@ -140,12 +140,12 @@ def initial() -> State:
     return State()
 
 
-def update(state: State, inputs: Iterable[Evaluation | Superseded], policy: Policy) -> tuple[State, list[Alert]]:
+def update(state: State, inputs: Iterable[Evaluation | ModelReplaced], policy: Policy) -> tuple[State, list[Alert]]:
     """Take inputs in order; return the new state and the alerts they give rise to, in order."""
     groups = dict(state.groups)
     alerts: list[Alert] = []
     for each in inputs:
-        if isinstance(each, Superseded):
+        if isinstance(each, ModelReplaced):
             for key in sorted(key for key in groups if key[1] == each.model and key[2] != each.version):
                 alerts += _superseded(key, groups.pop(key), each.at_ms)
             continue

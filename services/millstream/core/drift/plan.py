@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from millstream.core.drift.distance import DISTANCES
-from millstream.core.drift.law import SCALES, Scale
+from millstream.core.drift.null_distribution import SCALES, Scale
 from millstream.core.drift.seasons import HOUR_MS
 
 
@@ -25,7 +25,7 @@ class Plan:
     least_events : int
         A window of fewer events says nothing.
     floors : tuple of float
-        Of each distance, in place of those of `millstream.core.drift.law.SCALES`; empty: those.
+        Of each distance, in place of those of `millstream.core.drift.null_distribution.SCALES`; empty: those.
     """
 
     slot_ms: int = HOUR_MS

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from millstream.core.batch import Floats, Rows
-from millstream.core.drift.budget import DAY_MS, Achieved, Budget, Level, achieved_rate, calibrate_series
-from millstream.core.drift.law import Law
+from millstream.core.drift.budget import DAY_MS, AlarmRates, Budget, Level, achieved_rate, calibrate_series
+from millstream.core.drift.null_distribution import NullDistribution
 from millstream.core.drift.plan import Plan
 from millstream.core.drift.seasons import HOURS, hour_of_week, seasonal_shares
 from millstream.core.drift.slot_counts import Binning, Counts, count_slots
@@ -126,7 +126,7 @@ def calibrate(
     lengths = np.array([each / DAY_MS for each in plan.windows_ms])
     noise = np.repeat([each.noise for each in plan.scales], len(binning.columns))
     own = over(np.arange(reference.days), False)
-    law = Law.fit(own.reshape(len(own), len(lengths), -1), reference.days / lengths, noise)
+    law = NullDistribution.fit(own.reshape(len(own), len(lengths), -1), reference.days / lengths, noise)
     level = calibrate_series(
         lambda days: law.surprise(over(days, True)),
         reference.days,
@@ -139,7 +139,7 @@ def calibrate(
     return Thresholds(law.scaled_at(level.surprise), level)
 
 
-def held_out(reference: Reference, binning: Binning, budget: Budget) -> Achieved | None:
+def held_out(reference: Reference, binning: Binning, budget: Budget) -> AlarmRates | None:
     """Return how often incidents open in the last weeks of a history, by thresholds and shares of those before.
 
     Of the whole history both are made anew: it measures the method on this traffic. None where the history is too
@@ -162,7 +162,7 @@ def held_out(reference: Reference, binning: Binning, budget: Budget) -> Achieved
     return held_out_rate(rest, known, calibrate(first, known, budget, years=1.0).scaled, budget)
 
 
-def held_out_rate(held_out: Reference, binning: Binning, thresholds: Floats, budget: Budget) -> Achieved:
+def held_out_rate(held_out: Reference, binning: Binning, thresholds: Floats, budget: Budget) -> AlarmRates:
     """Return how often incidents opened on history that the profile and thresholds have not seen.
 
     Parameters

@@ -54,7 +54,7 @@ def distribution_signals(
         )
 
 
-class Compared(NamedTuple):
+class StatisticCheck(NamedTuple):
     """One statistic and what it is held against; ``window`` is its place in the plan, ``shift`` as `Signal` has it."""
 
     column: str
@@ -65,7 +65,7 @@ class Compared(NamedTuple):
     shift: float
 
 
-def compared(reading: Reading, plan: Plan, columns: Sequence[str], thresholds: Floats) -> Iterator[Compared]:
+def compared(reading: Reading, plan: Plan, columns: Sequence[str], thresholds: Floats) -> Iterator[StatisticCheck]:
     """Yield what there is to say of windows.
 
     Parameters
@@ -83,7 +83,7 @@ def compared(reading: Reading, plan: Plan, columns: Sequence[str], thresholds: F
     for (column, distance, window_ms), statistic, limit in zip(monitors, statistics, limits, strict=True):
         if not math.isnan(statistic):
             monitor, shift = f"{distance} over {window_ms / HOUR_MS:g} h", min(1.0, shifts.get(column, 0.0))
-            yield Compared(column, monitor, plan.windows_ms.index(window_ms), statistic, limit, shift)
+            yield StatisticCheck(column, monitor, plan.windows_ms.index(window_ms), statistic, limit, shift)
 
 
 def quality_signals(

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from millstream.core.drift.alert import ONLINE_VERSION, Alert
 from millstream.core.drift.declared import ONLINE_SHARE, Monitors
-from millstream.core.drift.incidents import Evaluation, Policy, State, Superseded, initial, update
+from millstream.core.drift.incidents import Evaluation, ModelReplaced, Policy, State, initial, update
 from millstream.core.drift.model_reference import ModelReference
 from millstream.core.drift.online_scores import OnlineScores
 from millstream.core.drift.signals import distribution_signals, quality_signals
@@ -123,12 +123,12 @@ class Watch:
 
     def _judge(self, slot: int) -> list[Alert]:
         at_ms = (slot + 1) * SLOT_MS
-        said: list[Evaluation | Superseded] = []
+        said: list[Evaluation | ModelReplaced] = []
         events = {version: windows.events_in(slot) for version, windows in self._windows.items()}
         serving = max(events, key=lambda version: (events[version], version), default=None)
         if serving is not None and events[serving] and serving != self.version:
             if self.version is not None:
-                said.append(Superseded(at_ms, self.model, serving))
+                said.append(ModelReplaced(at_ms, self.model, serving))
             self.version = serving
             # A rollback begins anew: what an earlier turn of the same version left behind is no window.
             self._windows = {

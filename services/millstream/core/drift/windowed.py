@@ -41,7 +41,7 @@ def statistics(observed: Any, expected: Floats, bins: Counts, plan: Plan) -> Flo
 
 
 def scaled(found: Floats, events: Floats, plan: Plan, floors: bool = True) -> Floats:
-    """Return statistics times events, as `millstream.core.drift.law` has them.
+    """Return statistics times events, as `millstream.core.drift.null_distribution` has them.
 
     Parameters
     ----------

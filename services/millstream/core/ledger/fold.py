@@ -2,7 +2,7 @@
 
 What is published is the difference between what was believed before and after the micro-batch. Both are functions of
 the *sets* of predictions and labels folded so far, never of their order or batching. What was believed at earlier times
-is part of it (`millstream.core.ledger.belief_history`), so that a label which arrives after its correction is published
+is part of it (`millstream.core.ledger.label_history`), so that a label which arrives after its correction is published
 too. So a ledger that was put back to the committed offsets, by whatever replay, goes on publishing exactly where the
 last transaction ended.
 """
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from millstream.core.batch import Mask, Rows
-from millstream.core.ledger.belief_history import History, histories
+from millstream.core.ledger.label_history import History, histories
 from millstream.core.ledger.label_sets import LabelSets
-from millstream.core.ledger.resolution import Policy, Resolved, resolve
+from millstream.core.ledger.resolution import Policy, ResolvedLabels, resolve
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LedgerEntries:
     """What is held of n events.
 
     Parameters
@@ -39,18 +39,18 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class LedgerUpdate:
     """What a micro-batch made of n events.
 
     Parameters
     ----------
-    held_before, held : Held
+    held_before, held : LedgerEntries
         Before and afterwards.
     arrived : bool ndarray of shape (n,)
         The prediction is new; other predictions in the micro-batch repeat one that was there.
     relabelled : bool ndarray of shape (n,)
         The label set is another than before.
-    before, after : Resolved
+    before, after : ResolvedLabels
         What was and what is believed.
     publish : int64 ndarray
         Events whose example must be published, ascending: what is or was believed of them has changed.
@@ -62,24 +62,24 @@ class Folded:
         Statements in the micro-batch that were not held, each counted once.
     """
 
-    held_before: Held
-    held: Held
+    held_before: LedgerEntries
+    held: LedgerEntries
     arrived: Mask
     relabelled: Mask
-    before: Resolved
-    after: Resolved
+    before: ResolvedLabels
+    after: ResolvedLabels
     publish: Rows
     histories: dict[int, History]
     versions: Rows
     news: int
 
 
-def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, labels: LabelSets) -> Folded:
+def fold(policy: Policy, held: LedgerEntries, predicted: Mask, event_time_ms: Rows, labels: LabelSets) -> LedgerUpdate:
     """Fold a micro-batch that is about n distinct events.
 
     Parameters
     ----------
-    held : Held
+    held : LedgerEntries
         As read from the ledger.
     predicted : bool ndarray of shape (n,)
         Events with a prediction in the micro-batch.
@@ -93,7 +93,7 @@ def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, label
     there = held.predicted | arrived
     times_ms = np.where(arrived, event_time_ms, held.event_time_ms)
     union = held.labels.joined(labels)
-    after = Held(there, times_ms, union.settled(there, times_ms, policy.horizon_ms))
+    after = LedgerEntries(there, times_ms, union.settled(there, times_ms, policy.horizon_ms))
     versions = after.labels.versions(n)
     counts = after.labels.counts(n)
     relabelled = held.labels.differs(after.labels, n)
@@ -106,7 +106,7 @@ def fold(policy: Policy, held: Held, predicted: Mask, event_time_ms: Rows, label
     publish = now.differs(was)
     for event, history in histories_now.items():
         publish[event] |= history != earlier.get(event, ())
-    return Folded(
+    return LedgerUpdate(
         held,
         after,
         arrived,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from millstream.core.batch import Mask
-from millstream.core.ledger.fold import Held
-from millstream.core.ledger.resolution import Policy, Resolved
+from millstream.core.ledger.fold import LedgerEntries
+from millstream.core.ledger.resolution import Policy, ResolvedLabels
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class ExpiredEvents:
     """What becomes of n events at some time; at most one is True of each.
 
     Parameters
@@ -35,7 +35,7 @@ class Due:
         return self.forgotten | self.retired | self.unmatched
 
 
-def due(policy: Policy, held: Held, resolved: Resolved, now_ms: int) -> Due:
+def due(policy: Policy, held: LedgerEntries, resolved: ResolvedLabels, now_ms: int) -> ExpiredEvents:
     """Tell which of n events are past the horizon.
 
     A prediction is, when ``now_ms`` is more than the horizon after its event; waiting labels are, when it is more than
@@ -53,4 +53,4 @@ def due(policy: Policy, held: Held, resolved: Resolved, now_ms: int) -> Due:
     past = held.predicted & (now_ms - held.event_time_ms > policy.horizon_ms)
     waiting = ~held.predicted & (newest >= 0)
     labelled = resolved.labels >= 0
-    return Due(past & ~labelled, past & labelled, waiting & (now_ms - newest > policy.horizon_ms))
+    return ExpiredEvents(past & ~labelled, past & labelled, waiting & (now_ms - newest > policy.horizon_ms))

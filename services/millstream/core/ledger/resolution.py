@@ -53,7 +53,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedLabels:
     """What is believed of n events.
 
     Parameters
@@ -71,7 +71,7 @@ class Resolved:
     sources: Rows
     conflicts: Mask
 
-    def differs(self, other: Resolved) -> Mask:
+    def differs(self, other: ResolvedLabels) -> Mask:
         """Return where consumers must be told: something is or was believed, and not the very same."""
         believed = (self.labels >= 0) | (other.labels >= 0)
         same = (self.labels == other.labels) & (self.known_at_ms == other.known_at_ms) & (self.sources == other.sources)
@@ -79,7 +79,7 @@ class Resolved:
         return differs
 
 
-def resolve(policy: Policy, sets: LabelSets, predicted: Mask) -> Resolved:
+def resolve(policy: Policy, sets: LabelSets, predicted: Mask) -> ResolvedLabels:
     """Resolve each event's label set: the most trusted source that has not taken its word back, then the latest.
 
     Parameters
@@ -101,7 +101,7 @@ def resolve(policy: Policy, sets: LabelSets, predicted: Mask) -> Resolved:
     last = np.ones(len(rows), dtype=np.bool_)
     last[:-1] = owners[1:] != owners[:-1]
     deciding, at = rows[last], owners[last]
-    resolved = Resolved(
+    resolved = ResolvedLabels(
         np.full(n, -1, dtype=np.int64),
         np.full(n, -1, dtype=np.int64),
         np.zeros(n, dtype=np.int64),

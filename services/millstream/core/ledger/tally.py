@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from millstream.core.batch import Rows
 from millstream.core.drift.slot_counts import whole_number
-from millstream.core.ledger.fold import Folded, Held
-from millstream.core.ledger.horizon import Due
+from millstream.core.ledger.fold import LedgerEntries, LedgerUpdate
+from millstream.core.ledger.horizon import ExpiredEvents
 from millstream.core.ledger.label_sets import LATEST_MS
-from millstream.core.ledger.resolution import Resolved
+from millstream.core.ledger.resolution import ResolvedLabels
 
 STATES: Final = ("pending", "labelled", "retracted", "waiting", "conflicts")
 """Predictions nobody has spoken of in time; with a label; whose labels were all taken back; events with labels and no
@@ -73,7 +73,7 @@ def decode_report(value: bytes) -> LedgerReport:
     return LedgerReport(tally, *to_ms)
 
 
-def of_batch(folded: Folded, predictions: int, labels: int) -> NDArray[np.int64]:
+def of_batch(folded: LedgerUpdate, predictions: int, labels: int) -> NDArray[np.int64]:
     """Return what a folded micro-batch of so many predictions and labels adds to the tally, int64 of (`SIZE`,)."""
     tally = of_held(folded.held, folded.after) - of_held(folded.held_before, folded.before)
     tally[COUNTERS.index("repeated_predictions")] += predictions - int(np.count_nonzero(folded.arrived))
@@ -81,19 +81,19 @@ def of_batch(folded: Folded, predictions: int, labels: int) -> NDArray[np.int64]
     return tally
 
 
-def of_forgetting(held: Held, resolved: Resolved, due: Due) -> NDArray[np.int64]:
+def of_forgetting(held: LedgerEntries, resolved: ResolvedLabels, due: ExpiredEvents) -> NDArray[np.int64]:
     """Return what forgetting adds to the tally of what is held, int64 of shape (`SIZE`,)."""
-    kept = Held(held.predicted & ~due.dropped, held.event_time_ms, held.labels.about(~due.dropped))
+    kept = LedgerEntries(held.predicted & ~due.dropped, held.event_time_ms, held.labels.about(~due.dropped))
     labels = np.where(due.dropped, -1, resolved.labels)
     known_at_ms = np.where(due.dropped, -1, resolved.known_at_ms)
-    left = Resolved(labels, known_at_ms, resolved.sources, resolved.conflicts & ~due.dropped)
+    left = ResolvedLabels(labels, known_at_ms, resolved.sources, resolved.conflicts & ~due.dropped)
     tally = of_held(kept, left) - of_held(held, resolved)
     for name in ("forgotten", "unmatched", "retired"):
         tally[COUNTERS.index(name)] += np.count_nonzero(getattr(due, name))
     return tally
 
 
-def of_held(held: Held, resolved: Resolved) -> NDArray[np.int64]:
+def of_held(held: LedgerEntries, resolved: ResolvedLabels) -> NDArray[np.int64]:
     """Return what n events count for, int64 of shape (`SIZE`,); events of which nothing is held count for nothing."""
     tally = np.zeros(SIZE, dtype=np.int64)
     n = len(held.predicted)

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream.core.batch import Array, Mask, Rows
-from millstream.core.ledger.belief_history import NOTHING, labels_at
+from millstream.core.ledger.label_history import NOTHING, labels_at
 from millstream.core.metrics import DAY_MS
-from millstream.core.quality.cohort import Cohort, Rated
+from millstream.core.quality.cohort import Cohort, RatedExamples
 from millstream.core.quality.group_rows import by_values
-from millstream.core.quality.part import Predicted
-from millstream.core.quality.remembered import UNSAID, Believed, Remembered
+from millstream.core.quality.label_table import UNSAID, LabelTable, MaturityLabels
+from millstream.core.quality.part import PredictionCounts
 
 Protocol = Literal["delayed", "prequential"]
 """``delayed``: scores as served, by day of the event. ``prequential``: the same by day on which the present label
@@ -63,7 +63,7 @@ class Key(NamedTuple):
     group: str
 
 
-class Seen(NamedTuple):
+class PredictionGroup(NamedTuple):
     """Predictions, labelled or not, of which a cohort's examples are some; ``day`` is the event's."""
 
     model: str
@@ -115,7 +115,7 @@ class Examples:
     scores : sequence of Scores
         By model; the same for every revision of an event.
     histories : sequence of (str or None), optional
-        Of length n: every label believed so far, see `millstream.core.ledger.belief_history`; None where the example
+        Of length n: every label believed so far, see `millstream.core.ledger.label_history`; None where the example
         has only its own label, believed from when it became known.
     """
 
@@ -153,7 +153,7 @@ class Board:
         Events of days before it are forgotten; see `forget`.
     cohorts : dict of Key to Cohort
         As of the last `settle`.
-    told : dict of (int, int) to dict of Seen to Predicted
+    told : dict of (int, int) to dict of PredictionGroup to PredictionCounts
         Predictions by who counted them and day.
     changed : dict of Key to None
         Cohorts that changed since `mark_clean`, in order.
@@ -166,8 +166,8 @@ class Board:
     maturities_days: tuple[int, ...] = (7, 30, 90, 180)
     first_day: int = -(1 << 62)
     cohorts: dict[Key, Cohort] = field(default_factory=dict)
-    told: dict[tuple[int, int], dict[Seen, Predicted]] = field(default_factory=dict)
-    remembered: Remembered = field(init=False)
+    told: dict[tuple[int, int], dict[PredictionGroup, PredictionCounts]] = field(default_factory=dict)
+    remembered: LabelTable = field(init=False)
     changed: dict[Key, None] = field(default_factory=dict)
     changed_days: dict[int, None] = field(default_factory=dict)
     changed_told: dict[tuple[int, int], None] = field(default_factory=dict)
@@ -175,7 +175,7 @@ class Board:
     _parts: int = 0
 
     def __post_init__(self) -> None:
-        self.remembered = Remembered(len(self.maturities_days))
+        self.remembered = LabelTable(len(self.maturities_days))
 
     def update(self, examples: Examples) -> None:
         """Take examples in; those that say nothing new, or are of forgotten days, change nothing."""
@@ -194,7 +194,7 @@ class Board:
         if self._parts > _MOST_PARTS:
             self.settle()
 
-    def tell(self, source: int, day: int, predicted: Mapping[Seen, Predicted]) -> None:
+    def tell(self, source: int, day: int, predicted: Mapping[PredictionGroup, PredictionCounts]) -> None:
         """Replace what one source has counted of a day's predictions: all of them, so that repeating does no harm."""
         if day >= self.first_day:
             self.told[source, day] = dict(predicted)
@@ -231,7 +231,7 @@ class Board:
         for day in [day for day in self.changed_days if day < self.first_day]:
             del self.changed_days[day]
 
-    def _count(self, examples: Examples, rows: Rows, believed: Believed, weight: int) -> None:
+    def _count(self, examples: Examples, rows: Rows, believed: MaturityLabels, weight: int) -> None:
         event_time_ms = examples.event_time_ms[rows]
         earlier = np.full(len(rows), NOTHING, dtype=np.int64)
         for maturity, labels in enumerate(believed.labels.T):
@@ -250,7 +250,7 @@ class Board:
         self, examples: Examples, protocol: Protocol, rows: Rows, labels: Rows, days: Rows, maturity: Rows, weight: int
     ) -> None:
         for each in examples.scores:
-            rated = Rated(labels == 1, each.score[rows], each.called[rows], examples.investigated[rows])
+            rated = RatedExamples(labels == 1, each.score[rows], each.called[rows], examples.investigated[rows])
             answered = np.flatnonzero(~np.isnan(rated.scores))
             columns = (each.model[rows], each.version[rows], each.arm[rows], days, maturity, examples.groups[rows])
             for (model, version, arm, day, *rest), members in by_values([column[answered] for column in columns]):
@@ -263,16 +263,18 @@ class Board:
                 self.changed[key] = None
 
 
-def predictions(event_time_ms: Rows, groups: Array, scores: Sequence[Scores]) -> dict[Seen, Predicted]:
+def predictions(
+    event_time_ms: Rows, groups: Array, scores: Sequence[Scores]
+) -> dict[PredictionGroup, PredictionCounts]:
     """Count n predictions, of which each model answered those that it has a score of."""
-    found: dict[Seen, Predicted] = {}
+    found: dict[PredictionGroup, PredictionCounts] = {}
     days = event_time_ms // DAY_MS
     for each in scores:
         rows = np.flatnonzero(~np.isnan(each.score))
         columns = (each.model, each.version, each.arm, days, groups)
         for values, members in by_values([column[rows] for column in columns]):
             called = int(each.called[rows[members]].sum())
-            found[Seen(*values)] = Predicted(called, len(members) - called)
+            found[PredictionGroup(*values)] = PredictionCounts(called, len(members) - called)
     return found
 
 

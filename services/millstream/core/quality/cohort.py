@@ -29,7 +29,7 @@ _NO_CARDS: Final = Counts.empty(2, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
+class RatedExamples:
     """Labelled examples as one model saw them, n rows.
 
     Parameters
@@ -48,9 +48,9 @@ class Rated:
     called: Mask
     investigated: Rows
 
-    def take(self, rows: Rows) -> Rated:
+    def take(self, rows: Rows) -> RatedExamples:
         """Return the given rows."""
-        return Rated(self.labels[rows], self.scores[rows], self.called[rows], self.investigated[rows])
+        return RatedExamples(self.labels[rows], self.scores[rows], self.called[rows], self.investigated[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Cohort:
         return Cohort((0,) * 4, (0,) * _SUMS, ((0, 0, 0),) * BINS, Counts.empty(1, 2), _NO_CARDS)
 
     @staticmethod
-    def of(rated: Rated, weights: Rows) -> Cohort:
+    def of(rated: RatedExamples, weights: Rows) -> Cohort:
         """Return the sums over examples, each counted ``weights`` times: 1 adds it, -1 takes it away.
 
         Parameters

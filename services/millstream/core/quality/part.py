@@ -14,7 +14,7 @@ from millstream.core.quality.score_cells import representatives
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
+class PredictionCounts:
     """How many predictions a cohort's examples come from; of those called positive and of the others."""
 
     called: int
@@ -26,9 +26,9 @@ class Predicted:
         return self.called + self.uncalled
 
     @staticmethod
-    def total(parts: Sequence[Predicted]) -> Predicted:
+    def total(parts: Sequence[PredictionCounts]) -> PredictionCounts:
         """Return all together."""
-        return Predicted(sum(part.called for part in parts), sum(part.uncalled for part in parts))
+        return PredictionCounts(sum(part.called for part in parts), sum(part.uncalled for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Part:
     ----------
     cohort : Cohort
         Without cards.
-    predicted : Predicted or None
+    predicted : PredictionCounts or None
         Of the same model and days; None where predictions are not counted.
     detected : int
         Compromised cards among each day's k most suspicious ones, summed over days.
@@ -50,13 +50,13 @@ class Part:
     """
 
     cohort: Cohort
-    predicted: Predicted | None
+    predicted: PredictionCounts | None
     detected: int
     card_days: int
     undecided: int = 0
 
     @staticmethod
-    def of_day(cohort: Cohort, predicted: Predicted | None, k: int) -> Part:
+    def of_day(cohort: Cohort, predicted: PredictionCounts | None, k: int) -> Part:
         """Return a day's part.
 
         A card counts with its highest score of the day [1]_ and is compromised if any of its events is. Each day is
@@ -78,7 +78,7 @@ class Part:
         counted = [part.predicted for part in parts if part.predicted is not None]
         return Part(
             Cohort.total([part.cohort for part in parts]),
-            Predicted.total(counted) if counted else None,
+            PredictionCounts.total(counted) if counted else None,
             sum(part.detected for part in parts),
             sum(part.card_days for part in parts),
             sum(part.undecided for part in parts),
@@ -86,7 +86,7 @@ class Part:
 
     def negative(self) -> Part:
         """Return what takes this part away."""
-        predicted = self.predicted and Predicted(-self.predicted.called, -self.predicted.uncalled)
+        predicted = self.predicted and PredictionCounts(-self.predicted.called, -self.predicted.uncalled)
         return Part(self.cohort.negative(), predicted, -self.detected, -self.card_days, -self.undecided)
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from millstream.core.metrics import DAY_MS
-from millstream.core.quality.board import Board, Key, Seen, Series
+from millstream.core.quality.board import Board, Key, PredictionGroup, Series
 from millstream.core.quality.cohort import Cohort
 from millstream.core.quality.figures import Figure, figures
-from millstream.core.quality.part import Part, Predicted
+from millstream.core.quality.part import Part, PredictionCounts
 
 
 class Slot(NamedTuple):
@@ -32,7 +32,7 @@ class Slot(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
+class SlotFigures:
     """The figures of one slot and day.
 
     Parameters
@@ -88,7 +88,7 @@ class Reporter:
                     self._pool(slot, day, part)
         self.as_of_ms = as_of_ms
 
-    def report(self, as_of_ms: int) -> list[Reported]:
+    def report(self, as_of_ms: int) -> list[SlotFigures]:
         """Report what changed, or turned mature, or is so no more.
 
         Parameters
@@ -153,18 +153,22 @@ class Reporter:
                 for group in groups:
                     members = [key for key in mine if key.maturity <= limit and group in {"", key.group}]
                     cohort = Cohort.total([board.cohorts[key] for key in members if key in board.cohorts])
-                    seen = predicted.get(Seen(*series[1:], day, group)) if series.protocol == "delayed" else None
+                    seen = (
+                        predicted.get(PredictionGroup(*series[1:], day, group))
+                        if series.protocol == "delayed"
+                        else None
+                    )
                     parts[Slot(series, days, group), day] = Part.of_day(cohort, seen, self._k)
             yield parts
 
-    def _predicted(self) -> dict[Seen, Predicted]:
+    def _predicted(self) -> dict[PredictionGroup, PredictionCounts]:
         """Return what was predicted by group, and under the group "" of everybody."""
-        found: dict[Seen, list[Predicted]] = {}
+        found: dict[PredictionGroup, list[PredictionCounts]] = {}
         for counts in self._board.told.values():
             for seen, count in counts.items():
                 for place in {seen, seen._replace(group="")}:
                     found.setdefault(place, []).append(count)
-        return {seen: Predicted.total(counts) for seen, counts in found.items()}
+        return {seen: PredictionCounts.total(counts) for seen, counts in found.items()}
 
     def _pool(self, slot: Slot, day: int, part: Part | None) -> None:
         """Let a day count for all mature days with this part, in place of what it counted with; None: no more."""
@@ -177,10 +181,10 @@ class Reporter:
             parts.append(part)
         self._pools[slot] = Part.total(parts)
 
-    def _reported(self, slot: Slot, day: int | None, ripe: bool, part: Part) -> Reported:
+    def _reported(self, slot: Slot, day: int | None, ripe: bool, part: Part) -> SlotFigures:
         total = part.predicted.all if part.predicted is not None else 0
         examples = part.cohort.examples
-        return Reported(
+        return SlotFigures(
             slot,
             day,
             ripe,
@@ -202,7 +206,7 @@ def pooled(slot: Slot, day: int, as_of_ms: int) -> bool:
     return as_of_ms >= (day + 1 + waits_days) * DAY_MS
 
 
-def gaps(reported: Iterable[Reported]) -> dict[str, float]:
+def gaps(reported: Iterable[SlotFigures]) -> dict[str, float]:
     """Return, per metric, the difference between the best and the worst group that has it: how unequal groups fare.
 
     ``reported`` are the groups of one series, maturity and day. Of ``recall`` it is the equal-opportunity difference,

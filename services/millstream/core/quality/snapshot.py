@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from millstream.core.drift.slot_counts import whole_number
 from millstream.core.metrics import DAY_MS
-from millstream.core.quality.board import Board, Key, Seen, Series
+from millstream.core.quality.board import Board, Key, PredictionGroup, Series
 from millstream.core.quality.cohort import Cohort
-from millstream.core.quality.part import Predicted
+from millstream.core.quality.part import PredictionCounts
 from millstream.core.quality.score_cells import Counts
 
 LAYOUT: Final = 3
@@ -81,13 +81,13 @@ def load(board: Board, stored: Mapping[bytes, bytes]) -> None:
     board.remembered.restore(np.concatenate(ids), np.concatenate(remembered))
 
 
-def encode_predicted(counts: Mapping[Seen, Predicted]) -> bytes:
+def encode_predicted(counts: Mapping[PredictionGroup, PredictionCounts]) -> bytes:
     """Return one day's counts of predictions as JSON; equal counts give equal bytes."""
     told = [[*seen[:3], seen.group, count.called, count.uncalled] for seen, count in sorted(counts.items())]
     return json.dumps(told, ensure_ascii=False).encode()
 
 
-def decode_predicted(value: bytes, day: int) -> dict[Seen, Predicted]:
+def decode_predicted(value: bytes, day: int) -> dict[PredictionGroup, PredictionCounts]:
     """Return what `encode_predicted` wrote of that day.
 
     Raises
@@ -97,7 +97,7 @@ def decode_predicted(value: bytes, day: int) -> dict[Seen, Predicted]:
     """
     told = json.loads(value)
     return {
-        Seen(_text(model), whole_number(version), _text(arm), day, _text(group)): Predicted(
+        PredictionGroup(_text(model), whole_number(version), _text(arm), day, _text(group)): PredictionCounts(
             whole_number(called), whole_number(uncalled)
         )
         for model, version, arm, group, called, uncalled in told

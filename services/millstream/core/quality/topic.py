@@ -11,17 +11,17 @@ import numpy as np
 from millstream.core.batch import Array, Batch, Mask
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.figures import Figure
-from millstream.core.quality.report import Reported, gaps
+from millstream.core.quality.report import SlotFigures, gaps
 
 GAP = "_gap"
 
 
-def with_gaps(reported: Sequence[Reported]) -> list[Reported]:
+def with_gaps(reported: Sequence[SlotFigures]) -> list[SlotFigures]:
     """Return what was reported and, where there are groups, how far apart they are.
 
     A gap is a metric of its own, e.g. ``recall_gap``, of the group ``*``.
     """
-    groups: dict[tuple[object, ...], list[Reported]] = {}
+    groups: dict[tuple[object, ...], list[SlotFigures]] = {}
     for each in reported:
         if each.slot.group:
             groups.setdefault((each.slot._replace(group=""), each.day), []).append(each)
@@ -48,25 +48,25 @@ def with_gaps(reported: Sequence[Reported]) -> list[Reported]:
     return found
 
 
-def as_batch(reported: Sequence[Reported], as_of_ms: int) -> Batch:
+def as_batch(reported: Sequence[SlotFigures], as_of_ms: int) -> Batch:
     """Return one row per figure, as ``schemas/quality.avsc`` has them; a figure that is not defined is null.
 
     Keys do not depend on ``as_of_ms``: on a compacted topic the newest figure of each kind remains.
     """
     rows = [(each, metric, figure) for each in reported for metric, figure in each.figures.items()]
 
-    def texts(of: Callable[[Reported, str], object]) -> Array:
+    def texts(of: Callable[[SlotFigures, str], object]) -> Array:
         column = np.empty(len(rows), dtype=object)
         column[:] = [str(of(each, metric)) for each, metric, _ in rows]
         return column
 
-    def integers(of: Callable[[Reported], int]) -> Array:
+    def integers(of: Callable[[SlotFigures], int]) -> Array:
         return np.array([of(each) for each, _, _ in rows], dtype=np.int64)
 
-    def reals(of: Callable[[Reported, Figure], float]) -> Array:
+    def reals(of: Callable[[SlotFigures, Figure], float]) -> Array:
         return np.array([of(each, figure) for each, _, figure in rows], dtype=np.float64)
 
-    def key(each: Reported, metric: str) -> str:
+    def key(each: SlotFigures, metric: str) -> str:
         slot, day = each.slot, "" if each.day is None else each.day
         return "|".join(map(str, (*slot.series, day, slot.maturity_days, slot.group, metric)))
 

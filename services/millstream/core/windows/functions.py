@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from millstream.core.jit import fused, inline
 from millstream.core.windows.exact_sum import WORDS, accumulate, rounded
 from millstream.core.windows.id_table import home
+from millstream.core.windows.integer_functions import FLOAT32_LIMIT, answer_whole
 from millstream.core.windows.plan import (
     CELL,
     COLUMN,
@@ -31,7 +32,6 @@ from millstream.core.windows.plan import (
     Plan,
 )
 from millstream.core.windows.state import TAILS, Results, State
-from millstream.core.windows.whole_functions import FLOAT32_LIMIT, answer_whole
 
 
 @fused

@@ -13,6 +13,7 @@ from millstream.core.windows.duplicates import is_duplicate
 from millstream.core.windows.exact_sum import NEGATED, WORDS, accumulate
 from millstream.core.windows.functions import answer
 from millstream.core.windows.id_table import erase, find, put
+from millstream.core.windows.integer_arithmetic import add_whole
 from millstream.core.windows.lateness import late_by_key, late_by_stream
 from millstream.core.windows.plan import Plan
 from millstream.core.windows.state import (
@@ -35,7 +36,6 @@ from millstream.core.windows.state import (
     Results,
     State,
 )
-from millstream.core.windows.whole import add_whole
 
 ENTER, LEAVE = cast("int", np.int64(1)), cast("int", np.int64(-1))  # typed: numba compiles again for each literal
 

@@ -47,11 +47,11 @@ from millstream.core.windows.state import (
 from millstream.core.windows.upkeep import answer_slots, idle, restore_clocks
 from millstream.core.windows.values import Layout, Words
 
-__all__ = ["DUPLICATE", "LATE", "OK", "Sources", "Updated", "Upstream", "WindowStore", "representable"]
+__all__ = ["DUPLICATE", "LATE", "OK", "Sources", "UpdateResult", "Upstream", "WindowStore", "representable"]
 
 
 @dataclass(frozen=True, slots=True)
-class Updated:
+class UpdateResult:
     """What a batch came to.
 
     Parameters
@@ -163,7 +163,9 @@ class WindowStore(KeyedEntries):
         """Time that no event accepted from now on lies before, as far as is known; see `clock`."""
         return int(self._state.counters[WATERMARK_MS])
 
-    def update(self, keys: Array, times_ms: Rows, ids: Rows, values: Words, sources: Sources = _NOWHERE) -> Updated:
+    def update(
+        self, keys: Array, times_ms: Rows, ids: Rows, values: Words, sources: Sources = _NOWHERE
+    ) -> UpdateResult:
         """Fold events in, in order, and return each one's features as of its own time.
 
         Parameters
@@ -213,7 +215,7 @@ class WindowStore(KeyedEntries):
                 break
             self._grow_slab(len(self._state.slab) + 1)
         self._release_unused(fresh)
-        return Updated(status, results, feature_time_us, oldest_ms)
+        return UpdateResult(status, results, feature_time_us, oldest_ms)
 
     def online(self, slots: Rows) -> tuple[Array, Results, NDArray[np.int64]]:
         """Return keys, features as of each key's newest event, and feature times (us) of slots in use."""

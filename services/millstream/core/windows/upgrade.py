@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from millstream.core.windows.integer_arithmetic import EXACT
 from millstream.core.windows.rows import decode_keys, encode_key
 from millstream.core.windows.values import Layout
-from millstream.core.windows.whole import EXACT
 
 
 def upgraded(rows: Mapping[bytes, bytes], layout: Layout, behind: int) -> list[tuple[bytes, bytes]] | None:

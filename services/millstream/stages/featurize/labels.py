@@ -21,7 +21,7 @@ from millstream.topology import LABEL, LABEL_TIME, REVISION, LabelPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class LabelLookup:
     """Events of one partition that want to know.
 
     Parameters
@@ -86,7 +86,7 @@ class LabelFeatures:
         return self.stores[partition]
 
     def fold(
-        self, partition: int, events: WindowStore, asking: Asking, said: Batch
+        self, partition: int, events: WindowStore, asking: LabelLookup, said: Batch
     ) -> tuple[NDArray[np.int8], Results, Array]:
         """Merge events and labels in order of time: take labels in, answer events.
 

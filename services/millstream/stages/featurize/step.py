@@ -18,7 +18,7 @@ from millstream.core.windows.store import DUPLICATE, LATE, OK, Sources, Upstream
 from millstream.ports import ViewRows
 from millstream.runtime.flow import Flow
 from millstream.stages.featurize.columns import FeatureColumns, view_rows
-from millstream.stages.featurize.labels import Asking, LabelFeatures, counted
+from millstream.stages.featurize.labels import LabelFeatures, LabelLookup, counted
 from millstream.topology import LabelPlan
 
 
@@ -141,7 +141,7 @@ class Featurize:
                 told[about], answers, changed = self.labels.fold(
                     partition,
                     store,
-                    Asking(keys[asking], times_ms[asking], updated.oldest_ms[answered]),
+                    LabelLookup(keys[asking], times_ms[asking], updated.oldest_ms[answered]),
                     said.take(about) if said is not None else self.labels.nothing,
                 )
                 about_labels.put(asking, answers)

@@ -10,15 +10,15 @@ import numpy as np
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Array, Batch
-from millstream.core.ledger.belief_history import History, encode_history
-from millstream.core.ledger.fold import Folded
+from millstream.core.ledger.fold import LedgerUpdate
+from millstream.core.ledger.label_history import History, encode_history
 from millstream.core.text import as_text
 from millstream.errors import Stop
 from millstream.runtime.log.records import Output
 
 
 @dataclass(frozen=True, slots=True)
-class Rekeyed:
+class RekeyedTopic:
     """Where examples go once more, by the key of an entity that has label-derived features."""
 
     topic: str
@@ -30,7 +30,7 @@ def made_of(
     reader: RecordReader,
     records: list[bytes],
     event_ids: list[bytes],
-    folded: Folded,
+    folded: LedgerUpdate,
     names: Mapping[int, str],
     now_ms: int,
 ) -> Batch:
@@ -86,7 +86,7 @@ def made_of(
     return decoded.batch.with_columns(columns, nulls)
 
 
-def _history(folded: Folded, event: int) -> History:
+def _history(folded: LedgerUpdate, event: int) -> History:
     known = folded.histories.get(event)
     if known is not None:
         return known
@@ -94,7 +94,7 @@ def _history(folded: Folded, event: int) -> History:
     return () if label < 0 else ((int(folded.after.known_at_ms[event]), label),)
 
 
-def rekeyed_output(where: Rekeyed, made: Batch) -> Output:
+def rekeyed_output(where: RekeyedTopic, made: Batch) -> Output:
     """Return examples keyed by an entity; one without that entity concerns nobody there."""
     missing = made.nulls.get(where.key_column)
     concerned = made if missing is None else made.take(~missing)

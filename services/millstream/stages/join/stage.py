@@ -20,7 +20,7 @@ from millstream.runtime.fold_stage import replay
 from millstream.runtime.log.protocol import LogReader
 from millstream.runtime.log.records import Output, Records, empty_records
 from millstream.runtime.work import Processed, Progress, Recovered, StateSize
-from millstream.stages.join.step import Join, Joined
+from millstream.stages.join.step import Join, JoinOutput
 from millstream.topology import EXAMPLES, JOIN, JOIN_CHANGELOG, LABELS, SCORED
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class JoinStage:
         self._clock_s = clock_s
         self._stores: dict[int, LedgerStore] = {}
         self._joins: dict[int, Join] = {}
-        self._joined: dict[int, Joined] = {}
+        self._joined: dict[int, JoinOutput] = {}
 
     def open(
         self, log: LogReader, partition: int, committed: Mapping[str, int | None], on_progress: Progress

@@ -20,25 +20,25 @@ from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.ledger import rows
-from millstream.core.ledger.fold import Folded, Held, fold
+from millstream.core.ledger.fold import LedgerEntries, LedgerUpdate, fold
 from millstream.core.ledger.horizon import due
 from millstream.core.ledger.label_sets import LATEST_MS, LabelSets
 from millstream.core.ledger.resolution import Policy, resolve
 from millstream.core.ledger.tally import of_batch, of_forgetting
 from millstream.core.metrics import DAY_MS
-from millstream.core.quality.board import Seen
-from millstream.core.quality.part import Predicted
+from millstream.core.quality.board import PredictionGroup
+from millstream.core.quality.part import PredictionCounts
 from millstream.core.text import as_text
 from millstream.ports import LedgerStore
 from millstream.runtime.flow import Flow
 from millstream.runtime.log.records import Output
-from millstream.stages.join.account import Account, Counted, newest_ms
-from millstream.stages.join.examples import Rekeyed, made_of, rekeyed_output
+from millstream.stages.join.completeness import CompletenessAccount, CompletenessUpdate, newest_ms
+from millstream.stages.join.examples import RekeyedTopic, made_of, rekeyed_output
 from millstream.stages.join.statements import meaningful, statements
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JoinOutput:
     """What a micro-batch became.
 
     Parameters
@@ -55,7 +55,7 @@ class Joined:
         Keys of rows to delete then, before the puts.
     oldest_ms : int
         Oldest time that the puts add to the index.
-    counted : Counted
+    counted : CompletenessUpdate
         What is added to the account.
     sources : mapping of int to str
         Names of sources met for the first time.
@@ -68,12 +68,12 @@ class Joined:
     puts: list[tuple[bytes, bytes]]
     deleted: list[bytes]
     oldest_ms: int
-    counted: Counted
+    counted: CompletenessUpdate
     sources: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class ExpiryOutput:
     """What was found past the horizon.
 
     Parameters
@@ -107,14 +107,14 @@ class Join:
         Of `millstream.stages.join.contract.examples_schema`.
     event_id, event_time : str
         Columns of the scored record.
-    rekeyed : sequence of Rekeyed
+    rekeyed : sequence of RekeyedTopic
         Other topics of the examples.
     count : callable
         Counts predictions by who answered; default: nobody asks.
 
     Attributes
     ----------
-    account : Account
+    account : CompletenessAccount
         How complete the labels are.
     """
 
@@ -126,8 +126,8 @@ class Join:
         examples: RecordWriter,
         event_id: str,
         event_time: str,
-        rekeyed: Sequence[Rekeyed] = (),
-        count: Callable[[Batch], Mapping[Seen, Predicted]] = lambda _: {},
+        rekeyed: Sequence[RekeyedTopic] = (),
+        count: Callable[[Batch], Mapping[PredictionGroup, PredictionCounts]] = lambda _: {},
     ) -> None:
         self._store = store
         self._policy = policy
@@ -144,14 +144,14 @@ class Join:
     def _load(self) -> None:
         named = self._store.scan(rows.SOURCE, rows.TIME, 1 << 20)
         self._names = {rows.source_of(key): name.decode() for key, name in named}
-        self.account = Account(self._store)
+        self.account = CompletenessAccount(self._store)
 
     def clear(self) -> None:
         """Forget everything, to be rebuilt."""
         self._store.clear()
         self._load()
 
-    def process(self, scored: Flow, labels: Flow, now_ms: int) -> Joined:
+    def process(self, scored: Flow, labels: Flow, now_ms: int) -> JoinOutput:
         """Join a micro-batch; the store is read and not changed.
 
         Of several predictions of one event the first in the topic counts. Labels are rejected as ``no-label`` (null,
@@ -175,7 +175,7 @@ class Join:
         """Fold records into the store and publish nothing: how recovery catches up."""
         self.write(self._join(scored, labels, 0, publish=False), next_offsets)
 
-    def write(self, joined: Joined, next_offsets: Mapping[str, int]) -> None:
+    def write(self, joined: JoinOutput, next_offsets: Mapping[str, int]) -> None:
         """Write a micro-batch whose transaction is committed; ``next_offsets`` are by topic.
 
         Raises
@@ -189,11 +189,11 @@ class Join:
         self._swept_ms = min(self._swept_ms, joined.oldest_ms)
 
     def cover(self, days: Iterable[int]) -> None:
-        """Have all of these days published again, also those of which there is no prediction; see `Account.cover`."""
+        """Publish all of these days again, days without predictions included; see `CompletenessAccount.cover`."""
         puts = self.account.cover(days)
         self._store.write([key for key, _ in puts], [value for _, value in puts], [], {})
 
-    def sweep(self, now_ms: int, limit: int = 1000) -> Swept:
+    def sweep(self, now_ms: int, limit: int = 1000) -> ExpiryOutput:
         """Forget what is past the horizon, at most ``limit`` events at a time, oldest first.
 
         Call it after `write`, and not while recovering.
@@ -207,7 +207,7 @@ class Join:
         found = self._store.scan(rows.time_bound(self._swept_ms), rows.time_bound(bound_ms), limit)
         if not found:
             self._swept_ms = max(self._swept_ms, bound_ms)
-            return Swept(0, 0, [], False)
+            return ExpiryOutput(0, 0, [], False)
         event_ids = list(dict.fromkeys(rows.event_id_of(key) for key, _ in found))
         held, _ = self._read(event_ids)
         resolved = resolve(self._policy, held.labels, held.predicted)
@@ -217,20 +217,20 @@ class Join:
         deleted = [key for key, _ in found] + rows.prediction_keys(dropped) + rows.label_keys(dropped)
         # A day's count outlives its last event by a day: quality may be a little behind.
         deleted += self.account.forget(bound_ms - DAY_MS)
-        puts = self.account.add(Counted(of_forgetting(held, resolved, past)))
+        puts = self.account.add(CompletenessUpdate(of_forgetting(held, resolved, past)))
         self._store.write([key for key, _ in puts], [value for _, value in puts], deleted, {})
         self._swept_ms = rows.time_of(found[-1][0])
         unmatched = [event_ids[i] for i in np.flatnonzero(past.unmatched).tolist()]
         counts = int(past.forgotten.sum()), int(past.retired.sum())
-        return Swept(*counts, unmatched, len(found) == limit)
+        return ExpiryOutput(*counts, unmatched, len(found) == limit)
 
-    def _read(self, event_ids: Sequence[bytes]) -> tuple[Held, list[bytes | None]]:
+    def _read(self, event_ids: Sequence[bytes]) -> tuple[LedgerEntries, list[bytes | None]]:
         predictions = self._store.read(rows.prediction_keys(event_ids))
         labels = self._store.read(rows.label_keys(event_ids))
         predicted, times_ms = rows.decode_times(predictions)
-        return Held(predicted, times_ms, LabelSets.decode(labels)), predictions
+        return LedgerEntries(predicted, times_ms, LabelSets.decode(labels)), predictions
 
-    def _join(self, scored: Flow, labels: Flow, now_ms: int, publish: bool) -> Joined:
+    def _join(self, scored: Flow, labels: Flow, now_ms: int, publish: bool) -> JoinOutput:
         labels = meaningful(labels, self._whole_ids)
         places: dict[bytes, int] = {}
         about = [
@@ -264,17 +264,17 @@ class Join:
             rekeyed = [rekeyed_output(each, made) for each in self._rekeyed]
         keys = [event_ids[event] for event in folded.publish.tolist()] if publish else []
         new = first[folded.arrived[events]]
-        counted = Counted(
+        counted = CompletenessUpdate(
             of_batch(folded, len(about[0]), len(about[1])),
             newest_ms(scored.batch.columns[self._event_time]),
             newest_ms(labels.batch.columns["known_at_ms"]),
             self._count(scored.batch.take(new)) if len(new) else {},
         )
-        return Joined(keys, examples, rekeyed, labels, puts, deleted, oldest_ms, counted, fresh)
+        return JoinOutput(keys, examples, rekeyed, labels, puts, deleted, oldest_ms, counted, fresh)
 
 
 def _changes(
-    event_ids: list[bytes], folded: Folded, arrived: list[int], new_rows: list[bytes]
+    event_ids: list[bytes], folded: LedgerUpdate, arrived: list[int], new_rows: list[bytes]
 ) -> tuple[list[tuple[bytes, bytes]], list[bytes], int]:
     """Return rows to put, keys to delete, and the oldest time among the index rows put."""
     puts: list[tuple[bytes, bytes]] = []

@@ -24,7 +24,7 @@ CHAMPION: Final = "champion"
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class LearningResult:
     """What became of a micro-batch.
 
     Parameters
@@ -84,7 +84,9 @@ class Learner:
             self.metrics[CHAMPION] = Prequential()
         self._models = Models(declared)
 
-    def learn(self, batch: Batch, label: str, source: str, offsets: Rows, passed_over: Collection[int] = ()) -> Learnt:
+    def learn(
+        self, batch: Batch, label: str, source: str, offsets: Rows, passed_over: Collection[int] = ()
+    ) -> LearningResult:
         """Predict each example, then learn it.
 
         Parameters
@@ -150,7 +152,7 @@ class Learner:
             self.offsets[source] = max(int(offsets[-1]) + 1, self.offsets.get(source, 0))
         scores = np.full(batch.length, math.nan)
         scores[places] = given
-        return Learnt(scores, taught)
+        return LearningResult(scores, taught)
 
     def scorer(self) -> OnlineScorer:
         """Return what answers with the present state; where it answers by row it goes on sharing this one's models."""

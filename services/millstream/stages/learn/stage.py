@@ -18,7 +18,7 @@ import numpy as np
 from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
 from millstream.adapters.models.river_pipelines import OnlineModel
 from millstream.core.batch import Batch, Rejection, Rows
-from millstream.core.repeats import Newest, Said, repeated_examples
+from millstream.core.recent_keys import ExampleVersion, RecentKeys, repeated_examples
 from millstream.errors import Refused, Stop
 from millstream.runtime.flow import Flow, tell_unreadable
 from millstream.runtime.fold_stage import FoldStage, Restored
@@ -73,7 +73,7 @@ class LearnStage(FoldStage):
         self._clock_s = clock_s
         self._log: AssignedReader | None = None
         self._failed: dict[int, str] = {}
-        self._seen: Newest[str, Said] | None = None
+        self._seen: RecentKeys[str, ExampleVersion] | None = None
         self.learner: Learner | None = None
 
     def open(
@@ -92,7 +92,7 @@ class LearnStage(FoldStage):
 
     def remember(self, log: AssignedReader, partition: int, starts: Mapping[str, int]) -> None:
         """See `FoldStage.remember`."""
-        self._seen = None if log.atomic else Newest(_REPEATS)
+        self._seen = None if log.atomic else RecentKeys(_REPEATS)
         if self._seen is not None:
             for records in read_back(log, EXAMPLES, partition, starts[EXAMPLES], _REPEATS):
                 repeated_examples(self._seen, self._validate(records).batch)

@@ -31,8 +31,8 @@ from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader
 from millstream.runtime.log.records import Output, Records
 from millstream.runtime.work import Processed, Progress, StateSize
+from millstream.stages.monitor.duplicate_filter import DuplicateFilter
 from millstream.stages.monitor.freshness import Freshness
-from millstream.stages.monitor.measured_before import MeasuredBefore
 from millstream.stages.monitor.references import References
 from millstream.topology import DEAD_LETTERS, MEASURE, MEASURE_CHANGELOG, MEASURES, SCORED
 
@@ -85,7 +85,7 @@ class MeasureStage(FoldStage):
         self._clock_s = clock_s
         self._log: AssignedReader | None = None
         self._counts: dict[int, PartitionCounts] = {}
-        self._seen = MeasuredBefore()
+        self._seen = DuplicateFilter()
         self._countings: dict[int, Counting] = {}
         self._silent_to = -1
         self._behind_since_s: dict[int, float] = {}

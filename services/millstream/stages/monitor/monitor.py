@@ -22,10 +22,10 @@ import numpy as np
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Array, Batch, Rejection, Rows
 from millstream.core.drift.alert import Alert
-from millstream.core.drift.concept_watch import ConceptWatch, Labelled
+from millstream.core.drift.concept_watch import ConceptWatch, LabelledScores
 from millstream.core.drift.slot_summary import SLOT_MS, Summary
 from millstream.core.drift.watch import Watch
-from millstream.core.repeats import Newest, first_times
+from millstream.core.recent_keys import RecentKeys, first_times
 from millstream.runtime.dead_letters import dead_letter_output
 from millstream.runtime.flow import Flow, tell_unreadable
 from millstream.runtime.fold_stage import FoldStage, Restored
@@ -83,7 +83,7 @@ class MonitorStage(FoldStage):
         self._largest_letter_bytes = largest_letter_bytes
         self._clock_s = clock_s
         # Where topics are written at least once: summaries by what they were published of, and labelled events.
-        self._seen: tuple[Newest[tuple[int, bool, int], bool], Newest[str, bool]] | None = None
+        self._seen: tuple[RecentKeys[tuple[int, bool, int], bool], RecentKeys[str, bool]] | None = None
         self.watch: Watch | None = None
         self.concept: ConceptWatch | None = None
 
@@ -98,7 +98,7 @@ class MonitorStage(FoldStage):
 
     def remember(self, log: AssignedReader, partition: int, starts: Mapping[str, int]) -> None:
         """See `FoldStage.remember`."""
-        self._seen = None if log.atomic else (Newest(_REPEATS), Newest(_REPEATS))
+        self._seen = None if log.atomic else (RecentKeys(_REPEATS), RecentKeys(_REPEATS))
         for topic, start in starts.items() if self._seen is not None else ():
             for records in read_back(log, topic, partition, start, _REPEATS):
                 self._remember(records)
@@ -195,13 +195,13 @@ class MonitorStage(FoldStage):
             first = first[first_times(self._seen[1], batch.columns["event_id"][first].tolist())]
         return first
 
-    def _labelled(self, flow: Flow) -> Labelled:
+    def _labelled(self, flow: Flow) -> LabelledScores:
         """Return the first statement about each event; corrections of it are not counted again."""
         batch = flow.batch
         first = self._first(batch)
         offsets, batch = flow.records.offsets[flow.rows][first], batch.take(first)
         versions = np.where(batch.is_null("champion_version"), 0, batch.columns["champion_version"])
-        return Labelled(
+        return LabelledScores(
             offsets,
             batch.columns[self._event_time],
             batch.columns["label_known_at_ms"],

@@ -9,7 +9,7 @@ import numpy as np
 
 from millstream.adapters.telemetry.metrics import Telemetry
 from millstream.core.ledger.tally import SIZE, STATES, LedgerReport, counters
-from millstream.core.quality.report import Reported
+from millstream.core.quality.report import SlotFigures
 
 
 class QualityMetrics:
@@ -23,7 +23,7 @@ class QualityMetrics:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
 
-    def __call__(self, reported: Sequence[Reported], told: Mapping[int, LedgerReport], as_of_ms: int) -> None:
+    def __call__(self, reported: Sequence[SlotFigures], told: Mapping[int, LedgerReport], as_of_ms: int) -> None:
         """Take figures as published, what the join's partitions told of themselves, and as of when."""
         tell = self._telemetry
         tell.gauge("millstream_quality_as_of_seconds", max(0, as_of_ms) / 1000)

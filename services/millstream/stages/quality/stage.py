@@ -20,8 +20,8 @@ from millstream.core.drift.slot_counts import whole_number
 from millstream.core.ledger.label_sets import LATEST_MS
 from millstream.core.ledger.tally import LedgerReport, decode_report
 from millstream.core.metrics import DAY_MS
-from millstream.core.quality.contenders import Measured
-from millstream.core.quality.report import Reported
+from millstream.core.quality.report import SlotFigures
+from millstream.core.quality.scored_records import ScoredRecords
 from millstream.core.quality.snapshot import decode_predicted
 from millstream.core.quality.topic import as_batch, with_gaps
 from millstream.core.requirements import EARLIEST_MS
@@ -31,14 +31,14 @@ from millstream.runtime.log.protocol import AssignedReader
 from millstream.runtime.log.records import Output, Records
 from millstream.runtime.work import UNREADABLE, Processed, Progress, StateSize
 from millstream.stages.quality.blocks import Blocks, records_of
-from millstream.stages.quality.state import Declared, QualityState
+from millstream.stages.quality.state import MeasuredConfiguration, QualityState
 from millstream.topology import EXAMPLES, JOIN_CHANGELOG, QUALITY, QUALITY_CHANGELOG
 
 logger = logging.getLogger(__name__)
 
 _DAYS: Final = (EARLIEST_MS // DAY_MS, LATEST_MS // DAY_MS)
 
-Tell = Callable[[Sequence[Reported], Mapping[int, LedgerReport], int], None]
+Tell = Callable[[Sequence[SlotFigures], Mapping[int, LedgerReport], int], None]
 
 
 class QualityStage(FoldStage):
@@ -46,8 +46,8 @@ class QualityStage(FoldStage):
 
     Parameters
     ----------
-    declared : Declared
-    measured : Measured
+    declared : MeasuredConfiguration
+    measured : ScoredRecords
         How examples are read.
     validate : callable
         Examples' records to sound rows.
@@ -69,8 +69,8 @@ class QualityStage(FoldStage):
 
     def __init__(
         self,
-        declared: Declared,
-        measured: Measured,
+        declared: MeasuredConfiguration,
+        measured: ScoredRecords,
         validate: Callable[[Records], Flow],
         figures: RecordWriter,
         tell: Tell = lambda reported, told, as_of_ms: None,
@@ -84,7 +84,7 @@ class QualityStage(FoldStage):
         self._tell = tell
         self._dead_letters = dead_letters
         self._clock_s = clock_s
-        self._reported: list[Reported] = []
+        self._reported: list[SlotFigures] = []
         self.state: QualityState | None = None
 
     def restore(self, log: AssignedReader, partition: int, on_progress: Progress) -> Restored:

@@ -11,7 +11,7 @@ from millstream.core.ledger.tally import LedgerReport, decode_report, encode_rep
 from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Board
 from millstream.core.quality.pieces import joined, key_of, split
-from millstream.core.quality.report import Reported, Reporter
+from millstream.core.quality.report import Reporter, SlotFigures
 from millstream.core.quality.snapshot import LAYOUT, changed_rows, is_forgotten, load
 from millstream.stages.quality.blocks import MARKER, Blocks
 
@@ -19,7 +19,7 @@ _MOST_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class MeasuredConfiguration:
     """What figures are of; a change of it needs all examples anew.
 
     Parameters
@@ -27,11 +27,11 @@ class Declared:
     maturities_days : tuple of int
         Ascending; the last is the label horizon, after which nothing changes and all is forgotten.
     investigated, group : str
-        Columns; see `millstream.core.quality.contenders.Measured`.
+        Columns; see `millstream.core.quality.scored_records.Measured`.
     k : int
         Of card precision.
     online_share : float
-        As `millstream.core.quality.contenders.Measured`.
+        As `millstream.core.quality.scored_records.Measured`.
     """
 
     maturities_days: tuple[int, ...]
@@ -52,7 +52,7 @@ class QualityState:
 
     Parameters
     ----------
-    declared : Declared
+    declared : MeasuredConfiguration
     told : dict of int to LedgerReport
         By partition of the join, what its ledger last told of itself.
     newest_label_ms : int
@@ -63,7 +63,7 @@ class QualityState:
         Keys of the records that hold it.
     """
 
-    declared: Declared
+    declared: MeasuredConfiguration
     told: dict[int, LedgerReport] = field(default_factory=dict)
     newest_label_ms: int = -1
     offsets: dict[str, int] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class QualityState:
         """Start with nothing, and let the next `changes` take these records away."""
         self._cut_off = dict.fromkeys(name for name in {**blocks.rows, **blocks.cut_off} if name != MARKER)
 
-    def report(self) -> list[Reported]:
+    def report(self) -> list[SlotFigures]:
         """Forget what can no longer change, and report what has changed."""
         last_day = self.as_of_ms // DAY_MS
         horizon_days = self.declared.maturities_days[-1]

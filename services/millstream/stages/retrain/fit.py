@@ -80,7 +80,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FitResult:
     """Grown trees.
 
     Parameters
@@ -106,7 +106,7 @@ def fit(
     validation: Mask | None,
     growth: Growth,
     progress: Callable[[Progress], None] | None = None,
-) -> Fitted:
+) -> FitResult:
     """Grow trees on one part of the rows, stopped by another.
 
     Parameters
@@ -143,4 +143,4 @@ def fit(
     booster = lightgbm.train(dict(params), data, growth.rounds, **watch)
     trees = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
     body = booster.model_to_string(num_iteration=trees, importance_type="gain")
-    return Fitted(str(body), int(trees), tuple(curve))
+    return FitResult(str(body), int(trees), tuple(curve))

@@ -74,7 +74,7 @@ class TrainSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedModel:
     """A model that is ready to be registered.
 
     Parameters
@@ -99,7 +99,7 @@ class Trained:
 
 def train(
     features: pl.DataFrame, spec: TrainSpec, created_at_ms: int, progress: Callable[[Progress], None] | None = None
-) -> Trained:
+) -> TrainedModel:
     """Train a model and measure it on history it has not seen.
 
     Parameters
@@ -147,7 +147,9 @@ def train(
     if threshold is None:
         threshold = best_f1_threshold(labels[parts.validation], scores(parts.validation))
     known = parts.holdout | parts.validation
-    history = _Watched(matrix, times_ms, np.where(known, labels, np.nan), int(times_ms[parts.validation].min()))
+    history = _ReferenceHistory(
+        matrix, times_ms, np.where(known, labels, np.nan), int(times_ms[parts.validation].min())
+    )
     manifest = Manifest(
         model=spec.model,
         service=spec.service.name,
@@ -166,11 +168,11 @@ def train(
     )
     held_out = pl.DataFrame({"day": times_ms // DAY_MS, "group": features[spec.group]}).filter(pl.Series(parts.holdout))
     a_day = held_out.n_unique() / held_out["day"].n_unique()
-    return Trained(manifest, fitted.body, metrics, {"validation_average_precision": fitted.curve}, a_day)
+    return TrainedModel(manifest, fitted.body, metrics, {"validation_average_precision": fitted.curve}, a_day)
 
 
 @dataclass(frozen=True, slots=True)
-class _Watched:
+class _ReferenceHistory:
     """All events of the history with the labels the reference may use, and when the model's ignorance begins."""
 
     matrix: NDArray[np.float64]
@@ -180,7 +182,7 @@ class _Watched:
 
 
 def _reference(
-    history: _Watched, model: TextModel, spec: TrainSpec, threshold: float, importance: Mapping[str, float]
+    history: _ReferenceHistory, model: TextModel, spec: TrainSpec, threshold: float, importance: Mapping[str, float]
 ) -> ModelReference:
     """Return the reference for drift: from what the trees were not grown on or, where that is too little, all of it."""
     unseen = history.times_ms >= history.unseen_from_ms

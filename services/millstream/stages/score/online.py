@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class OnlineAnswer:
     """What the online model says of a micro-batch.
 
     Parameters
@@ -65,7 +65,7 @@ class Online:
         """Name of the model; "" while there is none."""
         return "" if self.scorer is None else self.scorer.name
 
-    def score(self, batch: Batch) -> Opinion:
+    def score(self, batch: Batch) -> OnlineAnswer:
         """Return the opinion on each row.
 
         Parameters
@@ -75,19 +75,19 @@ class Online:
         """
         scorer, nothing = self.scorer, np.full(batch.length, np.nan)
         if scorer is None or not batch.length:
-            return Opinion(nothing, None if scorer is None else scorer.version)
+            return OnlineAnswer(nothing, None if scorer is None else scorer.version)
         try:
             scores, beyond = scorer.score_within(batch, self._spare())
         except Refused as error:
             if str(error) != self._failure:
                 self._failure = str(error)
                 logger.error("online model %r, snapshot %s: %s", scorer.name, scorer.version, error)
-            return Opinion(nothing, scorer.version, {"online_failed": batch.length})
+            return OnlineAnswer(nothing, scorer.version, {"online_failed": batch.length})
         self._failure = ""
         said = (scores >= 0) & (scores <= 1)
         silent = batch.length - int(np.count_nonzero(said)) - beyond
         counts = {"online_budget": beyond, "online_silent": silent}
-        return Opinion(np.where(said, scores, np.nan), scorer.version, counts)
+        return OnlineAnswer(np.where(said, scores, np.nan), scorer.version, counts)
 
     def _spare(self) -> Callable[[], bool] | None:
         if self._budget_s is None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from millstream.core.repeats import Newest, first_times
+from millstream.core.recent_keys import RecentKeys, first_times
 from millstream.runtime.flow import Flow
 from millstream.runtime.log.protocol import AssignedReader, read_back
 from millstream.runtime.log.records import Records
@@ -17,11 +17,11 @@ _REPEATS: Final = 50_000
 """Records of a partition after which one is not expected to come again."""
 
 
-class MeasuredBefore:
+class DuplicateFilter:
     """Events by place in their source and dead letters by id, per partition; nothing is kept exactly once."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[Newest[tuple[int, int], bool], Newest[str, bool]]] = {}
+        self._seen: dict[int, tuple[RecentKeys[tuple[int, int], bool], RecentKeys[str, bool]]] = {}
 
     def __contains__(self, partition: int) -> bool:
         return partition in self._seen
@@ -36,7 +36,7 @@ class MeasuredBefore:
         """Read back what came before these offsets by topic."""
         if log.atomic:
             return
-        self._seen[partition] = Newest(_REPEATS), Newest(_REPEATS)
+        self._seen[partition] = RecentKeys(_REPEATS), RecentKeys(_REPEATS)
         for topic, offset in offsets.items():
             for records in read_back(log, topic, partition, offset, _REPEATS):
                 self.first_times(validate[topic](records))

@@ -17,7 +17,7 @@ from millstream_lab.chaos.stream import ChaosStream
 
 
 @dataclass
-class Arena:
+class FaultContext:
     """What faults may touch.
 
     Parameters

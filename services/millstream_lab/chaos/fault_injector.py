@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 
 from millstream.app.worker_processes import last_lines
 from millstream.errors import MillstreamError, Stop
-from millstream_lab.chaos.arena import Arena
+from millstream_lab.chaos.fault_context import FaultContext
 from millstream_lab.chaos.faults import KILLS
 
 HEAL_LIMIT_S = 180.0
@@ -22,7 +22,7 @@ HASTE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class InjectedFault:
     """One fault done.
 
     Parameters
@@ -52,7 +52,7 @@ class Deed:
     wrong: str = ""
 
 
-def idle(deeds: Sequence[Deed]) -> list[str]:
+def idle(deeds: Sequence[InjectedFault]) -> list[str]:
     """Return the faults that never did any harm, so that surviving them shows nothing."""
     names = {deed.fault for deed in deeds}
     return [f"{name} never did" for name in sorted(names - {deed.fault for deed in deeds if deed.harmed})]
@@ -66,13 +66,13 @@ def plan(times: Mapping[str, int], seed: int) -> list[str]:
 
 
 def torment(
-    arena: Arena,
-    faults: Mapping[str, Callable[[Arena], str]],
+    arena: FaultContext,
+    faults: Mapping[str, Callable[[FaultContext], str]],
     names: Iterable[str],
     healthy: Callable[[float], bool],
-    done: Callable[[Deed], None],
+    done: Callable[[InjectedFault], None],
     lags: Callable[[], str],
-) -> list[Deed]:
+) -> list[InjectedFault]:
     """Do the faults in order; after most kills the next thing comes at once, whatever state the cluster is in.
 
     Raises
@@ -80,7 +80,7 @@ def torment(
     Stop
         The cluster did not get well within three minutes.
     """
-    deeds: list[Deed] = []
+    deeds: list[InjectedFault] = []
     started_s = time.monotonic()
     for name in names:
         at_s, known, wrong = time.monotonic(), len(arena.cluster.exits), ""
@@ -97,13 +97,13 @@ def torment(
             time.sleep(0.25)
         healed_s = math.nan if hasty else time.monotonic() - over_s
         exits = len(arena.cluster.exits) - known
-        deed = Deed(name, note, at_s - started_s, over_s - at_s, healed_s, exits, arena.harmed, wrong)
+        deed = InjectedFault(name, note, at_s - started_s, over_s - at_s, healed_s, exits, arena.harmed, wrong)
         deeds.append(deed)
         done(deed)
     return deeds
 
 
-def _state(arena: Arena) -> str:
+def _state(arena: FaultContext) -> str:
     cluster = arena.cluster
     codes = Counter((each.worker, each.code) for each in cluster.exits)
     ready = {name: cluster.ready(name) for name in cluster.workers}

@@ -21,7 +21,7 @@ UNSAID: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
-class Believed:
+class MaturityLabels:
     """What n events count for.
 
     Parameters
@@ -35,12 +35,12 @@ class Believed:
     labels: NDArray[np.int64]
     known_at_ms: Rows
 
-    def take(self, rows: Rows) -> Believed:
+    def take(self, rows: Rows) -> MaturityLabels:
         """Return the given rows."""
-        return Believed(self.labels[rows], self.known_at_ms[rows])
+        return MaturityLabels(self.labels[rows], self.known_at_ms[rows])
 
 
-class Remembered:
+class LabelTable:
     """Labels by maturity, their revisions, and times by event id; about 90 bytes an event of four maturities.
 
     At each maturity the example with the greatest revision that says what was believed by then counts. That is a
@@ -67,13 +67,13 @@ class Remembered:
 
     def put(
         self, event_ids: Rows, revisions: Rows, labels: NDArray[np.int64], known_at_ms: Rows, event_time_ms: Rows
-    ) -> tuple[Rows, Believed, Believed]:
+    ) -> tuple[Rows, MaturityLabels, MaturityLabels]:
         """Take examples in; return one position of each event of which something is new, and its labels before and now.
 
         Parameters
         ----------
         labels : int64 ndarray of shape (n, maturities)
-            As `Believed`; `UNSAID` where the example does not say. The last column always says.
+            As `MaturityLabels`; `UNSAID` where the example does not say. The last column always says.
         """
         ids, first, owners = np.unique(event_ids, return_index=True, return_inverse=True)
         slots = _slots(self._table, ids)
@@ -99,9 +99,9 @@ class Remembered:
         self._store(ids[new], slots[new], rows[new])
         return first[new], before.take(new), self._believed(rows[new])
 
-    def _believed(self, rows: NDArray[np.int64]) -> Believed:
+    def _believed(self, rows: NDArray[np.int64]) -> MaturityLabels:
         labels = (rows[:, _LABELS, None] >> self._shifts) & ((1 << _LABEL_BITS) - 1)
-        return Believed(labels - 1, rows[:, _KNOWN_AT].copy())
+        return MaturityLabels(labels - 1, rows[:, _KNOWN_AT].copy())
 
     def _store(self, ids: Rows, slots: Rows, rows: NDArray[np.int64]) -> None:
         fresh = slots < 0

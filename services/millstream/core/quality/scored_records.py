@@ -20,7 +20,7 @@ _GROUP_CHARACTERS: Final = 150
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ScoredRecords:
     """How scored records are read.
 
     Parameters

@@ -57,7 +57,7 @@ SCALES: Final[Mapping[str, Scale]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Law:
+class NullDistribution:
     """How scaled statistics scatter.
 
     Parameters
@@ -71,7 +71,7 @@ class Law:
     windows: Floats
 
     @staticmethod
-    def fit(scaled: Floats, windows: Floats, noise: Floats) -> Law:
+    def fit(scaled: Floats, windows: Floats, noise: Floats) -> NullDistribution:
         """Fit to a history.
 
         Parameters
@@ -94,7 +94,7 @@ class Law:
                 freedom[i] = freedom[i - 1]
         many = np.broadcast_to(windows[:, None], mean.shape)
         mean = np.where(silent, np.inf, np.maximum(mean, noise))
-        return Law(mean.ravel(), freedom.ravel(), np.maximum(many, 1.0).ravel())
+        return NullDistribution(mean.ravel(), freedom.ravel(), np.maximum(many, 1.0).ravel())
 
     def surprise(self, scaled: Floats) -> Floats:
         """Return minus the logarithm of the p-value, shape (t, m); NaN stays."""

@@ -14,7 +14,7 @@ _READY_S = 90.0
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerGroup:
     """Workers of one job."""
 
     job: Job
@@ -49,7 +49,7 @@ class Crew:
 
 
 @contextmanager
-def crew(job: Job, layout: Mapping[str, Sequence[str]], wait: bool = True) -> Iterator[Crew]:
+def crew(job: Job, layout: Mapping[str, Sequence[str]], wait: bool = True) -> Iterator[WorkerGroup]:
     """Run workers by name, each with its stages (none named: all); with ``wait``, continue once all are ready."""
     with ExitStack() as stack:
         directory = job.stack.state_dir
@@ -57,7 +57,7 @@ def crew(job: Job, layout: Mapping[str, Sequence[str]], wait: bool = True) -> It
             stack.enter_context(running_worker(name, run_command(*stages), job.environ(name), directory))
             for name, stages in layout.items()
         )
-        started = Crew(job, workers)
+        started = WorkerGroup(job, workers)
         if wait:
             started.wait_ready()
         yield started

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from millstream.app.quality_figures import ARMS, Shown
+from millstream.app.quality_figures import ARMS, QualityRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ _GROUP_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e
 _MOST_GROUPS = 12
 
 
-def picture(shown: Sequence[Shown], form: Literal["png", "svg"]) -> bytes:
+def picture(shown: Sequence[QualityRecord], form: Literal["png", "svg"]) -> bytes:
     """Return the picture of one protocol's figures at one maturity.
 
     Full points and lines are final, hollow ones on grey are not: their labels have not had time to arrive. Bars are
@@ -64,7 +64,7 @@ def picture(shown: Sequence[Shown], form: Literal["png", "svg"]) -> bytes:
     return out.getvalue()
 
 
-def page(shown: Sequence[Shown]) -> str:
+def page(shown: Sequence[QualityRecord]) -> str:
     """Return a page with the picture and the figures behind it; it needs nothing but itself."""
     drawing = picture(shown, "svg").decode()
     drawing = drawing[drawing.index("<svg") :]
@@ -87,22 +87,22 @@ def page(shown: Sequence[Shown]) -> str:
     )
 
 
-def _is(each: Shown, metric: str) -> bool:
+def _is(each: QualityRecord, metric: str) -> bool:
     return each.metric == metric or (metric == "card_precision" and each.metric.startswith("card_precision_at_"))
 
 
-def _date(each: Shown) -> datetime:
+def _date(each: QualityRecord) -> datetime:
     return datetime.fromtimestamp((each.day_start_ms or 0) / 1000, UTC)
 
 
-def _lines(axes: Axes, figures: Sequence[Shown], title: str) -> None:
+def _lines(axes: Axes, figures: Sequence[QualityRecord], title: str) -> None:
     """Draw one line per arm; of a day on which two versions answered, the one with more examples."""
     if figures and figures[0].metric.startswith("card_precision_at_"):
         title = f"{title} {figures[0].metric.rpartition('_')[2]} a day"
     axes.set_title(title, loc="left", fontsize=10)
     present = [arm for arm in ARMS if any(each.arm == arm for each in figures)]
     for place, arm in enumerate(present):
-        days: dict[datetime, Shown] = {}
+        days: dict[datetime, QualityRecord] = {}
         for each in sorted((each for each in figures if each.arm == arm), key=lambda each: each.examples):
             days[_date(each)] = each
         line = [days[day] for day in sorted(days)]
@@ -120,7 +120,7 @@ def _lines(axes: Axes, figures: Sequence[Shown], title: str) -> None:
         axes.set_ylim(bottom=max(0.0, 0.9 * least))
 
 
-def _line(axes: Axes, line: Sequence[Shown], shift: timedelta, colour: str, name: str) -> None:
+def _line(axes: Axes, line: Sequence[QualityRecord], shift: timedelta, colour: str, name: str) -> None:
     # What is final ends where what is open begins: the last final point is drawn with both.
     final = [each for each in line if each.mature]
     still = [each for each in line if not each.mature]
@@ -141,16 +141,16 @@ def _line(axes: Axes, line: Sequence[Shown], shift: timedelta, colour: str, name
             )  # fmt: skip
 
 
-def _value(each: Shown) -> float:
+def _value(each: QualityRecord) -> float:
     return 0.0 if each.value is None else each.value
 
 
-def _or(end: float | None, each: Shown) -> float:
+def _or(end: float | None, each: QualityRecord) -> float:
     """Return an end of the interval, the value itself where there is none."""
     return _value(each) if end is None else end
 
 
-def _versions(axes: Axes, line: Sequence[Shown]) -> None:
+def _versions(axes: Axes, line: Sequence[QualityRecord]) -> None:
     for before, after in itertools.pairwise(line):
         if before.model_version != after.model_version:
             day: Any = _date(after) - timedelta(hours=12)
@@ -161,7 +161,7 @@ def _versions(axes: Axes, line: Sequence[Shown]) -> None:
             )  # fmt: skip
 
 
-def _open_days(axes: Axes, figures: Sequence[Shown]) -> None:
+def _open_days(axes: Axes, figures: Sequence[QualityRecord]) -> None:
     days = sorted({_date(each) for each in figures if not each.mature})
     if days:
         begin: Any = days[0] - timedelta(hours=12)
@@ -179,10 +179,10 @@ def _dates(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _labelled(axes: Axes, figures: Sequence[Shown]) -> None:
+def _labelled(axes: Axes, figures: Sequence[QualityRecord]) -> None:
     axes.set_title("examples a day, and the labelled share of predictions", loc="left", fontsize=10)
     arms = [arm for arm in ARMS if any(each.arm == arm for each in figures)]
-    days: dict[datetime, list[Shown]] = {}
+    days: dict[datetime, list[QualityRecord]] = {}
     for each in figures:
         if each.arm == arms[0]:
             days.setdefault(_date(each), []).append(each)
@@ -203,7 +203,7 @@ def _labelled(axes: Axes, figures: Sequence[Shown]) -> None:
     share.spines[["top"]].set_visible(False)
 
 
-def _groups(panels: Sequence[Axes], figures: Sequence[Shown]) -> None:
+def _groups(panels: Sequence[Axes], figures: Sequence[QualityRecord]) -> None:
     """Draw each group's shares side by side, for the first arm that has them, with the gap between best and worst."""
     arm = next(arm for arm in ARMS if any(each.arm == arm for each in figures))
     # Of several versions the newest is of interest.

@@ -15,7 +15,7 @@ import numpy as np
 from millstream.core.batch import Rows
 from millstream.core.drift.alert import ONLINE, Alert
 from millstream.core.drift.budget import DAY_MS
-from millstream.core.drift.concept_watch import POLICY, ConceptWatch, Labelled
+from millstream.core.drift.concept_watch import POLICY, ConceptWatch, LabelledScores
 from millstream.core.drift.declared import Limits, Monitors
 from millstream.core.drift.incidents import Policy
 from millstream.core.drift.make_reference import make_reference
@@ -23,13 +23,13 @@ from millstream.core.drift.model_reference import ModelReference
 from millstream.core.drift.partition_counts import Counting, Events, PartitionCounts
 from millstream.core.drift.slot_summary import SLOT_MS
 from millstream.core.drift.watch import Watch
-from millstream_lab.detectors.drill_traffic import FEATURES, Change, Drilled, World, traffic
+from millstream_lab.detectors.simulated_traffic import FEATURES, Change, SimulatedEvents, TrafficSettings, traffic
 
 _BURN_IN_DAYS: Final = 8
 _ONLINE_DAYS: Final = 29
 
 
-def drill_reference(world: World, seed: int, days: int, monitors: Monitors) -> ModelReference:
+def drill_reference(world: TrafficSettings, seed: int, days: int, monitors: Monitors) -> ModelReference:
     """Return the reference of so many days before day 0 of a week."""
     past = traffic(world, seed, 0, days)
     return make_reference(
@@ -44,7 +44,7 @@ def drill_reference(world: World, seed: int, days: int, monitors: Monitors) -> M
     )
 
 
-def alerts_of(reference: ModelReference, seen: Drilled, monitors: Monitors, batch: int = 20_000) -> list[Alert]:
+def alerts_of(reference: ModelReference, seen: SimulatedEvents, monitors: Monitors, batch: int = 20_000) -> list[Alert]:
     """Return every alert that monitors give on traffic whose labels are known at once."""
     counts, policy = PartitionCounts(0, SLOT_MS), Policy()
     watch = Watch("drill", lambda _version: reference, 1, monitors, "scored", policy)
@@ -60,14 +60,14 @@ def alerts_of(reference: ModelReference, seen: Drilled, monitors: Monitors, batc
     return alerts
 
 
-def _events(seen: Drilled, offsets: Rows) -> Events:
+def _events(seen: SimulatedEvents, offsets: Rows) -> Events:
     times_ms, version = seen.times_ms, np.ones(len(offsets), dtype=np.int64)
     return Events(times_ms, times_ms, times_ms, offsets, version, seen.scores, seen.online, lambda _f: seen.matrix)
 
 
-def _labelled(seen: Drilled, offsets: Rows) -> Labelled:
+def _labelled(seen: SimulatedEvents, offsets: Rows) -> LabelledScores:
     times_ms, version = seen.times_ms, np.ones(len(offsets), dtype=np.int64)
-    return Labelled(
+    return LabelledScores(
         offsets, times_ms, times_ms, version, seen.scores, seen.labels, seen.online, lambda _name: seen.scores
     )
 
@@ -96,7 +96,7 @@ class Calm:
 
 
 def calm(
-    world: World,
+    world: TrafficSettings,
     monitors: Monitors,
     runs: int,
     days: int = 365,
@@ -135,7 +135,7 @@ class Power:
 
 
 def power(
-    world: World,
+    world: TrafficSettings,
     monitors: Monitors,
     change: Change,
     runs: int,
@@ -167,7 +167,7 @@ def power(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class OpenedIncidents:
     """What kinds of incidents a change opened.
 
     Parameters
@@ -184,8 +184,12 @@ class Told:
 
 
 def meaning(
-    world: World, monitors: Monitors, runs: int, reference_days: int = 56, progress: Callable[[], None] = lambda: None
-) -> list[Told]:
+    world: TrafficSettings,
+    monitors: Monitors,
+    runs: int,
+    reference_days: int = 56,
+    progress: Callable[[], None] = lambda: None,
+) -> list[OpenedIncidents]:
     """Tell covariate shift from concept change: what opens within two weeks of either, and of no change at all.
 
     Each run has a reference of its own.
@@ -205,4 +209,4 @@ def meaning(
             for kind in {name(each) for each in told if each.event == "open" and each.at_ms > begins * DAY_MS}:
                 opened[words][kind] = opened[words].get(kind, 0) + 1
             progress()
-    return [Told(words, runs, found) for words, found in opened.items()]
+    return [OpenedIncidents(words, runs, found) for words, found in opened.items()]

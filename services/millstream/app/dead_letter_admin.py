@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from millstream.adapters.embedded.endpoints import resolve
 from millstream.adapters.files.contracts import load_all
 from millstream.adapters.kafka.dead_letters import DeadLetter, Selection, read_dead_letters
-from millstream.adapters.kafka.redrive import Redriven, redrive, redriven_ids, restored, sort_out
+from millstream.adapters.kafka.redrive import RedriveResult, redrive, redriven_ids, restored, sort_out
 from millstream.adapters.kafka.schema_registry import connect
 from millstream.adapters.kafka.schema_topic import SchemaResolver, read_schemas
 from millstream.adapters.kafka.topics import partition_counts
@@ -18,7 +18,7 @@ from millstream.settings import Settings
 from millstream.topology import DEAD_LETTERS, REDRIVEN, SCHEMAS
 
 
-class Desk:
+class DeadLetterAdmin:
     """Dead letters of the settings' Kafka.
 
     Parameters
@@ -62,12 +62,12 @@ class Desk:
             and restored(self._kafka, letter) is not None
         ]
 
-    def plan(self, selection: Selection) -> Redriven:
+    def plan(self, selection: Selection) -> RedriveResult:
         """Return what `redrive` would do, and do nothing."""
         letters = list(self.letters(selection))
         return sort_out(letters, self.redriven(), partition_counts(self._kafka, [each.topic for each in letters]))
 
-    def redrive(self, selection: Selection, progress: Callable[[int, int], None]) -> Redriven:
+    def redrive(self, selection: Selection, progress: Callable[[int, int], None]) -> RedriveResult:
         """Send the ones meant back; see `millstream.adapters.kafka.redrive.redrive`."""
         return redrive(
             self._kafka,

@@ -19,7 +19,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Newest(Generic[K, V]):
+class RecentKeys(Generic[K, V]):
     """Values of the keys that were put last.
 
     Parameters
@@ -44,7 +44,7 @@ class Newest(Generic[K, V]):
             self._held.popitem(last=False)
 
 
-def first_times(kept: Newest[K, bool], keys: Iterable[K]) -> Mask:
+def first_times(kept: RecentKeys[K, bool], keys: Iterable[K]) -> Mask:
     """Return which keys are not kept and not among those before them; all are kept from now on."""
     fresh: list[bool] = []
     for key in keys:
@@ -54,11 +54,11 @@ def first_times(kept: Newest[K, bool], keys: Iterable[K]) -> Mask:
     return np.array(fresh, dtype=np.bool_)
 
 
-Said = tuple[int, float | None, int]
+ExampleVersion = tuple[int, float | None, int]
 """Of an example: revision, label, and when it became known in milliseconds since the epoch."""
 
 
-def repeated_examples(kept: Newest[str, Said], examples: Batch) -> Mask:
+def repeated_examples(kept: RecentKeys[str, ExampleVersion], examples: Batch) -> Mask:
     """Return which examples say nothing new of their event: no greater revision, or the same label as known since then.
 
     Parameters

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from millstream.core.batch import Rows
 from millstream.core.ledger.label_sets import LabelSets
-from millstream.core.ledger.resolution import Policy, Resolved, resolve
+from millstream.core.ledger.resolution import Policy, ResolvedLabels, resolve
 
 
 @dataclass(frozen=True, slots=True)
-class Beliefs:
+class LabelTimeline:
     """Labels of n events, k in all: each one that replaces another, and each retraction, is a row of its own.
 
     Parameters
@@ -36,15 +36,17 @@ class Beliefs:
     due_ms: Rows
     revisions: Rows
 
-    def take(self, rows: Rows) -> Beliefs:
+    def take(self, rows: Rows) -> LabelTimeline:
         """Return those of some of the events, given by ascending position."""
         place = np.searchsorted(rows, self.events)
         place_in = np.minimum(place, max(0, len(rows) - 1))
         kept = rows[place_in] == self.events if len(rows) else np.zeros(len(self.events), dtype=np.bool_)
-        return Beliefs(place[kept], self.label[kept], self.known_at_ms[kept], self.due_ms[kept], self.revisions[kept])
+        return LabelTimeline(
+            place[kept], self.label[kept], self.known_at_ms[kept], self.due_ms[kept], self.revisions[kept]
+        )
 
 
-def beliefs(policy: Policy, labels: LabelSets, event_time_ms: Rows) -> Beliefs:
+def beliefs(policy: Policy, labels: LabelSets, event_time_ms: Rows) -> LabelTimeline:
     """Resolve labels as of each moment at which one became known.
 
     Parameters
@@ -69,7 +71,7 @@ def beliefs(policy: Policy, labels: LabelSets, event_time_ms: Rows) -> Beliefs:
     step[order] = counts - first[owners]  # of each label: how many moments before it brought labels of its event
     there = np.ones(n, dtype=np.bool_)
     before = resolve(policy, LabelSets.empty(), there)
-    parts: list[tuple[Rows, Resolved, Rows, int]] = []
+    parts: list[tuple[Rows, ResolvedLabels, Rows, int]] = []
     for at in range(int(step.max()) + 1 if len(step) else 0):
         told = step <= at
         known = LabelSets(every.owners[told], every.sources[told], every.stamps[told]).settled(
@@ -85,7 +87,7 @@ def beliefs(policy: Policy, labels: LabelSets, event_time_ms: Rows) -> Beliefs:
     return _together(parts)
 
 
-def _together(parts: list[tuple[Rows, Resolved, Rows, int]]) -> Beliefs:
+def _together(parts: list[tuple[Rows, ResolvedLabels, Rows, int]]) -> LabelTimeline:
     nothing = np.zeros(0, dtype=np.int64)
     events = np.concatenate([nothing, *(changed for changed, *_ in parts)])
     labels = np.concatenate([nothing, *(now.labels[changed] for changed, now, *_ in parts)])
@@ -94,4 +96,4 @@ def _together(parts: list[tuple[Rows, Resolved, Rows, int]]) -> Beliefs:
     revisions = np.concatenate([nothing, *(np.full(len(changed), at + 1) for changed, _, _, at in parts)])
     order = np.argsort(events, kind="stable")
     label = np.where(labels < 0, np.nan, labels.astype(np.float64))
-    return Beliefs(events[order], label[order], known[order], due[order], revisions[order])
+    return LabelTimeline(events[order], label[order], known[order], due[order], revisions[order])

@@ -14,8 +14,8 @@ from millstream.core.batch import Rows
 from millstream.core.ledger import rows
 from millstream.core.ledger.tally import SIZE, LedgerReport, encode_report
 from millstream.core.metrics import DAY_MS
-from millstream.core.quality.board import Seen
-from millstream.core.quality.part import Predicted
+from millstream.core.quality.board import PredictionGroup
+from millstream.core.quality.part import PredictionCounts
 from millstream.core.quality.snapshot import decode_predicted, encode_predicted
 from millstream.ports import LedgerStore
 
@@ -23,7 +23,7 @@ NEVER_MS = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CompletenessUpdate:
     """What a micro-batch adds to an account.
 
     Parameters
@@ -31,17 +31,17 @@ class Counted:
     tally : int64 ndarray
     scored_to_ms, labels_to_ms : int
         Newest event time among its predictions, and newest time a label of it became known; -1 without any.
-    predicted : mapping of Seen to Predicted
+    predicted : mapping of PredictionGroup to PredictionCounts
         Its predictions that are new.
     """
 
     tally: Rows
     scored_to_ms: int = NEVER_MS
     labels_to_ms: int = NEVER_MS
-    predicted: Mapping[Seen, Predicted] = field(default_factory=dict)
+    predicted: Mapping[PredictionGroup, PredictionCounts] = field(default_factory=dict)
 
 
-class Account:
+class CompletenessAccount:
     """The account of one partition, as its store holds it.
 
     Parameters
@@ -52,7 +52,7 @@ class Account:
     ----------
     told : LedgerReport
         Tally, and how far both inputs have come.
-    predicted : dict of int to dict of Seen to Predicted
+    predicted : dict of int to dict of PredictionGroup to PredictionCounts
         By day of the event.
     """
 
@@ -64,7 +64,7 @@ class Account:
         # Nobody knows what of it was published before a crash.
         self._unpublished: dict[int, None] = dict.fromkeys(self.predicted)
 
-    def add(self, counted: Counted) -> list[tuple[bytes, bytes]]:
+    def add(self, counted: CompletenessUpdate) -> list[tuple[bytes, bytes]]:
         """Take what a micro-batch adds, and return the rows that hold it."""
         told = self.told
         self.told = LedgerReport(
@@ -74,7 +74,7 @@ class Account:
         )
         for seen, more in counted.predicted.items():
             day = self.predicted.setdefault(seen.day, {})
-            day[seen] = Predicted.total([day[seen], more]) if seen in day else more
+            day[seen] = PredictionCounts.total([day[seen], more]) if seen in day else more
         days = dict.fromkeys(seen.day for seen in counted.predicted)
         self._unpublished |= days
         puts = [(rows.day_key(day), encode_predicted(self.predicted[day])) for day in days]

@@ -17,7 +17,7 @@ FEATURES: Final = ("a", "b", "c", "d", "e", "f")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class TrafficSettings:
     """How drill traffic is made.
 
     Parameters
@@ -83,7 +83,7 @@ CHANGES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Drilled:
+class SimulatedEvents:
     """Traffic in order of time."""
 
     times_ms: Rows
@@ -92,12 +92,16 @@ class Drilled:
     online: Floats
     labels: Mask
 
-    def take(self, rows: slice) -> Drilled:
+    def take(self, rows: slice) -> SimulatedEvents:
         """Return some of it."""
-        return Drilled(self.times_ms[rows], self.matrix[rows], self.scores[rows], self.online[rows], self.labels[rows])
+        return SimulatedEvents(
+            self.times_ms[rows], self.matrix[rows], self.scores[rows], self.online[rows], self.labels[rows]
+        )
 
 
-def traffic(world: World, seed: int, first_day: int, days: int, change: Change | None = None) -> Drilled:
+def traffic(
+    world: TrafficSettings, seed: int, first_day: int, days: int, change: Change | None = None
+) -> SimulatedEvents:
     """Draw events with a rhythm of day and week in volume and level, bursty by the hour.
 
     Volume varies by a gamma law of shape 4 from hour to hour, weekends have half the events, and every feature's level
@@ -125,10 +129,10 @@ def traffic(world: World, seed: int, first_day: int, days: int, change: Change |
         matrix[after, 0] += change.shift_std
         online[after] += change.online_logit
         truth = np.where(after, np.minimum(scores * change.positive_ratio, 0.999), scores)
-    return Drilled(times_ms, matrix, scores, 1 / (1 + np.exp(-online)), rng.random(len(rows)) < truth)
+    return SimulatedEvents(times_ms, matrix, scores, 1 / (1 + np.exp(-online)), rng.random(len(rows)) < truth)
 
 
-def _wandering(world: World, seed: int, hours: int) -> Floats:
+def _wandering(world: TrafficSettings, seed: int, hours: int) -> Floats:
     """Return how far the online model is from the champion in each hour, float64 of shape (hours,)."""
     from scipy.signal import lfilter  # type: ignore[import-untyped]
 

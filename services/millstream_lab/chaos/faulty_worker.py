@@ -1,4 +1,4 @@
-"""``millstream run`` with the nemesis's hand inside: ``python -m millstream_lab.chaos.victim run ...``.
+"""``millstream run`` with the nemesis's hand inside: ``python -m millstream_lab.chaos.faulty_worker run ...``.
 
 ``MILLSTREAM_CHAOS_CRASH=point:n`` makes the process kill itself with SIGKILL when it comes by a point for the n-th
 time; ``before-commit@topic`` is that point in the stage that reads the topic, at least once only.
@@ -25,7 +25,7 @@ CLOCK = "MILLSTREAM_CHAOS_CLOCK"
 POINTS = ("mid-batch", "after-produce", "before-commit", "after-commit", "in-checkpoint", "in-recovery", "in-rebalance")
 
 
-class Bomb:
+class CrashPoint:
     """Counts passes of one point and kills the process at the n-th."""
 
     def __init__(self, armed: str) -> None:
@@ -40,7 +40,7 @@ class Bomb:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(bomb: Bomb) -> None:
+def arm(bomb: CrashPoint) -> None:
     """Put the bomb into the places that matter."""
     call, send, flush = KafkaWriter._call, KafkaWriter.send, KafkaWriter._flush_then_commit
     assigned, revoked = StageLoop._assigned, StageLoop._revoked
@@ -104,7 +104,7 @@ def main() -> None:
     """Arm what the environment says, then be the ordinary command."""
     armed, clock = os.environ.get(CRASH), os.environ.get(CLOCK)
     if armed:
-        arm(Bomb(armed))
+        arm(CrashPoint(armed))
     if clock:
         step_clock(Path(clock))
     from millstream.cli import main as command

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from millstream.core.jit import fused, inline
 from millstream.core.windows.exact_sum import WORDS, rounded
 from millstream.core.windows.id_table import home
+from millstream.core.windows.integer_arithmetic import EXACT, whole_mean, whole_sum, whole_variance
 from millstream.core.windows.plan import (
     BIT,
     CELL,
@@ -34,7 +35,6 @@ from millstream.core.windows.plan import (
     Plan,
 )
 from millstream.core.windows.state import TAILS, Results, State
-from millstream.core.windows.whole import EXACT, whole_mean, whole_sum, whole_variance
 
 FLOAT32_LIMIT = 2.0**128 - 2.0**103
 """From here on a double becomes infinite as a float."""
