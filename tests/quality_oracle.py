@@ -23,14 +23,14 @@ def recomputed(
     assembly: Assembly,
     scored: Batch,
     said: Sequence[Said],
-    believed: Mapping[int, tuple[float, int]],
+    label_at: Mapping[int, tuple[float, int]],
     as_of_ms: int,
 ) -> Figures:
-    """Return the figures by key; ``believed`` holds the present label and when it became known by event."""
+    """Return the figures by key; ``label_at`` holds the present label and when it became known by event."""
     ids = scored.columns["transaction_id"].tolist()
     about = {each[0] for each in said}
     rows = np.array([i for i, event in enumerate(ids) if event in about])
-    final = [believed.get(ids[row], (None, 0)) for row in rows.tolist()]
+    final = [label_at.get(ids[row], (None, 0)) for row in rows.tolist()]
     histories = [json.dumps(history(said, ids[row])) for row in rows.tolist()]
     examples = scored.take(rows).with_columns(
         {
@@ -46,7 +46,7 @@ def recomputed(
     board.update(assembly.measured.examples(examples))
     every = counted(assembly.measured)(scored)
     for day in {seen.day for seen in every}:
-        board.tell(0, day, {seen: count for seen, count in every.items() if seen.day == day})
+        board.set_predicted(0, day, {seen: count for seen, count in every.items() if seen.day == day})
     return by_key(as_batch(with_gaps(Reporter(board).report(as_of_ms)), as_of_ms))
 
 

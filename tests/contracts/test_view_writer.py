@@ -133,19 +133,19 @@ def test_rows_that_were_lost_are_asked_for_once_from_each_source(store: FakeOnli
     writer.offer([rows("c", [(1, 1)])])
     assert writer.drain(20)
     eventually(lambda: writer._looked)
-    assert writer.refill_wanted("customer") is None
+    assert writer.refill_required("customer") is None
     store.flush()
-    eventually(lambda: writer.refill_wanted("customer") is not None)
-    epoch = writer.refill_wanted("customer")
+    eventually(lambda: writer.refill_required("customer") is not None)
+    epoch = writer.refill_required("customer")
     assert epoch is not None
-    assert writer.refill_wanted("terminal") == epoch
-    assert writer.refill_wanted("stranger") is None
+    assert writer.refill_required("terminal") == epoch
+    assert writer.refill_required("stranger") is None
     writer.offer([rows("c", [(1, 1)])])
     writer.refilled(epoch, "customer")
-    assert writer.refill_wanted("customer") is None
-    assert writer.refill_wanted("terminal") == epoch
+    assert writer.refill_required("customer") is None
+    assert writer.refill_required("terminal") == epoch
     writer.refilled(epoch, "terminal")
-    assert writer.refill_wanted("terminal") is None
+    assert writer.refill_required("terminal") is None
     assert writer.drain(20)
     assert ("c", 1) in store.rows
     assert store.mark == epoch
@@ -153,14 +153,14 @@ def test_rows_that_were_lost_are_asked_for_once_from_each_source(store: FakeOnli
 
 def test_a_loss_in_the_middle_of_refilling_shows(store: FakeOnlineView, writer: ViewWriter) -> None:
     store.flush()
-    eventually(lambda: writer.refill_wanted("customer") is not None)
-    first = writer.refill_wanted("customer")
+    eventually(lambda: writer.refill_required("customer") is not None)
+    first = writer.refill_required("customer")
     assert first is not None
     writer.refilled(first, "customer")
     store.flush()
-    eventually(lambda: writer.refill_wanted("customer") not in {None, first})
+    eventually(lambda: writer.refill_required("customer") not in {None, first})
     writer.refilled(first, "customer")  # of the rows that are lost again
-    assert writer.refill_wanted("customer") is not None
+    assert writer.refill_required("customer") is not None
 
 
 def test_every_worker_offers_its_rows_although_only_one_leaves_the_mark(store: FakeOnlineView) -> None:
@@ -168,11 +168,11 @@ def test_every_worker_offers_its_rows_although_only_one_leaves_the_mark(store: F
     eventually(lambda: all(writer._looked for writer in writers))
     store.flush()
     for writer in writers:
-        eventually(lambda writer=writer: writer.refill_wanted("customer") is not None)
-    eventually(lambda: len({writer.refill_wanted("customer") for writer in writers}) == 1)
+        eventually(lambda writer=writer: writer.refill_required("customer") is not None)
+    eventually(lambda: len({writer.refill_required("customer") for writer in writers}) == 1)
     for writer in writers:
         writer.refilled(str(store.mark), "customer")
-    assert all(writer.refill_wanted("customer") is None for writer in writers)
+    assert all(writer.refill_required("customer") is None for writer in writers)
     for writer in writers:
         writer.close()
 
@@ -185,7 +185,7 @@ def test_a_store_that_was_away_is_looked_at_before_rows_are_written(store: FakeO
     eventually(lambda: writer.failures > 0)
     store.flush()
     store.away = False
-    eventually(lambda: writer.refill_wanted("customer") is not None)
+    eventually(lambda: writer.refill_required("customer") is not None)
     writer.close()
 
 

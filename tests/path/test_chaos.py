@@ -143,16 +143,16 @@ def change_state_row(run: ChaosRun) -> None:
     assert producer.flush(30) == 0
 
 
-def kill_between_flush_and_commit(arena: FaultContext) -> str:
+def kill_between_flush_and_commit(context: FaultContext) -> str:
     """Leave in order, start again, and die once the scores are written and the offsets are not."""
-    cluster, victim = arena.cluster, arena.victim()
-    cluster.stop(victim)
-    known = cluster.killed(victim)
-    cluster.add(victim, crash="before-commit@transactions.terminal:5")
+    cluster, target = context.cluster, context.target()
+    cluster.stop(target)
+    known = cluster.killed(target)
+    cluster.add(target, crash="before-commit@transactions.terminal:5")
     for _ in range(240):
-        if cluster.killed(victim) > known:
-            return victim
-        arena.wait(0.25, 0.25)
+        if cluster.killed(target) > known:
+            return target
+        context.wait(0.25, 0.25)
     raise Stop("the worker did not come by")
 
 

@@ -165,7 +165,7 @@ class Straight:
     def __init__(self, online: FakeOnlineView) -> None:
         self._online = online
 
-    def refill_wanted(self, source: str) -> str | None:
+    def refill_required(self, source: str) -> str | None:
         return None
 
     def offer(self, rows: list[ViewRows]) -> None:

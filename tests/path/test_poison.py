@@ -33,8 +33,8 @@ def test_each_malformed_message_has_its_one_outcome_and_nothing_stops(tmp_path: 
     assert report.rows["at the brokers' limit"].dead == report.rows["2 MB"].dead == 1
     assert report.cut == 2, "the one at the limit, before and after it was sent back"
     assert set(report.redriven) == {"range", "unknown-schema", "oversize"}
-    mended = report.rows["redriven: unpublished schema"]
-    assert mended.answered == mended.sent == report.rows["unpublished schema"].sent > 0
+    fixed = report.rows["redriven: unpublished schema"]
+    assert fixed.answered == fixed.sent == report.rows["unpublished schema"].sent > 0
     assert report.rows["redriven: negative"].answered > 0
 
 
@@ -42,27 +42,31 @@ def expected(*outcomes: Fault, event_id: object = None) -> Expected:
     return Expected("bad", b"digest", False, False, frozenset(outcomes), event_id)
 
 
-def letter(fault: Fault = RANGE, digest: bytes = b"digest", value_is_null: bool = False) -> DeadLetterRow:
+def dead_letter(fault: Fault = RANGE, digest: bytes = b"digest", value_is_null: bool = False) -> DeadLetterRow:
     return DeadLetterRow(fault, digest, False, value_is_null, False, "t-0-0")
 
 
 @pytest.mark.parametrize(
     ("wanted", "found", "told"),
     [
-        (expected(RANGE), Observed(letters={(0, 0): [letter()]}), ""),
+        (expected(RANGE), Observed(dead_letters={(0, 0): [dead_letter()]}), ""),
         (expected(RANGE), Observed(), "no outcome"),
-        (expected(RANGE), Observed(letters={(0, 0): [letter(), letter()]}), "2 dead letters"),
+        (expected(RANGE), Observed(dead_letters={(0, 0): [dead_letter(), dead_letter()]}), "2 dead letters"),
         (
             expected(RANGE),
-            Observed(letters={(0, 0): [letter()]}, answers=Counter([(0, 0)])),
+            Observed(dead_letters={(0, 0): [dead_letter()]}, answers=Counter([(0, 0)])),
             "1 answers and 1 dead",
         ),
-        (expected(RANGE), Observed(letters={(0, 0): [letter(Fault("range", "id"))]}), "range id"),
-        (expected(RANGE), Observed(letters={(0, 0): [letter(digest=b"other")]}), "other bytes"),
-        (expected(RANGE), Observed(letters={(0, 0): [letter(value_is_null=True)]}), "other bytes"),
-        (expected(RANGE), Observed(letters={(0, 0): [letter()], (0, 1): [letter()]}), "nothing was published"),
+        (expected(RANGE), Observed(dead_letters={(0, 0): [dead_letter(Fault("range", "id"))]}), "range id"),
+        (expected(RANGE), Observed(dead_letters={(0, 0): [dead_letter(digest=b"other")]}), "other bytes"),
+        (expected(RANGE), Observed(dead_letters={(0, 0): [dead_letter(value_is_null=True)]}), "other bytes"),
+        (
+            expected(RANGE),
+            Observed(dead_letters={(0, 0): [dead_letter()], (0, 1): [dead_letter()]}),
+            "nothing was published",
+        ),
         (expected(DUPLICATE), Observed(), ""),
-        (expected(DUPLICATE), Observed(letters={(0, 0): [letter()]}), "should be duplicate"),
+        (expected(DUPLICATE), Observed(dead_letters={(0, 0): [dead_letter()]}), "should be duplicate"),
         (expected(ANSWERED, event_id=1), Observed(Counter([(0, 0)]), Counter([b"1"]), Counter([b"1"])), ""),
         (
             expected(ANSWERED, event_id=1),

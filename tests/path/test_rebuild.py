@@ -27,7 +27,7 @@ class Straight(FakeOnlineView):
     def offer(self, rows: Sequence[ViewRows]) -> None:
         self.write(rows)
 
-    def refill_wanted(self, source: str) -> str | None:
+    def refill_required(self, source: str) -> str | None:
         return None
 
     def refilled(self, epoch: str, source: str) -> None:

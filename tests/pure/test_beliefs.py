@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.core.ledger.label_sets import LabelSets, stamps
-from millstream.core.ledger.label_timeline import beliefs
+from millstream.core.ledger.label_timeline import label_timeline
 from millstream.core.ledger.resolution import Policy, resolve
 
 EVENTS = 3
@@ -30,7 +30,7 @@ def test_beliefs_are_what_is_resolved_of_the_labels_known_by_then(
         stamps(np.array(known, dtype=np.int64), np.array(kinds, dtype=np.int64), np.array(positive, dtype=np.bool_)),
     )
     times_ms = np.array(times, dtype=np.int64)
-    found = beliefs(POLICY, every, times_ms)
+    found = label_timeline(POLICY, every, times_ms)
     assert (np.diff(found.events) >= 0).all()
     there = np.ones(EVENTS, dtype=np.bool_)
     for at_ms in range(132):
@@ -57,5 +57,5 @@ def test_some_of_the_events() -> None:
         np.array([1, 1, 1]),
         stamps(np.array([5, 6, 7]), np.zeros(3, int), np.array([1, 0, 1], bool)),
     )
-    taken = beliefs(Policy(), said, np.zeros(3, dtype=np.int64)).take(np.array([1, 2]))
+    taken = label_timeline(Policy(), said, np.zeros(3, dtype=np.int64)).take(np.array([1, 2]))
     assert (taken.events.tolist(), taken.label.tolist(), taken.due_ms.tolist()) == ([1, 1], [0.0, 1.0], [6, 7])

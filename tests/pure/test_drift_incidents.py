@@ -225,3 +225,10 @@ def test_a_reading_becomes_what_each_monitor_says() -> None:
     ]
     assert said[-1].evidence == Evidence(6, 48 * HOUR_MS, "scored", offsets[1])
     assert "2,000 events" in said[-1].reference
+
+
+def test_stored_incidents_keep_the_name_of_the_alert_time() -> None:
+    state, _ = update(initial(), [Evaluation(HOUR_MS, (_signal(1, "a", 2.0),))] * 3, POLICY)
+    stored = json.loads(state.to_json())
+    assert [group["incident"]["told_at_ms"] for _, group in stored] == [HOUR_MS]
+    assert State.from_json(json.dumps(stored)) == state

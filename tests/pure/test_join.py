@@ -149,7 +149,7 @@ def test_dying_anywhere_publishes_what_an_undisturbed_run_does(
     undisturbed, crashing = Log(topics), Log(topics)
     store, other = FakeLedgerStore(), FakeLedgerStore()
     calm, join = start(store, undisturbed), start(other, crashing)
-    told: dict[bytes | str, Any] = {}
+    report: dict[bytes | str, Any] = {}
     told_again: dict[bytes | str, Any] = {}
     for span in steps:
         offsets = {topic: end for topic, (_, end) in span.items()}
@@ -171,19 +171,19 @@ def test_dying_anywhere_publishes_what_an_undisturbed_run_does(
         else:
             join.write(joined, offsets)
         # What was published last, or is yet to be, is what is known.
-        for account, published in ((calm.account, told), (join.account, told_again)):
+        for account, published in ((calm.account, report), (join.account, told_again)):
             told_now = dict(zip(*account.messages(0), strict=True))
             # How often something was said again depends on how it was cut into batches.
             states = decode_report(told_now.pop(b"0") or b"")
             published.update(told_now, states=[states.tally[: len(STATES)].tolist(), states.labels_to_ms])
             account.mark_published()
-        assert told_again == told
+        assert told_again == report
         assert {topic: other.valid_for.get(topic, 0) for topic in crashing.committed} == crashing.committed
     assert crashing.examples == undisturbed.examples
     kept = [{key: row for key, row in each.rows.items() if key[:1] not in {b"t", b"m"}} for each in (store, other)]
     assert kept[0] == kept[1]
-    assert told["states"][1] == max((at for _, _, at, _, _ in said), default=-1)
-    days = [decode_predicted(value, int(key[2:])) for key, value in told.items() if isinstance(key, bytes)]
+    assert report["states"][1] == max((at for _, _, at, _, _ in said), default=-1)
+    days = [decode_predicted(value, int(key[2:])) for key, value in report.items() if isinstance(key, bytes)]
     assert sum(each.called for counts in days for each in counts.values()) == len(order)
 
 
@@ -233,8 +233,8 @@ def test_past_the_horizon_nothing_is_kept_and_unmatched_labels_are_told() -> Non
     join = Join(store, Policy(("bank",), 100), SCORED_READER, RecordWriter(EXAMPLES), "id", "at_ms")
     swept = join.sweep(1000)
     assert (swept.forgotten, swept.retired, swept.unmatched, swept.more) == (1, 0, [b"9"], False)
-    told = counters(join.account.told.tally)
-    assert {name: count for name, count in told.items() if count} == {
+    report = counters(join.account.report.tally)
+    assert {name: count for name, count in report.items() if count} == {
         "repeated_predictions": 1,
         "forgotten": 2,
         "retired": 1,

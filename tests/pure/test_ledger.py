@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from millstream.core.batch import Rows
 from millstream.core.ledger.fold import LedgerEntries, fold
-from millstream.core.ledger.horizon import due
+from millstream.core.ledger.horizon import expired_events
 from millstream.core.ledger.label_sets import KINDS, LabelSets, source_hashes, stamps
 from millstream.core.ledger.recovery import Recovery, plan_recovery
 from millstream.core.ledger.resolution import Policy, resolve
 from millstream.core.ledger.rows import decode_tally, encode_tally
-from millstream.core.ledger.tally import SIZE, STATES, counters, delay_quantile_s, of_batch, of_held
+from millstream.core.ledger.tally import SIZE, STATES, counters, delay_quantile_s, of_batch, of_entries
 
 SOURCES = ("investigator", "chargeback", "customer", "rumour")
 POLICY = Policy(("investigator", "chargeback"), horizon_ms=50)
@@ -67,7 +67,7 @@ class Ledger:
     tally: Rows = field(default_factory=lambda: np.zeros(SIZE, dtype=np.int64))
 
     @property
-    def held(self) -> LedgerEntries:
+    def entries(self) -> LedgerEntries:
         return LedgerEntries(self.predicted, self.times, LabelSets.decode(self.rows))
 
     def take(self, batch: Sequence[Says]) -> None:
@@ -76,7 +76,7 @@ class Ledger:
         for each in batch:
             if not each.kind and not arriving[each.event]:
                 arriving[each.event], times[each.event] = True, each.at
-        folded = fold(POLICY, self.held, arriving, times, label_sets([each for each in batch if each.kind]))
+        folded = fold(POLICY, self.entries, arriving, times, label_sets([each for each in batch if each.kind]))
         for row in folded.publish.tolist():
             was = (int(folded.before.labels[row]), int(folded.before.known_at_ms[row]), int(folded.before.sources[row]))
             if was[0] >= 0:
@@ -89,10 +89,10 @@ class Ledger:
                 int(folded.after.sources[row]),
             )
             self.revisions.setdefault(row, []).append(int(folded.versions[row]))
-        sets = folded.held.labels.encode(EVENTS)
+        sets = folded.entries.labels.encode(EVENTS)
         self.rows = [(sets[i] or None) if folded.relabelled[i] else row for i, row in enumerate(self.rows)]
-        self.predicted, self.times = folded.held.predicted, folded.held.event_time_ms
-        self.tally += of_batch(folded, int(folded.arrived.sum()), folded.news)
+        self.predicted, self.times = folded.entries.predicted, folded.entries.event_time_ms
+        self.tally += of_batch(folded, int(folded.arrived.sum()), folded.new_labels)
 
 
 def believed(statements: Sequence[Says], event: int, event_time: int) -> tuple[int, int, str] | None:
@@ -151,7 +151,10 @@ def test_any_order_any_batches_any_repetition_end_alike(
             assert revisions[-1] <= int(sets.versions(EVENTS)[event])
     assert ledger.rows == whole.rows
     assert ledger.tally.tolist() == whole.tally.tolist()
-    assert ledger.tally.tolist() == of_held(ledger.held, resolve(POLICY, ledger.held.labels, ledger.predicted)).tolist()
+    assert (
+        ledger.tally.tolist()
+        == of_entries(ledger.entries, resolve(POLICY, ledger.entries.labels, ledger.predicted)).tolist()
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -224,9 +227,9 @@ def test_past_the_horizon_predictions_are_forgotten_or_retired_and_waiting_label
     ledger.take([Says(0, 10), Says(1, 10), Says(1, 60, "new", 1, "rumour"), Says(2, 10, "new", 1, "rumour")])
     ledger.take([Says(0, 61, "new", 1, "rumour")])  # a millisecond too late to count
     assert set(ledger.published) == {1}
-    resolved = resolve(POLICY, ledger.held.labels, ledger.predicted)
-    assert not due(POLICY, ledger.held, resolved, 60).dropped.any()
-    then = due(POLICY, ledger.held, resolved, 61)
+    resolved = resolve(POLICY, ledger.entries.labels, ledger.predicted)
+    assert not expired_events(POLICY, ledger.entries, resolved, 60).dropped.any()
+    then = expired_events(POLICY, ledger.entries, resolved, 61)
     assert then.forgotten.tolist() == [True, False, False, False]
     assert then.retired.tolist() == [False, True, False, False]
     assert then.unmatched.tolist() == [False, False, True, False]
@@ -238,8 +241,8 @@ def test_delays_are_told_to_a_32nd() -> None:
     sets = LabelSets(
         np.arange(n), np.zeros(n, dtype=np.int64), stamps(delays_s * 1000, np.zeros(n, dtype=np.int64), delays_s > 0)
     )
-    held = LedgerEntries(np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.int64), sets)
-    tally = of_held(held, resolve(POLICY, sets, held.predicted))
+    entries = LedgerEntries(np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.int64), sets)
+    tally = of_entries(entries, resolve(POLICY, sets, entries.predicted))
     for position, delay_s in enumerate(delays_s.tolist()):
         told = delay_quantile_s(tally, (position + 1) / n)
         assert told <= delay_s <= told + (1 + told) / 32

@@ -107,10 +107,10 @@ def test_any_permutation_of_examples_counts_what_was_believed_at_each_maturity(
     history = st.lists(st.tuples(st.sampled_from([-1, 0, 1]), delays), max_size=3)
     stream: list[Example] = []
     for event in range(len(known)):
-        told = data.draw(history)
+        predicted = data.draw(history)
         if carried:
-            told.sort(key=lambda said: said[1])
-        stream += [Example(event, 10 + 3 * i, *said) for i, said in enumerate(told)]
+            predicted.sort(key=lambda said: said[1])
+        stream += [Example(event, 10 + 3 * i, *said) for i, said in enumerate(predicted)]
 
     def told_by(examples: list[Example]) -> Examples:
         found = columns(known, examples)
@@ -131,7 +131,7 @@ def test_any_permutation_of_examples_counts_what_was_believed_at_each_maturity(
     reporter, stored, said = Reporter(board), dict[bytes, bytes](), dict[object, str]()
     for day in {seen.day for seen in predicted}:
         for each in (board, batch):
-            each.tell(0, day, {seen: count for seen, count in predicted.items() if seen.day == day})
+            each.set_predicted(0, day, {seen: count for seen, count in predicted.items() if seen.day == day})
     as_of_ms = 0
 
     def report() -> None:
@@ -326,18 +326,18 @@ def test_a_day_is_immature_until_its_last_label_could_have_come_and_groups_show_
     every = columns(known, [Example(event, 1, event % 2, 5 * DAY_MS) for event in range(4)])
     predicted = predictions(every.event_time_ms, every.groups, every.scores)
     for day in (0, 1):
-        board.tell(3, day, {seen: count for seen, count in predicted.items() if seen.day == day})
+        board.set_predicted(3, day, {seen: count for seen, count in predicted.items() if seen.day == day})
     board.update(columns(known, [Example(event, 1, event % 2, 5 * DAY_MS) for event in range(3)]))
     reporter = Reporter(board)
     first = with_gaps(reporter.report(8 * DAY_MS))
-    told = [each for each in _champions(first) if not each.slot.group]
-    assert [(each.day, each.mature, each.coverage) for each in told] == [
+    predicted = [each for each in _champions(first) if not each.slot.group]
+    assert [(each.day, each.mature, each.coverage) for each in predicted] == [
         (0, True, 1.0),
         (1, False, 0.5),
         (None, True, 1.0),
     ]
-    assert told[1].figures["precision"].lower < told[1].figures["precision"].upper
-    assert [each.examples for each in told] == [2, 1, 2], "what is immature does not count for all days together"
+    assert predicted[1].figures["precision"].lower < predicted[1].figures["precision"].upper
+    assert [each.examples for each in predicted] == [2, 1, 2], "what is immature does not count for all days together"
     contract = load_contract(load_settings({}), "quality")
     published = as_batch(first, 8 * DAY_MS)
     records = RecordWriter(contract.schema).encode(published)
@@ -362,7 +362,7 @@ def test_what_is_forgotten_is_ignored_and_no_longer_counts() -> None:
     known = [Event(day * DAY_MS, 1, "", (0.9, 0.2), (1, 7)) for day in (0, 5)]
     board = Board((7, 30))
     board.update(columns(known, [Example(0, 1, 1, 0), Example(1, 1, 1, 0)]))
-    board.tell(0, 0, {})
+    board.set_predicted(0, 0, {})
     reporter = Reporter(board)
     assert [each.examples for each in _champions(reporter.report(30 * DAY_MS)) if each.day is None] == [2]
     stored = rows(board)
@@ -371,9 +371,9 @@ def test_what_is_forgotten_is_ignored_and_no_longer_counts() -> None:
     assert len(board.remembered) == 1
     assert {key: value for key, value in stored.items() if not is_forgotten(key, 1)} == rows(board)
     board.update(columns(known, [Example(0, 2, 0, 0), Example(1, 1, 1, 0)]))
-    board.tell(0, 0, {})
+    board.set_predicted(0, 0, {})
     assert [(each.day, each.examples) for each in _champions(reporter.report(30 * DAY_MS))] == [(None, 1)]
     assert {key.day for key in board.cohorts} == {5}
-    assert not board.told
+    assert not board.predicted
     assert not board.changed
     assert wilson(0, 0) == (0.0, 1.0)

@@ -240,7 +240,7 @@ def test_dying_anywhere_ends_with_the_figures_of_a_batch_recomputation(known: li
     if in_order:
         board.update(MEASURED.examples(READER.decode(WRITER.encode(batch_of(known, in_order)), 1 << 20).batch))
     for day in days:
-        board.tell(0, day, of_day[day])
+        board.set_predicted(0, day, of_day[day])
     newest_ms = max((known[each.event].at_ms + each.delay_ms for each in stream), default=-1)
     recomputed = as_batch(with_gaps(Reporter(board, 2).report(min(newest_ms, labels_to_ms))), 0)
     wanted = figures_of(RecordWriter(FIGURES).encode(recomputed)) if recomputed.length else {}
@@ -250,10 +250,10 @@ def test_dying_anywhere_ends_with_the_figures_of_a_batch_recomputation(known: li
 
 
 def _run(
-    broker: MemoryBroker, events: Sequence[Event], examples: Sequence[Example], told: LedgerReport
+    broker: MemoryBroker, events: Sequence[Event], examples: Sequence[Example], predicted: LedgerReport
 ) -> QualityStage:
     broker.append(Output(EXAMPLES, [b"k"] * len(examples), WRITER.encode(batch_of(events, examples)), 0))
-    broker.append(Output(JOIN_CHANGELOG, [b"0"], [encode_report(told)], 0))
+    broker.append(Output(JOIN_CHANGELOG, [b"0"], [encode_report(predicted)], 0))
     loop, _ = start(broker)
     while batches := loop.poll(0):
         loop.handle(batches)
@@ -356,8 +356,8 @@ def test_headlines_are_metrics_and_what_is_undefined_is_none() -> None:
     broker.append(
         Output(JOIN_CHANGELOG, [b"1", b"0|x"], [encode_report(LedgerReport(tally, 5, 15 * DAY_MS)), b"[]"], 0)
     )
-    told = [Example(each, 1, float(each > 3), 7 * DAY_MS) for each in range(5)]
-    broker.append(Output(EXAMPLES, [b"k"] * 5, WRITER.encode(batch_of(known, told)), 0))
+    predicted = [Example(each, 1, float(each > 3), 7 * DAY_MS) for each in range(5)]
+    broker.append(Output(EXAMPLES, [b"k"] * 5, WRITER.encode(batch_of(known, predicted)), 0))
     while batches := loop.poll(0):
         loop.handle(batches)
     loop.checkpoint(loop.partitions)

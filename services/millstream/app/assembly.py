@@ -45,7 +45,7 @@ from millstream.stages.join.examples import RekeyedTopic
 from millstream.stages.join.stage import JoinStage
 from millstream.stages.join.step import Join
 from millstream.stages.learn.stage import LearnStage
-from millstream.stages.quality.stage import QualityStage, Tell
+from millstream.stages.quality.stage import QualityStage, ReportMetrics
 from millstream.stages.score.online import Online
 from millstream.stages.score.policy import CHAMPION, AnswerPolicy
 from millstream.stages.score.step import Carried, Score
@@ -278,7 +278,7 @@ class Assembly:
     def quality_stage(
         self,
         resolve: Resolve,
-        tell: Tell = lambda reported, told, as_of_ms: None,
+        tell: ReportMetrics = lambda reported, told, as_of_ms: None,
         writer: Writer = lambda _topic, schema: RecordWriter(schema),
         largest_letter_bytes: int = BIG_RECORD_BYTES,
     ) -> QualityStage:

@@ -24,7 +24,7 @@ from millstream.core.avro.schema import Field
 from millstream.core.batch import Array, Rows
 from millstream.core.label_rows import EVENT_ID, KIND, KNOWN_AT, LABEL, SOURCE
 from millstream.core.ledger.label_sets import KINDS, RETRACTION, LabelSets, source_hashes, stamps
-from millstream.core.ledger.label_timeline import LabelTimeline, beliefs
+from millstream.core.ledger.label_timeline import LabelTimeline, label_timeline
 from millstream.core.ledger.resolution import Policy
 from millstream.errors import Misconfigured
 
@@ -148,7 +148,7 @@ class FileLabels:
         events, rows, known_at_ms = events[last], rows[last], known_at_ms[last]
         positive = given.columns[LABEL][rows] == 1
         made = stamps(np.maximum(known_at_ms, 0), self._kinds[rows], positive)
-        return beliefs(self._policy, LabelSets(events, self._sources[rows], made), times_ms)
+        return label_timeline(self._policy, LabelSets(events, self._sources[rows], made), times_ms)
 
 
 def _ids(ids: Array) -> pl.DataFrame:

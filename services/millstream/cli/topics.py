@@ -71,8 +71,8 @@ def rescale_command(
     def say(words: str) -> None:
         console.print(f"[green]✓[/] {words}", highlight=False)
 
-    def cut_letters(topics: Collection[str]) -> list[str]:
+    def truncated_dead_letters(topics: Collection[str]) -> list[str]:
         return [] if abandon else DeadLetterAdmin(settings, say).cut(topics)
 
     kafka = resolve(settings, redis=False).kafka
-    Rescale(kafka, assembly.topology, count, settings.replication, say, cut_letters).run()
+    Rescale(kafka, assembly.topology, count, settings.replication, say, truncated_dead_letters).run()

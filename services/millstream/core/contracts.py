@@ -75,14 +75,14 @@ class Contract:
             wrong = ill_used(item)
             if wrong is not None:
                 raise SchemaError(f"{schema.name}: field {item.name!r}: {wrong}", item.name)
-        said = schema.attributes.get("millstream", {})
-        if not isinstance(said, Mapping) or set(said) - {*_ROLES, "generation"}:
+        declared = schema.attributes.get("millstream", {})
+        if not isinstance(declared, Mapping) or set(declared) - {*_ROLES, "generation"}:
             raise SchemaError(f"{schema.name}: millstream must be an object of {', '.join(_ROLES)} and generation")
-        roles = {role: said.get(role, "") for role in _ROLES}
+        roles = {role: declared.get(role, "") for role in _ROLES}
         for role, name in roles.items():
             if name:
                 _check_role(schema, role, name)
-        generation = said.get("generation", 1)
+        generation = declared.get("generation", 1)
         if type(generation) is not int or generation < 1:
             raise SchemaError(f"{schema.name}: millstream.generation must be a whole number from 1, not {generation!r}")
         return Contract(

@@ -70,10 +70,10 @@ def repeated_examples(kept: RecentKeys[str, ExampleVersion], examples: Batch) ->
     columns = (examples.columns[name].tolist() for name in names)
     repeated: list[bool] = []
     for event, revision, label, known_at_ms, null in zip(*columns, examples.is_null("label").tolist(), strict=True):
-        said = (revision, None if null else label, known_at_ms)
+        version = (revision, None if null else label, known_at_ms)
         before = kept.get(event)
         newer = before is None or revision > before[0]
-        repeated.append(not newer or (before is not None and said[1:] == before[1:]))
+        repeated.append(not newer or (before is not None and version[1:] == before[1:]))
         if newer:
-            kept.put(event, said)
+            kept.put(event, version)
     return np.array(repeated, dtype=np.bool_)

@@ -60,7 +60,7 @@ class Flow:
         return np.asarray(self.records.partitions[self.rows], dtype=np.int64)
 
 
-def tell_unreadable(stage: str, flow: Flow) -> None:
+def report_unreadable(stage: str, flow: Flow) -> None:
     """Log an error about records of a topic of Millstream's own that a stage passes over, and where the first is."""
     if not flow.rejections:
         return

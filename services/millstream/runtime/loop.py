@@ -232,7 +232,7 @@ class StageLoop:
         self._written(transaction)
 
     def _refill(self) -> None:
-        if self._view is None or (epoch := self._view.refill_wanted(self.name)) is None:
+        if self._view is None or (epoch := self._view.refill_required(self.name)) is None:
             return
         self._settle()
         for partition in self.partitions:

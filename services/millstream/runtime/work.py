@@ -142,7 +142,7 @@ UNREADABLE: Final = (
 class View(Protocol):
     """The write-behind side of the online store, as the loop sees it; none of it waits."""
 
-    def refill_wanted(self, source: str) -> str | None:
+    def refill_required(self, source: str) -> str | None:
         """Return an epoch name when the store lost its data and all rows of this source are wanted, else None."""
 
     def offer(self, rows: Sequence[ViewRows]) -> None:

@@ -20,7 +20,7 @@ from millstream_lab.bench.memory import MemoryWatch
 from millstream_lab.bench.path import reference_events, reference_job
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.stack import Job, Stack, as_it_is
-from millstream_lab.bench.worker_group import crew
+from millstream_lab.bench.worker_group import running_group
 from millstream_lab.tables import Table
 
 _SAMPLE = 500
@@ -43,7 +43,7 @@ def measure_join(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     sample = frozenset(np.random.default_rng(plan.seed).choice(events, min(_SAMPLE, len(events)), False).tolist())
     with (
         closing(Observer(job.kafka, EXAMPLES, 1, lambda m: int(m.key() or b"-1"), sample)) as observer,
-        crew(job, {JOIN: (JOIN,)}) as workers,
+        running_group(job, {JOIN: (JOIN,)}) as workers,
     ):
         watch = MemoryWatch(workers.pids).start()
         progress = track("join: publishing", 2 * plan.join_events)

@@ -98,9 +98,9 @@ def _measure(
         watch = MemoryWatch({name: worker.pid}).start()
         progress = track(f"{side.name}: working off the backlog", events)
         result.throughput = observer.throughput(events, [worker.pid], plan.limit_s, worker.check, progress)
-        told = scrape.metrics(state_dir, name, worker.pid)
-        if told and result.throughput.complete and result.throughput.events_per_s:
-            result.phases = phases(told, result.throughput.events_per_s)
+        scraped = scrape.metrics(state_dir, name, worker.pid)
+        if scraped and result.throughput.complete and result.throughput.events_per_s:
+            result.phases = phases(scraped, result.throughput.events_per_s)
         start = events
         for rate in plan.rates if result.throughput.complete else ():
             count = int(rate * plan.paced_s)

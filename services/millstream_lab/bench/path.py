@@ -15,7 +15,7 @@ from millstream_lab.bench.memory import MemoryWatch
 from millstream_lab.bench.phases import METHOD, phase_table, phases
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.stack import Job, Stack, set_up
-from millstream_lab.bench.worker_group import WorkerGroup, crew
+from millstream_lab.bench.worker_group import WorkerGroup, running_group
 from millstream_lab.bench.workload import CUSTOMERS, EVENTS_PER_DAY, TERMINALS, Workload, generate
 from millstream_lab.tables import Table
 
@@ -70,7 +70,7 @@ def observed(job: Job, layout: str) -> Iterator[tuple[WorkerGroup, Observer, Mem
     """Run the workers, ready, with an observer of the predictions and a watch on their memory."""
     with (
         closing(Observer(job.kafka, PREDICTIONS, job.settings.partitions, lambda m: int(m.key() or b"-1"))) as observer,
-        crew(job, layout_of(job, layout)) as workers,
+        running_group(job, layout_of(job, layout)) as workers,
     ):
         yield workers, observer, MemoryWatch(workers.pids).start()
 
@@ -93,7 +93,7 @@ def measure_path(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
                 **plain(done),
                 "view_rows_written": workers.total("millstream_view_written_total"),
                 "memory": watch.stop(),
-                "phases": {name: phases(told, done.events_per_s) for name, told in workers.metrics().items()}
+                "phases": {name: phases(scraped, done.events_per_s) for name, scraped in workers.metrics().items()}
                 if done.complete and done.events_per_s  # none where all came at once
                 else {},
             }

@@ -25,12 +25,12 @@ METHOD = (
 )
 
 
-def phases(told: Mapping[str, float], events_per_s: float) -> dict[str, float]:
+def phases(scraped: Mapping[str, float], events_per_s: float) -> dict[str, float]:
     """Return microseconds an event by phase, and ``rest``, of a worker that has worked off nothing but a backlog.
 
     Parameters
     ----------
-    told : mapping of str to float
+    scraped : mapping of str to float
         The worker's metrics; see `millstream_lab.bench.scrape.metrics`.
     events_per_s : float
         How fast the backlog went, above 0; gives ``rest``.
@@ -41,9 +41,9 @@ def phases(told: Mapping[str, float], events_per_s: float) -> dict[str, float]:
     >>> {name: us for name, us in phases(told, 100_000).items() if us}
     {'score': 2.0, 'rest': 8.0}
     """
-    events = told["millstream_events_total"]
-    spent_s = {name: told.get(f"millstream_batch_seconds_sum:{name}", 0.0) for name in PHASES}
-    spent_s["checkpoint"] = told.get("millstream_checkpoint_seconds_sum", 0.0)
+    events = scraped["millstream_events_total"]
+    spent_s = {name: scraped.get(f"millstream_batch_seconds_sum:{name}", 0.0) for name in PHASES}
+    spent_s["checkpoint"] = scraped.get("millstream_checkpoint_seconds_sum", 0.0)
     found = {name: spent * 1e6 / events for name, spent in spent_s.items()}
     return {**found, "rest": max(0.0, 1e6 / events_per_s - sum(found.values()))}
 

@@ -20,7 +20,7 @@ from millstream_lab.bench.memory import MemoryWatch
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.sides import FEATURE_REPO
 from millstream_lab.bench.stack import Stack, delete_topics, set_up
-from millstream_lab.bench.worker_group import WorkerGroup, crew
+from millstream_lab.bench.worker_group import WorkerGroup, running_group
 from millstream_lab.bench.workload import CUSTOMERS, EVENTS_PER_DAY, TERMINALS, generate
 from millstream_lab.tables import Table
 
@@ -50,7 +50,7 @@ def measure_recovery(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
     measured = Measured({"events": events, "cases": {}})
     layout = {"keeper": (job.assembly.topology.stages[0].name,)}
     with closing(Observer(job.kafka, SCORED, plan.partitions, lambda m: int(m.key() or b"-1"))) as observer:
-        with crew(job, layout) as workers:
+        with running_group(job, layout) as workers:
             publish_backlog(
                 job.kafka, job.input, workload, 0, events, track("recovery: publishing", events), at_once=True
             )
@@ -69,7 +69,7 @@ def measure_recovery(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
                 create_topics(job.kafka, job.assembly.topology.topics, plan.partitions, 1)
             stack.say(f"recovery: {words}; starting")
             started_s = time.monotonic()
-            with crew(job, layout, wait=False) as workers:
+            with running_group(job, layout, wait=False) as workers:
                 watch = MemoryWatch(workers.pids).start()
                 found = _recovered(workers, started_s)
                 publish_backlog(job.kafka, job.input, workload, done, done + PROBES, lambda _done: None, at_once=True)
@@ -100,17 +100,17 @@ def _recovered(workers: WorkerGroup, started_s: float) -> dict[str, Any]:
     built_s = time.monotonic()
     workers.wait(lambda: is_ready(state_dir, worker.name, worker.pid), "recovered", limit_s=300, every_s=0.05)
     ready_s = time.monotonic()
-    told = scrape.metrics(state_dir, worker.name, worker.pid)
+    scraped = scrape.metrics(state_dir, worker.name, worker.pid)
     return {
         "start_to_ready_s": ready_s - started_s,
         "process_s": built_s - started_s,
-        "waiting_s": ready_s - built_s - told["millstream_recovery_seconds_sum"],
-        "recovery_s": told["millstream_recovery_seconds_sum"],
-        "rows": told.get("millstream_recovery_records_total:rows", 0.0),
-        "replayed": told.get("millstream_recovery_records_total:replayed", 0.0),
-        "state_keys": told["millstream_state_keys"],
-        "state_entries": told["millstream_state_entries"],
-        "state_mb": told["millstream_state_bytes"] / 1e6,
+        "waiting_s": ready_s - built_s - scraped["millstream_recovery_seconds_sum"],
+        "recovery_s": scraped["millstream_recovery_seconds_sum"],
+        "rows": scraped.get("millstream_recovery_records_total:rows", 0.0),
+        "replayed": scraped.get("millstream_recovery_records_total:replayed", 0.0),
+        "state_keys": scraped["millstream_state_keys"],
+        "state_entries": scraped["millstream_state_entries"],
+        "state_mb": scraped["millstream_state_bytes"] / 1e6,
     }
 
 

@@ -13,7 +13,7 @@ from millstream_lab.bench.memory import MemoryWatch
 from millstream_lab.bench.plan import BenchPlan, Measured, Track, memory_text, number
 from millstream_lab.bench.sides import FEATURE_REPO
 from millstream_lab.bench.stack import Job, Stack, set_up
-from millstream_lab.bench.worker_group import WorkerGroup, crew
+from millstream_lab.bench.worker_group import WorkerGroup, running_group
 from millstream_lab.bench.workload import EVENTS_PER_DAY, Workload, generate
 from millstream_lab.tables import Table
 
@@ -41,7 +41,7 @@ def _worked_off(
     layout = {f"worker-{number}": (stage.name,) for number in range(1, count + 1)}
     with (
         closing(Observer(job.kafka, SCORED, partitions, lambda m: int(m.key() or b"-1"))) as observer,
-        crew(job, layout) as workers,
+        running_group(job, layout) as workers,
     ):
         workers.wait(lambda: _balanced(workers, partitions), "sharing the partitions", every_s=0.5)
         watch = MemoryWatch(workers.pids).start()

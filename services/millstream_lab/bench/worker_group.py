@@ -49,7 +49,7 @@ class WorkerGroup:
 
 
 @contextmanager
-def crew(job: Job, layout: Mapping[str, Sequence[str]], wait: bool = True) -> Iterator[WorkerGroup]:
+def running_group(job: Job, layout: Mapping[str, Sequence[str]], wait: bool = True) -> Iterator[WorkerGroup]:
     """Run workers by name, each with its stages (none named: all); with ``wait``, continue once all are ready."""
     with ExitStack() as stack:
         directory = job.stack.state_dir

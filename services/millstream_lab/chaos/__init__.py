@@ -68,10 +68,10 @@ def run(
     names = plan(wanted, seed)
     growths = times if not only or any(part in growth.NAME for part in only) else 0
     chosen = ChaosPlan({**KILLS, **others}, names, seed, rate, step_ms, workers, guarantee=guarantee, growths=growths)
-    verdict = drive(chosen, keep, console, len(names) + growths)
+    result = drive(chosen, keep, console, len(names) + growths)
     if json_file is not None:
-        json_file.write_text(json.dumps(as_json(verdict, seed), indent=1) + "\n")
-    if not verdict.sound:
+        json_file.write_text(json.dumps(as_json(result, seed), indent=1) + "\n")
+    if not result.sound:
         raise typer.Exit(1)
 
 
@@ -103,13 +103,13 @@ def soak(
         {**KILLS, **FAULTS}, names_for(minutes, gap_s, seed), seed, rate, STEP_MS, 2, frozenset({"worker-1"})
     )
     readings = Readings()
-    verdict = drive(plan, keep, console, None, readings.watch)
+    result = drive(plan, keep, console, None, readings.watch)
     readings.close()
-    draw(readings.taken, verdict.deeds, png)
+    draw(readings.taken, result.deeds, png)
     print_readings(readings.taken, console)
     console.print(f"drawn in {png}", highlight=False)
     if json_file is not None:
-        report = {**as_json(verdict, seed), "readings": readings_json(readings.taken)}
+        report = {**as_json(result, seed), "readings": readings_json(readings.taken)}
         json_file.write_text(json.dumps(report, indent=1) + "\n")
-    if not verdict.sound:
+    if not result.sound:
         raise typer.Exit(1)

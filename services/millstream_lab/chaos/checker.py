@@ -32,12 +32,12 @@ def source_ids(table: Table) -> Ids:
 
 def check_outcomes(plan: StagePlan, expected: ReferenceRun, history: History) -> dict[str, list[str]]:
     """Hold a stage's outputs and dead letters against its input: lost, doubled, without input."""
-    letters, reasons = letters_of(plan, history)
+    rejected_ids, reasons = dead_letters_of(plan, history)
     rejected = np.array(sorted(expected.rejected), dtype=np.int64)
     findings: dict[str, list[str]] = {"lost": [], "doubled": [], "outcome without input": [], "wrong reason": []}
     for what, wanted, found in (
         ("answer", expected.ids, hop_ids(plan, history.outputs[plan.output], history)),
-        ("dead letter", rejected, letters),
+        ("dead letter", rejected, rejected_ids),
     ):
         distinct, counts = np.unique(found, return_counts=True)
         for title, ids in (
@@ -46,14 +46,14 @@ def check_outcomes(plan: StagePlan, expected: ReferenceRun, history: History) ->
             ("outcome without input", np.setdiff1d(distinct, wanted)),
         ):
             findings[title] += [f"{plan.name}: {what} of {plan.input}{place_text(each)}" for each in ids.tolist()]
-    for place, reason in zip(letters.tolist(), reasons, strict=True):
+    for place, reason in zip(rejected_ids.tolist(), reasons, strict=True):
         wanted_reason = expected.rejected.get(place, reason)
         if reason != wanted_reason:
             findings["wrong reason"].append(f"{plan.input}{place_text(place)}: {reason}, should be {wanted_reason}")
     return findings
 
 
-def letters_of(plan: StagePlan, history: History) -> tuple[Ids, list[str]]:
+def dead_letters_of(plan: StagePlan, history: History) -> tuple[Ids, list[str]]:
     """Return the input places of a stage's dead letters, and their reasons."""
     dead = history.dead_letters.batch.columns
     mine = dead["topic"] == plan.input
@@ -85,12 +85,12 @@ def check_published(plan: StagePlan, published: Mapping[str, int], history: Hist
     What the engine drops in silence, the undisturbed run drops as well: only here it shows.
     """
     answered = len(np.unique(hop_ids(plan, history.outputs[plan.output], history)))
-    letters, reasons = letters_of(plan, history)
+    rejected_ids, reasons = dead_letters_of(plan, history)
     if not plan.first:
         events = len(np.unique(source_ids(history.outputs[plan.input])))
-        outcomes = answered + len(np.unique(letters))
+        outcomes = answered + len(np.unique(rejected_ids))
         return [] if outcomes == events else [f"{plan.name}: {outcomes} outcomes of {events} events"]
-    counts = Counter(dict(zip(letters.tolist(), reasons, strict=True)).values())
+    counts = Counter(dict(zip(rejected_ids.tolist(), reasons, strict=True)).values())
     found = {"sound": answered, "late": counts.pop("late", 0), "range": counts.pop("range", 0)}
     found["poison"] = counts.total()
     found["duplicate"] = len(history.inputs[plan.input]) - sum(found.values())
@@ -171,7 +171,7 @@ def check_late(plan: StagePlan, history: History) -> list[str]:
     """
     if plan.first:
         return []
-    places, reasons = letters_of(plan, history)
+    places, reasons = dead_letters_of(plan, history)
     return [
         f"{plan.name}: {plan.input}{place_text(place)} is late, and the first stage accepted it"
         for place, reason in zip(places.tolist(), reasons, strict=True)

@@ -208,7 +208,7 @@ class Cluster:
         """Return how often a worker has ended by SIGKILL, its own or ours."""
         return sum(each.worker == name and each.code == -signal.SIGKILL for each in self.exits)
 
-    def told(self, words: str) -> int:
+    def count_in_logs(self, words: str) -> int:
         """Return how often workers' logs say something."""
         return sum(log.read_text(errors="replace").count(words) for log in self.directory.glob("*.log"))
 

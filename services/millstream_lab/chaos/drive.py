@@ -16,7 +16,7 @@ from rich.console import Console
 
 from millstream_lab.bench.sides import own_environment
 from millstream_lab.chaos.fault_injector import InjectedFault
-from millstream_lab.chaos.report import deed_line, print_verdict
+from millstream_lab.chaos.report import deed_line, print_result
 from millstream_lab.chaos.run import ChaosPlan, ChaosResult, ChaosRun
 
 
@@ -85,15 +85,15 @@ def drive(
     try:
         with own_environment():
             plan = replace(plan, names=interrupted.until(plan.names))
-            verdict = ChaosRun(plan, directory, partial(console.print, highlight=False), watch, after).execute(done)
+            result = ChaosRun(plan, directory, partial(console.print, highlight=False), watch, after).execute(done)
     except BaseException:
         console.print(f"logs and data are in {directory}", highlight=False)
         raise
     finally:
         interrupted.close()
-    print_verdict(verdict, console)
-    if not verdict.sound:
+    print_result(result, console)
+    if not result.sound:
         console.print(f"logs and data are in {directory}", highlight=False)
     elif keep is None:
         shutil.rmtree(directory, ignore_errors=True)
-    return verdict
+    return result

@@ -49,7 +49,7 @@ class FaultContext:
         """Tell whether there is a sign of harm; one that is missing counts."""
         self.harmed = self.harmed and was_done
 
-    def victim(self) -> str:
+    def target(self) -> str:
         """Choose a worker."""
         return self.random.choice(sorted(set(self.cluster.workers) - self.spared))
 

@@ -65,8 +65,8 @@ def plan(times: Mapping[str, int], seed: int) -> list[str]:
     return names
 
 
-def torment(
-    arena: FaultContext,
+def inject_faults(
+    context: FaultContext,
     faults: Mapping[str, Callable[[FaultContext], str]],
     names: Iterable[str],
     healthy: Callable[[float], bool],
@@ -83,28 +83,28 @@ def torment(
     deeds: list[InjectedFault] = []
     started_s = time.monotonic()
     for name in names:
-        at_s, known, wrong = time.monotonic(), len(arena.cluster.exits), ""
-        arena.harmed = True
+        at_s, known, wrong = time.monotonic(), len(context.cluster.exits), ""
+        context.harmed = True
         try:
-            note = faults[name](arena)
+            note = faults[name](context)
         except (MillstreamError, redis.RedisError, KafkaException, OSError) as error:
             note, wrong = "went wrong", f"{name}: {type(error).__name__}: {error}"
         over_s = time.monotonic()
-        hasty = name in KILLS and arena.random.random() < HASTE
+        hasty = name in KILLS and context.random.random() < HASTE
         while not hasty and not healthy(over_s):
             if time.monotonic() - over_s > HEAL_LIMIT_S:
-                raise Stop(f"{name} ({note}): not well again within {HEAL_LIMIT_S:.0f} s\n{lags()}\n{_state(arena)}")
+                raise Stop(f"{name} ({note}): not well again within {HEAL_LIMIT_S:.0f} s\n{lags()}\n{_state(context)}")
             time.sleep(0.25)
         healed_s = math.nan if hasty else time.monotonic() - over_s
-        exits = len(arena.cluster.exits) - known
-        deed = InjectedFault(name, note, at_s - started_s, over_s - at_s, healed_s, exits, arena.harmed, wrong)
+        exits = len(context.cluster.exits) - known
+        deed = InjectedFault(name, note, at_s - started_s, over_s - at_s, healed_s, exits, context.harmed, wrong)
         deeds.append(deed)
         done(deed)
     return deeds
 
 
-def _state(arena: FaultContext) -> str:
-    cluster = arena.cluster
+def _state(context: FaultContext) -> str:
+    cluster = context.cluster
     codes = Counter((each.worker, each.code) for each in cluster.exits)
     ready = {name: cluster.ready(name) for name in cluster.workers}
     tails = "\n".join(f"--- {name}\n{last_lines(worker.log)}" for name, worker in cluster.workers.items())

@@ -16,58 +16,58 @@ from millstream_lab.chaos.candidate_models import spoiled
 from millstream_lab.chaos.fault_context import FaultContext, awaited
 
 
-def clock_step(arena: FaultContext) -> str:
+def clock_step(context: FaultContext) -> str:
     """Step the wall clock of all workers, there and back."""
-    seconds = arena.random.choice([-86_400, -3_600, -5, 5, 3_600, 86_400])
-    clock = arena.cluster.clock
+    seconds = context.random.choice([-86_400, -3_600, -5, 5, 3_600, 86_400])
+    clock = context.cluster.clock
     seen = clock.with_suffix(".seen")
     seen.write_text("")
     clock.write_text(str(seconds))
-    arena.wait(3.0, 6.0)
+    context.wait(3.0, 6.0)
     clock.write_text("0")
     count = seen.read_text().split().count(str(seconds))
-    arena.harm(count > 0)
+    context.harm(count > 0)
     return f"{seconds:+} s and back, {count} workers saw it"
 
 
 def bad_model(how: str) -> Callable[[FaultContext], str]:
     """Return the fault that promotes a model that must be refused."""
 
-    def fault(arena: FaultContext) -> str:
-        arena.bad_version += 1
-        good, victim = arena.random.choice(arena.good), arena.victim()
-        promote(arena.kafka, spoiled(good, arena.bad_version, how))
-        arena.wait(1.0, 2.0)
-        arena.cluster.kill(victim)  # a start with nothing better on offer
-        started = awaited(lambda: arena.cluster.ready(victim), 60)
-        refusals = arena.cluster.told(f"model {good.name!r} version {arena.bad_version} is refused")
-        arena.harm(started and refusals > 0)
-        promote(arena.kafka, good)
-        return f"version {arena.bad_version}, refused {refusals} times"
+    def fault(context: FaultContext) -> str:
+        context.bad_version += 1
+        good, target = context.random.choice(context.good), context.target()
+        promote(context.kafka, spoiled(good, context.bad_version, how))
+        context.wait(1.0, 2.0)
+        context.cluster.kill(target)  # a start with nothing better on offer
+        started = awaited(lambda: context.cluster.ready(target), 60)
+        refusals = context.cluster.count_in_logs(f"model {good.name!r} version {context.bad_version} is refused")
+        context.harm(started and refusals > 0)
+        promote(context.kafka, good)
+        return f"version {context.bad_version}, refused {refusals} times"
 
     return fault
 
 
-def model_swap(arena: FaultContext) -> str:
+def model_swap(context: FaultContext) -> str:
     """Promote one good model after another in mid-flight."""
     for turn in range(4):
-        promote(arena.kafka, arena.good[turn % len(arena.good)])
-        arena.wait(0.2, 1.0)
+        promote(context.kafka, context.good[turn % len(context.good)])
+        context.wait(0.2, 1.0)
     return "four promotions"
 
 
-def registry_down(arena: FaultContext) -> str:
+def registry_down(context: FaultContext) -> str:
     """The schema registry fails while records with an id that is new to everybody arrive, and a worker starts."""
-    registry = arena.cluster.registry
+    registry = context.cluster.registry
     registry.status, registry.refused = 503, 0
     doc = f"variant {len(registry.texts)}"
-    number = registry.add({"schema": variant(arena.schema, doc), "schemaType": "AVRO"})
-    arena.stream.reframe(RecordWriter(arena.schema, b"\0" + number.to_bytes(4, "big")))
-    arena.wait(1.0, 3.0)
-    arena.cluster.kill(arena.victim())
-    arena.wait(3.0, 8.0)
+    number = registry.add({"schema": variant(context.schema, doc), "schemaType": "AVRO"})
+    context.stream.reframe(RecordWriter(context.schema, b"\0" + number.to_bytes(4, "big")))
+    context.wait(1.0, 3.0)
+    context.cluster.kill(context.target())
+    context.wait(3.0, 8.0)
     registry.status = 200
-    arena.harm(registry.refused > 0)
+    context.harm(registry.refused > 0)
     return f"new id {number}, {registry.refused} requests refused"
 
 
@@ -88,12 +88,12 @@ WRONG = (
 )
 
 
-def wrong_configuration(arena: FaultContext) -> str:
+def wrong_configuration(context: FaultContext) -> str:
     """Start a worker with a wrong setting: it must leave at once, naming it."""
-    environ, named = arena.random.choice(WRONG)
+    environ, named = context.random.choice(WRONG)
     done = subprocess.run(
         run_command(),
-        env={**own_environ(), **arena.cluster.environ, "MILLSTREAM_WORKER_ID": "wrong", **environ},
+        env={**own_environ(), **context.cluster.environ, "MILLSTREAM_WORKER_ID": "wrong", **environ},
         capture_output=True,
         text=True,
         timeout=90,

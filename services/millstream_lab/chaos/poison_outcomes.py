@@ -70,7 +70,7 @@ class Observed:
         Records in `SCORED`.
     scored_ids, predicted_ids : counter of bytes
         Message keys, which are event ids, in `SCORED` and `PREDICTIONS`.
-    letters : dict of place to list of DeadLetterRow
+    dead_letters : dict of place to list of DeadLetterRow
     strays : list of str
         Sentences on what belongs to no message.
     """
@@ -78,13 +78,13 @@ class Observed:
     answers: Counter[Place] = field(default_factory=Counter)
     scored_ids: Counter[bytes] = field(default_factory=Counter)
     predicted_ids: Counter[bytes] = field(default_factory=Counter)
-    letters: dict[Place, list[DeadLetterRow]] = field(default_factory=lambda: defaultdict(list))
+    dead_letters: dict[Place, list[DeadLetterRow]] = field(default_factory=lambda: defaultdict(list))
     strays: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
         """Answers and dead letters seen."""
-        return self.answers.total() + sum(map(len, self.letters.values()))
+        return self.answers.total() + sum(map(len, self.dead_letters.values()))
 
 
 class Outcomes(Observed):
@@ -156,22 +156,22 @@ class Outcomes(Observed):
             ]
             for name in DeadLetter.__slots__
         ]
-        for letter in (DeadLetter(*cells) for cells in zip(*columns, strict=True)):
-            if letter.id != f"{letter.topic}-{letter.partition}-{letter.offset}":
-                self.strays.append(f"dead letter {letter.id!r} is of another place")
-            place = self._place(letter)
-            digest = letter.whole_sha256 or digest_of(letter.key, letter.value)
-            cut = bool(letter.whole_sha256)
-            fault = Fault(letter.reason, letter.field, letter.detail)
-            self.letters[place].append(
-                DeadLetterRow(fault, digest, letter.key is None, letter.value is None, cut, letter.id)
+        for dead_letter in (DeadLetter(*cells) for cells in zip(*columns, strict=True)):
+            if dead_letter.id != f"{dead_letter.topic}-{dead_letter.partition}-{dead_letter.offset}":
+                self.strays.append(f"dead letter {dead_letter.id!r} is of another place")
+            place = self._place(dead_letter)
+            digest = dead_letter.whole_sha256 or digest_of(dead_letter.key, dead_letter.value)
+            cut = bool(dead_letter.whole_sha256)
+            fault = Fault(dead_letter.reason, dead_letter.field, dead_letter.detail)
+            self.dead_letters[place].append(
+                DeadLetterRow(fault, digest, dead_letter.key is None, dead_letter.value is None, cut, dead_letter.id)
             )
 
-    def _place(self, letter: DeadLetter) -> Place:
+    def _place(self, dead_letter: DeadLetter) -> Place:
         """Return where in the event topic a letter's record came from, through hops."""
-        if letter.topic not in self._hops:
-            return letter.partition, letter.offset
-        batch = self._hops[letter.topic].decode([letter.value], _MOST_BYTES).batch
+        if dead_letter.topic not in self._hops:
+            return dead_letter.partition, dead_letter.offset
+        batch = self._hops[dead_letter.topic].decode([dead_letter.value], _MOST_BYTES).batch
         return int(batch.columns["source_partition"][0]), int(batch.columns["source_offset"][0])
 
 
@@ -195,20 +195,20 @@ def check(expected: Mapping[Place, Expected], found: Observed) -> tuple[dict[str
     for place, message in expected.items():
         row = rows[message.kind]
         row.sent += 1
-        answers, letters = found.answers[place], found.letters.get(place, [])
+        answers, dead_letters = found.answers[place], found.dead_letters.get(place, [])
         row.answered += answers
-        row.dead += len(letters)
-        row.dropped += not answers and not letters
-        row.reasons.update(letter.fault.reason for letter in letters)
+        row.dead += len(dead_letters)
+        row.dropped += not answers and not dead_letters
+        row.reasons.update(dead_letter.fault.reason for dead_letter in dead_letters)
         outcomes = message.outcomes
         if ANSWERED in outcomes and by_id[message.event_id] > 1:
             # Sound twice in different partitions, so that whichever hop brings them together answers the first.
             outcomes = outcomes | {DUPLICATE}
-        problem = _problem(message, outcomes, answers, letters)
+        problem = _problem(message, outcomes, answers, dead_letters)
         if problem:
             row.wrong += 1
             wrong.append(f"{message.kind} at {place[0]}@{place[1]}: {problem}")
-    for place in [*found.answers, *found.letters]:
+    for place in [*found.answers, *found.dead_letters]:
         if place not in expected:
             wrong.append(f"an outcome of {place[0]}@{place[1]}, where nothing was published")
     if found.scored_ids != found.predicted_ids:
@@ -220,19 +220,19 @@ def check(expected: Mapping[Place, Expected], found: Observed) -> tuple[dict[str
     return dict(rows), wrong
 
 
-def _problem(message: Expected, outcomes: frozenset[Fault], answers: int, letters: Sequence[DeadLetterRow]) -> str:
+def _problem(message: Expected, outcomes: frozenset[Fault], answers: int, dead_letters: Sequence[DeadLetterRow]) -> str:
     """Return what is wrong with one message's outcomes, or nothing."""
-    if answers + len(letters) > 1:
-        return f"{answers} answers and {len(letters)} dead letters"
-    seen = ANSWERED if answers else letters[0].fault if letters else DUPLICATE
+    if answers + len(dead_letters) > 1:
+        return f"{answers} answers and {len(dead_letters)} dead letters"
+    seen = ANSWERED if answers else dead_letters[0].fault if dead_letters else DUPLICATE
     if seen not in outcomes:
         said = " or ".join(sorted(f"{each.reason} {each.field}".strip() for each in outcomes))
         told = "no outcome" if seen == DUPLICATE else f"{seen.reason} {seen.field}".strip()
         return f"{told} ({seen.detail}), should be {said}"
-    if letters:
-        letter = letters[0]
-        nulls = (letter.key_is_null, letter.value_is_null) == (message.key_is_null, message.value_is_null)
+    if dead_letters:
+        dead_letter = dead_letters[0]
+        nulls = (dead_letter.key_is_null, dead_letter.value_is_null) == (message.key_is_null, message.value_is_null)
         # A letter written at a later hop holds that hop's record, not the one published.
-        if seen.reason != "late" and (letter.digest != message.digest or not nulls):
+        if seen.reason != "late" and (dead_letter.digest != message.digest or not nulls):
             return "the dead letter holds other bytes"
     return ""

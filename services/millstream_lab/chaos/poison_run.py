@@ -68,7 +68,7 @@ class PoisonReport:
     wrong: list[str] = field(default_factory=list)
     rss_bytes: list[int] = field(default_factory=list)
     messages: int = 0
-    mended: str = ""
+    fixed: str = ""
     redriven: Counter[str] = field(default_factory=Counter)
     cut: int = 0
     seconds: float = 0.0
@@ -244,7 +244,9 @@ def run_poison(
             _mend(run, found, track)
             run.report.rows, wrong = check(run.expected, found)
             run.report.wrong += wrong
-            run.report.cut = sum(letter.cut for letters in found.letters.values() for letter in letters)
+            run.report.cut = sum(
+                dead_letter.cut for dead_letters in found.dead_letters.values() for dead_letter in dead_letters
+            )
     run.report.seconds = time.monotonic() - started_s
     return run.report
 
@@ -269,19 +271,20 @@ def _mend(run: _Run, found: Outcomes, track: Track) -> None:
     """Relax the contract, publish the schema that was unknown, raise the size limit, and send those letters back."""
     report, repo = run.report, run.repo
     contract, what, reason = relaxed(repo.contract)
-    mended = {reason, "unknown-schema", "oversize"}
-    report.mended = f"{what}; one schema published; up to {_MENDED_MAX_BYTES:,} bytes"
+    fixed = {reason, "unknown-schema", "oversize"}
+    report.fixed = f"{what}; one schema published; up to {_MENDED_MAX_BYTES:,} bytes"
     repo.write(contract)
     run.publish_schema(run.writers.unpublished)
     oracle = run.oracle(contract, run.writers.unpublished, max_bytes=_MENDED_MAX_BYTES)
     meant = {
-        letter.id: (place, letter)
-        for place, letters in found.letters.items()
-        for letter in letters
-        if letter.fault.reason in mended
+        dead_letter.id: (place, dead_letter)
+        for place, dead_letters in found.dead_letters.items()
+        for dead_letter in dead_letters
+        if dead_letter.fault.reason in fixed
     }
     kinds = {
-        (run.expected[place].digest, letter.value_is_null): run.expected[place].kind for place, letter in meant.values()
+        (run.expected[place].digest, dead_letter.value_is_null): run.expected[place].kind
+        for place, dead_letter in meant.values()
     }
     with _worker("mended", run.settings, MILLSTREAM_MAX_RECORD_BYTES=str(_MENDED_MAX_BYTES)) as worker:
         desk = DeadLetterAdmin(run.settings, report.wrong.append)
@@ -289,8 +292,8 @@ def _mend(run: _Run, found: Outcomes, track: Track) -> None:
         progress = track("sending dead letters back", len(meant))
         sent = desk.redrive(selection, lambda done, _total: progress(done))
         again = desk.redrive(selection, lambda _done, _total: None)
-        report.redriven.update(letter.reason for letter in sent.sent)
-        if {letter.id for letter in sent.sent} != set(meant) or again.sent or again.already != len(meant):
+        report.redriven.update(dead_letter.reason for dead_letter in sent.sent)
+        if {dead_letter.id for dead_letter in sent.sent} != set(meant) or again.sent or again.already != len(meant):
             report.wrong.append(
                 f"of {len(meant)} letters {len(sent.sent)} were sent back, {len(sent.gone)} are gone; "
                 f"a second redrive sent {len(again.sent)}"
@@ -305,6 +308,6 @@ def _mend(run: _Run, found: Outcomes, track: Track) -> None:
                     kind = kinds.get((digest, value is None), "from nowhere")
                     place, stamp_ms = (partition, message.offset() or 0), message.timestamp()[1]
                     run.expect(oracle, f"redriven: {kind}", place, stamp_ms, key, value)
-        if returned != Counter(letter.digest for _place, letter in meant.values()):
+        if returned != Counter(dead_letter.digest for _place, dead_letter in meant.values()):
             report.wrong.append("what was sent back is not, byte for byte, what the letters held")
         run.settle(found, worker, track("outcomes of what was sent back", found.total + len(meant)), _QUIET_S)

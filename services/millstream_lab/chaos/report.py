@@ -15,13 +15,13 @@ from millstream_lab.chaos.run import ChaosResult
 _SHOWN = 5
 
 
-def print_verdict(verdict: ChaosResult, console: Console) -> None:
+def print_result(result: ChaosResult, console: Console) -> None:
     """Print what was done and what held."""
     table = Table(title="Faults", title_justify="left")
     for heading in ("fault", "times", "did harm", "workers ended", "healed in s, median", "most"):
         table.add_column(heading, justify="left" if heading == "fault" else "right")
-    for name in sorted({deed.fault for deed in verdict.deeds}):
-        deeds = [deed for deed in verdict.deeds if deed.fault == name]
+    for name in sorted({deed.fault for deed in result.deeds}):
+        deeds = [deed for deed in result.deeds if deed.fault == name]
         healed = [deed.healed_s for deed in deeds if not math.isnan(deed.healed_s)] or [math.nan]
         table.add_row(
             name,
@@ -35,17 +35,17 @@ def print_verdict(verdict: ChaosResult, console: Console) -> None:
     checks = Table(title="Invariants", title_justify="left")
     checks.add_column("invariant")
     checks.add_column("violations", justify="right")
-    for invariant, wrong in verdict.findings.items():
+    for invariant, wrong in result.findings.items():
         checks.add_row(invariant, f"[red]{len(wrong)}[/]" if wrong else "0")
     console.print(checks)
-    for invariant, wrong in verdict.findings.items():
+    for invariant, wrong in result.findings.items():
         for sentence in wrong[:_SHOWN]:
             console.print(f"[red]{invariant}: {sentence}[/]", highlight=False)
-    published = ", ".join(f"{count:,} {kind}" for kind, count in sorted(verdict.published.items()))
-    outcomes = ", ".join(f"{count:,} {kind}" for kind, count in verdict.outcomes.items())
+    published = ", ".join(f"{count:,} {kind}" for kind, count in sorted(result.published.items()))
+    outcomes = ", ".join(f"{count:,} {kind}" for kind, count in result.outcomes.items())
     console.print(f"published: {published}; outcomes: {outcomes}", highlight=False)
-    exits = ", ".join(f"{count} x {what}" for what, count in sorted(verdict.exits.items()))
-    console.print(f"worker processes that ended: {exits}; {verdict.seconds / 60:.1f} minutes in all", highlight=False)
+    exits = ", ".join(f"{count} x {what}" for what, count in sorted(result.exits.items()))
+    console.print(f"worker processes that ended: {exits}; {result.seconds / 60:.1f} minutes in all", highlight=False)
 
 
 def deed_line(deed: InjectedFault, number: int, count: int | None) -> str:
@@ -57,17 +57,17 @@ def deed_line(deed: InjectedFault, number: int, count: int | None) -> str:
     )
 
 
-def as_json(verdict: ChaosResult, seed: int) -> dict[str, Any]:
+def as_json(result: ChaosResult, seed: int) -> dict[str, Any]:
     """Return the verdict as JSON values."""
     return {
         "seed": seed,
-        "sound": verdict.sound,
-        "seconds": verdict.seconds,
-        "published": verdict.published,
-        "outcomes": verdict.outcomes,
-        "exits": verdict.exits,
+        "sound": result.sound,
+        "seconds": result.seconds,
+        "published": result.published,
+        "outcomes": result.outcomes,
+        "exits": result.exits,
         "findings": {
-            invariant: {"count": len(wrong), "first": wrong[:20]} for invariant, wrong in verdict.findings.items()
+            invariant: {"count": len(wrong), "first": wrong[:20]} for invariant, wrong in result.findings.items()
         },
         "faults": [
             {
@@ -79,6 +79,6 @@ def as_json(verdict: ChaosResult, seed: int) -> dict[str, Any]:
                 "exits": deed.exits,
                 "harmed": deed.harmed,
             }
-            for deed in verdict.deeds
+            for deed in result.deeds
         ],
     }

@@ -24,7 +24,7 @@ from millstream_lab.chaos.candidate_models import contender
 from millstream_lab.chaos.checker_state import check_online, check_state
 from millstream_lab.chaos.cluster import Cluster
 from millstream_lab.chaos.fault_context import FaultContext
-from millstream_lab.chaos.fault_injector import InjectedFault, idle, torment
+from millstream_lab.chaos.fault_injector import InjectedFault, idle, inject_faults
 from millstream_lab.chaos.faults import BAD_MODELS
 from millstream_lab.chaos.growth import grow
 from millstream_lab.chaos.history import read_history
@@ -123,7 +123,7 @@ class ChaosRun:
         self.watch = watch
         self.after = after
         self.expected: dict[str, ReferenceRun] = {}
-        self.verdict = ChaosResult()
+        self.result = ChaosResult()
         self._say = say
         environ = {
             "MILLSTREAM_CHECKPOINT_INTERVAL_MS": "1000",
@@ -152,14 +152,14 @@ class ChaosRun:
                 try:
                     deed = grow(self.settings, self.cluster, self.assembly.topology, names, turn)
                 except Stop as error:
-                    self.verdict.find("faults went as they should", [f"partitions added: {error}"])
+                    self.result.find("faults went as they should", [f"partitions added: {error}"])
                     break
-                self.verdict.deeds.append(deed)
+                self.result.deeds.append(deed)
                 done(deed)
         finally:
             self.cluster.end()
-            self.verdict.seconds = time.monotonic() - started_s
-        return self.verdict
+            self.result.seconds = time.monotonic() - started_s
+        return self.result
 
     def _prepare(self) -> None:
         self.settings: Settings = self.cluster.start(self._say)
@@ -186,7 +186,7 @@ class ChaosRun:
         self.observer.start()
         self.publisher.start()
         url = self.cluster.valkey_server.url
-        arena = FaultContext(
+        context = FaultContext(
             self.cluster,
             random.Random(self.plan.seed),
             self.kafka,
@@ -200,22 +200,24 @@ class ChaosRun:
         )
         self.watch(self)
         try:
-            self.verdict.deeds = torment(arena, self.plan.faults, self.plan.names, self._healthy, done, self._lag_text)
+            self.result.deeds = inject_faults(
+                context, self.plan.faults, self.plan.names, self._healthy, done, self._lag_text
+            )
         finally:
             self._say("the nemesis is done; waiting until everything published is answered")
             self.publisher.finish()
-        self.verdict.find("every fault did harm", idle(self.verdict.deeds))
-        self.verdict.find("faults went as they should", [deed.wrong for deed in self.verdict.deeds if deed.wrong])
+        self.result.find("every fault did harm", idle(self.result.deeds))
+        self.result.find("faults went as they should", [deed.wrong for deed in self.result.deeds if deed.wrong])
         self._until(self._caught_up, "not everything was answered")
         time.sleep(_QUIET_S)  # for the few that might still hide among the markers
         self._until(lambda: all(map(self.cluster.ready, names)), "no worker became ready")
         for name in names:
             code = self.cluster.stop(name)
-            self.verdict.find("clean stop", [] if code == 0 else [f"{name} left with {code}"])
-        self.verdict.published = dict(self.stream.kinds)
+            self.result.find("clean stop", [] if code == 0 else [f"{name} left with {code}"])
+        self.result.published = dict(self.stream.kinds)
         for each in self.cluster.exits:
             key = f"exit {each.code}" if each.code >= 0 else f"killed by signal {-each.code}"
-            self.verdict.exits[key] = self.verdict.exits.get(key, 0) + 1
+            self.result.exits[key] = self.result.exits.get(key, 0) + 1
 
     def _lags(self, since_s: float) -> list[float]:
         lags = [self.observer.lag(stage.input, since_s) for stage in self.assembly.topology.stages]
@@ -258,7 +260,7 @@ class ChaosRun:
         definitions = define(self.assembly.declaration)
         service = self.assembly.declaration.service
         champions: list[Champion | None] = [Champion.load(each, service, 1, definitions) for each in self.good]
-        if any(deed.fault in BAD_MODELS for deed in self.verdict.deeds):
+        if any(deed.fault in BAD_MODELS for deed in self.result.deeds):
             champions.append(None)  # who starts while nothing better is on offer answers by the declared rule
         stages = self.assembly.topology.stages
         for plan in stages:
@@ -267,21 +269,21 @@ class ChaosRun:
             self.expected[plan.name] = run_undisturbed(self.assembly, plan, resolve, records, champions, PARTITIONS)
         published = self.stream.kinds
         for invariant, wrong in check_topics(stages, self.expected, history, self.observer, published).items():
-            self.verdict.find(invariant, wrong)
+            self.result.find(invariant, wrong)
         for invariant, wrong in self.check_state().items():
-            self.verdict.find(invariant, wrong)
+            self.result.find(invariant, wrong)
         acked, kept = self.publisher.deliveries.acked, len(history.inputs[stages[0].input])
-        self.verdict.find(
+        self.result.find(
             "published and retained",
             [] if acked == kept else [f"{acked} records were acknowledged, {kept} are in the topic"],
         )
         versions = set(history.outputs[SCORED].batch.columns["model_version"].tolist())
-        swapped = any(deed.fault == "model swapped in flight" for deed in self.verdict.deeds)
-        self.verdict.find(
+        swapped = any(deed.fault == "model swapped in flight" for deed in self.result.deeds)
+        self.result.find(
             "every fault did harm",
             [f"models were swapped, but only {versions} answered"] if swapped and len(versions) < 2 else [],
         )
-        self.verdict.outcomes = {
+        self.result.outcomes = {
             "predictions": len(history.predictions.records),
             "dead letters": len(history.dead_letters.records),
         }

@@ -119,7 +119,7 @@ class _Model:
     ) -> None:
         versions = np.ones(len(times_ms), dtype=np.int64)
         events = Events(times_ms, times_ms, times_ms, offsets, versions, scores, scores, lambda _features: values)
-        for told in self._counts.update(events, self._countings):
-            self.alerts += len(self.watch.update(told))
+        for summaries in self._counts.update(events, self._countings):
+            self.alerts += len(self.watch.update(summaries))
         known = LabelledScores(offsets, times_ms, times_ms, versions, scores, labels, scores, lambda _name: scores)
         self.alerts += len(self._concept.update(known))

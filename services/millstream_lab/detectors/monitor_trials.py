@@ -54,8 +54,8 @@ def alerts_of(reference: ModelReference, seen: SimulatedEvents, monitors: Monito
     for start in range(0, len(seen.times_ms), batch):
         part = seen.take(slice(start, start + batch))
         offsets = np.arange(start, start + len(part.times_ms))
-        for told in counts.update(_events(part, offsets), counting):
-            alerts += watch.update(told)
+        for kinds_opened in counts.update(_events(part, offsets), counting):
+            alerts += watch.update(kinds_opened)
         alerts += concept.update(_labelled(part, offsets))
     return alerts
 
@@ -162,8 +162,8 @@ def power(
         inside = (seen.times_ms >= begins * DAY_MS) & (seen.times_ms < first_ms)
         events.append(float(inside.sum()) if found else math.inf)
         progress()
-    told = sum(map(math.isfinite, delays_days))
-    return Power(change.words, told, runs, float(np.median(events)), float(np.median(delays_days)))
+    kinds_opened = sum(map(math.isfinite, delays_days))
+    return Power(change.words, kinds_opened, runs, float(np.median(events)), float(np.median(delays_days)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +205,8 @@ def meaning(
         reference = drill_reference(world, 3000 + run, reference_days, monitors)
         for words, change in changes.items():
             seen = traffic(world, 2000 + run, reference_days, _BURN_IN_DAYS + 14, change)
-            told = alerts_of(reference, seen, monitors)
-            for kind in {name(each) for each in told if each.event == "open" and each.at_ms > begins * DAY_MS}:
+            kinds_opened = alerts_of(reference, seen, monitors)
+            for kind in {name(each) for each in kinds_opened if each.event == "open" and each.at_ms > begins * DAY_MS}:
                 opened[words][kind] = opened[words].get(kind, 0) + 1
             progress()
     return [OpenedIncidents(words, runs, found) for words, found in opened.items()]

@@ -92,15 +92,15 @@ class BatchHistory:
 
     def _as_of(self, batch: Batch, view: BatchView, rows: pl.DataFrame, ttl_us: int | None) -> pl.DataFrame:
         keys = [name for name, _ in view.join_keys]
-        asked = pl.DataFrame(
+        events = pl.DataFrame(
             [
                 *(pl.Series(name, batch.columns[name].tolist(), _KEYS[kind]) for name, kind in view.join_keys),
                 pl.Series(_AT, batch.columns[self._event_time] * 1000, pl.Int64),
             ]
         ).with_row_index(_ROW)
         for name in keys:
-            asked = asked.filter(~pl.Series(batch.is_null(name)).gather(asked[_ROW]))
-        found = asked.sort(_AT).join_asof(
+            events = events.filter(~pl.Series(batch.is_null(name)).gather(events[_ROW]))
+        found = events.sort(_AT).join_asof(
             rows, on=_AT, by=keys, strategy="backward", tolerance=ttl_us, check_sortedness=False
         )
         everybody = pl.DataFrame({_ROW: pl.Series(range(batch.length), dtype=pl.UInt32)})

@@ -82,9 +82,9 @@ class ViewCodec:
         self._kinds = np.array([_kind(view.name, a.feature, a.dtype) for a in view.aggregates], dtype=np.int64)
         if len(self.fields) > MOST_FIELDS:
             raise Misconfigured(f"view {view.name!r} has {len(self.fields)} features; supported: {MOST_FIELDS}")
-        told = (b"%d" % ttl_s, b"%d" % len(self.fields), self.time_field, *self.fields)
-        self._arguments = b"".join(map(bulk, told))
-        self._count = len(told)
+        arguments = (b"%d" % ttl_s, b"%d" % len(self.fields), self.time_field, *self.fields)
+        self._arguments = b"".join(map(bulk, arguments))
+        self._count = len(arguments)
 
     def keys(self, values: Array) -> list[bytes]:
         """Return the Redis key of each entity value."""

@@ -44,10 +44,10 @@ def newest(kafka: Mapping[str, str], topic: str, key: bytes, read: Read[T]) -> T
     Retry, Stop
         The topic cannot be read.
     """
-    heard = _nothing_heard()
+    messages_read = _empty_tail()
     for messages in read_committed(kafka, topic, 0, 0, None, batch_records=_LOT):
-        heard.extend(_of_key(messages, key))
-    return _first_usable(heard, read)
+        messages_read.extend(_of_key(messages, key))
+    return _first_usable(messages_read, read)
 
 
 class KeyFollower(Generic[T]):
@@ -114,28 +114,28 @@ class KeyFollower(Generic[T]):
         self._consumer.close()
 
     def _follow(self) -> None:
-        heard, ended = _nothing_heard(), False
+        messages_read, ended = _empty_tail(), False
         while not self._closing.is_set():
             try:
                 messages = self._consumer.consume(_LOT, timeout=0.2)
-                heard.extend(_of_key(self._sound(messages), self._key))
+                messages_read.extend(_of_key(self._without_errors(messages), self._key))
                 ended = any(_is_end(each.error()) for each in messages) or (ended and not messages)
                 if len(messages) == _LOT and not ended:
                     continue  # more is waiting, and only the newest matters
-                found = _first_usable(heard, self._read)
+                found = _first_usable(messages_read, self._read)
             except (KafkaException, MillstreamError) as error:
                 # Whoever asks goes on with what it has; what was heard is kept and read again.
                 logger.warning("%s cannot be read for now: %s", self._topic, error)
                 self._closing.wait(1.0)
                 continue
-            heard.clear()
+            messages_read.clear()
             if found is not None:
                 with self._lock:
                     self._newest = found
             if ended:
                 self._caught_up.set()
 
-    def _sound(self, messages: Iterable[Message]) -> list[Message]:
+    def _without_errors(self, messages: Iterable[Message]) -> list[Message]:
         sound = []
         for message in messages:
             error = message.error()
@@ -146,7 +146,7 @@ class KeyFollower(Generic[T]):
         return sound
 
 
-def _nothing_heard() -> deque[Message]:
+def _empty_tail() -> deque[Message]:
     return deque(maxlen=1 + _EARLIER)
 
 
@@ -154,9 +154,9 @@ def _of_key(messages: Iterable[Message], key: bytes) -> list[Message]:
     return [each for each in messages if each.key() == key and each.value() is not None]
 
 
-def _first_usable(heard: deque[Message], read: Read[T]) -> T | None:
+def _first_usable(messages_read: deque[Message], read: Read[T]) -> T | None:
     """Return what the newest usable message holds."""
-    for message in reversed(heard):
+    for message in reversed(messages_read):
         found = read(message)
         if found is not None:
             return found

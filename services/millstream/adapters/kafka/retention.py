@@ -101,8 +101,8 @@ def short_topics(kafka: Mapping[str, str], needed: Mapping[str, int]) -> list[Sh
     """
     admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
     found = []
-    asked = [ConfigResource(ConfigResource.Type.TOPIC, named(kafka, topic)) for topic in needed]
-    for resource, future in admin.describe_configs(asked, request_timeout=_TIMEOUT_S).items():
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, named(kafka, topic)) for topic in needed]
+    for resource, future in admin.describe_configs(resources, request_timeout=_TIMEOUT_S).items():
         topic = inside(kafka, resource.name)
         try:
             config = result_of(future, _TIMEOUT_S)

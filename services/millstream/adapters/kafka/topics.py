@@ -99,7 +99,7 @@ def create_topics(
 
 def _create(admin: AdminClient, topics: Sequence[NewTopic]) -> None:
     refused: list[NewTopic] = []
-    asked = {topic.topic: topic for topic in topics}
+    by_name = {topic.topic: topic for topic in topics}
     for name, future in admin.create_topics(list(topics), operation_timeout=_TIMEOUT_S).items():
         try:
             future.result(_TIMEOUT_S)
@@ -107,8 +107,8 @@ def _create(admin: AdminClient, topics: Sequence[NewTopic]) -> None:
             error: KafkaError = failure.args[0]
             if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
-            if error.code() == KafkaError.INVALID_CONFIG and (asked[name].config or {}).pop(_AFTER, ""):
-                refused.append(asked[name])
+            if error.code() == KafkaError.INVALID_CONFIG and (by_name[name].config or {}).pop(_AFTER, ""):
+                refused.append(by_name[name])
                 continue
             raise Misconfigured(f"topic {name} could not be created: {error.str()}") from failure
     if refused:

@@ -158,7 +158,7 @@ class ViewWriter:
             self._incoming.extend((now_s, each) for each in rows if len(each.keys))
         self._wake.set()
 
-    def refill_wanted(self, source: str) -> str | None:
+    def refill_required(self, source: str) -> str | None:
         """Return the epoch for which this source has yet to offer all its rows, else None."""
         refill = self._refill
         return refill[0] if refill is not None and source in refill[1] else None

@@ -102,17 +102,17 @@ class _Sparse(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[str, tuple[float, int]] = {}
+        self._logged: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name != _CLIENT:
             return True
         kind = record.getMessage().partition(" ")[0]
-        at_s, left_out = self._told.get(kind, (float("-inf"), 0))
+        at_s, left_out = self._logged.get(kind, (float("-inf"), 0))
         if record.created - at_s < _CLIENT_EVERY_S:
-            self._told[kind] = (at_s, left_out + 1)
+            self._logged[kind] = (at_s, left_out + 1)
             return False
-        self._told[kind] = (record.created, 0)
+        self._logged[kind] = (record.created, 0)
         if left_out:
             record.msg, record.args = f"{record.getMessage()} (and {left_out} more like it since)", None
         return True

@@ -53,8 +53,8 @@ def match_columns(fields: Sequence[Field], available: Sequence[str], mapping: Ma
     ]
     columns: dict[str, str] = {}
     for field in fields:
-        said = [column for column, name in mapping.items() if name == field.name]
-        found = said or _candidates(field, [column for column in available if column not in mapping])
+        mapped = [column for column, name in mapping.items() if name == field.name]
+        found = mapped or _candidates(field, [column for column in available if column not in mapping])
         if len(found) > 1:
             problems.append(
                 f"{field.name!r} could be any of {', '.join(found)}; say which with --map COLUMN={field.name}"

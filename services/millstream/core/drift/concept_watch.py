@@ -129,7 +129,7 @@ class ConceptWatch:
             if row < len(labelled.offsets):
                 if slots[row + 1] > self._slot:
                     if self._slot >= 0:
-                        alerts += self._say()
+                        alerts += self._alerts_now()
                     self._slot = int(slots[row + 1])
                 if turned[row]:
                     alerts += self._turn(int(labelled.versions[row]))
@@ -155,13 +155,13 @@ class ConceptWatch:
         reference = self._reference
         if reference is None or reference.calibration is None:
             return alerts
-        told = self._evidence(labelled, reference)
-        speaking = np.flatnonzero(told.any(axis=1))
-        told, rows, done = told[speaking], labelled.take(speaking), 0
-        while done < len(told):
-            done, crossed = self._sums.take(told, rows.offsets, rows.times_ms, reference.concept_threshold, done)
+        evidence = self._evidence(labelled, reference)
+        with_evidence = np.flatnonzero(evidence.any(axis=1))
+        evidence, rows, done = evidence[with_evidence], labelled.take(with_evidence), 0
+        while done < len(evidence):
+            done, crossed = self._sums.take(evidence, rows.offsets, rows.times_ms, reference.concept_threshold, done)
             if crossed:  # told at once, without waiting for the hour to end: labels may come once a day
-                alerts += self._say()
+                alerts += self._alerts_now()
         return alerts
 
     def _evidence(self, labelled: LabelledScores, reference: ModelReference) -> Floats:
@@ -181,10 +181,10 @@ class ConceptWatch:
     def _reference(self) -> ModelReference | None:
         return None if self.version is None else self._reference_of(self.version)
 
-    def _say(self) -> list[Alert]:
+    def _alerts_now(self) -> list[Alert]:
         at_ms = (self._slot + 1) * HOUR_MS
-        said = Evaluation(at_ms, (*self._concept_signals(at_ms), *self._delay_signals(at_ms)))
-        self._state, alerts = update(self._state, [said], self._policy)
+        evaluation = Evaluation(at_ms, (*self._concept_signals(at_ms), *self._delay_signals(at_ms)))
+        self._state, alerts = update(self._state, [evaluation], self._policy)
         for slot in [each for each in self._delays if each <= self._slot - _DELAY_SLOTS]:
             del self._delays[slot]
         return alerts

@@ -92,7 +92,7 @@ class Incident:
 
     id: str
     opened_at_ms: int
-    told_at_ms: int
+    alerted_at_ms: int
     sequence: int
     severity: Severity
     subjects: tuple[SubjectKey, ...]
@@ -119,7 +119,10 @@ class State:
         rows: list[tuple[GroupKey, dict[str, Any]]] = []
         for key, group in sorted(self.groups.items()):
             subjects = [asdict(group.subjects[name]) for name in sorted(group.subjects)]
-            rows.append((key, asdict(replace(group, subjects={})) | {"subjects": subjects}))
+            row = asdict(replace(group, subjects={})) | {"subjects": subjects}
+            if group.incident is not None:
+                row["incident"]["told_at_ms"] = row["incident"].pop("alerted_at_ms")  # the name in stored state
+            rows.append((key, row))
         return json.dumps(rows, ensure_ascii=False)
 
     @staticmethod
@@ -131,7 +134,8 @@ class State:
             open_now = raw["incident"]
             if open_now is not None:
                 named = tuple((feature, segment) for feature, segment in open_now["subjects"])
-                open_now = Incident(**{**open_now, "subjects": named})
+                alerted_at_ms = open_now.pop("told_at_ms")
+                open_now = Incident(**{**open_now, "subjects": named, "alerted_at_ms": alerted_at_ms})
             groups[kind, model, version] = Group(**{**raw, "subjects": by_key, "incident": open_now})
         return State(groups)
 
@@ -153,15 +157,15 @@ def update(state: State, inputs: Iterable[Evaluation | ModelReplaced], policy: P
         for signal in each.signals:
             by_group.setdefault((signal.kind, signal.model, signal.model_version), []).append(signal)
         for key in sorted(by_group):
-            groups[key], told = _advance(key, groups.get(key, Group()), by_group[key], each.at_ms, policy)
-            alerts += told
+            groups[key], updated = _advance(key, groups.get(key, Group()), by_group[key], each.at_ms, policy)
+            alerts += updated
     return State(groups), alerts
 
 
 def _advance(
     key: GroupKey, group: Group, signals: list[Signal], at_ms: int, policy: Policy
 ) -> tuple[Group, list[Alert]]:
-    group = replace(group, subjects=_heard(group.subjects, signals, policy))
+    group = replace(group, subjects=_updated_subjects(group.subjects, signals, policy))
     active = sorted(name for name, subject in group.subjects.items() if subject.active)
     loud = sum(subject.last.ratio > 1 for name in active if (subject := group.subjects[name]))
     worst = max((group.subjects[name].last.ratio for name in active), default=0.0)
@@ -175,45 +179,47 @@ def _advance(
             return replace(group, suppressed=group.suppressed + loud), []
         opening = [group.subjects[name].last for name in active]
         incident = Incident(incident_id(opening), at_ms, at_ms, 0, severity, tuple(active))
-        return _tell(key, group, incident, "open", "opened", at_ms)
+        return _alert(key, group, incident, "open", "opened", at_ms)
     if not active:
-        group, alerts = _tell(
+        group, alerts = _alert(
             key, group, replace(incident, sequence=incident.sequence + 1), "close", "recovered", at_ms
         )
         closed = replace(group, incident=None, closed_at_ms=at_ms, closed_severity=incident.severity)
         return closed, alerts
     named = tuple(sorted({*incident.subjects, *active}))
     grown, worse = named != incident.subjects, _worse(severity, incident.severity)
-    due = at_ms - incident.told_at_ms >= policy.reminder_ms
-    if not (grown or worse or due):
+    reminder_due = at_ms - incident.alerted_at_ms >= policy.reminder_ms
+    if not (grown or worse or reminder_due):
         return replace(group, suppressed=group.suppressed + loud), []
-    told = replace(
+    updated = replace(
         incident,
-        told_at_ms=at_ms,
+        alerted_at_ms=at_ms,
         sequence=incident.sequence + 1,
         severity=severity if worse else incident.severity,
         subjects=named,
     )
     reason = "new-subjects" if grown else "worse" if worse else "still-open"
-    return _tell(key, group, told, "update", reason, at_ms)
+    return _alert(key, group, updated, "update", reason, at_ms)
 
 
-def _heard(subjects: Mapping[SubjectKey, Subject], signals: list[Signal], policy: Policy) -> dict[SubjectKey, Subject]:
+def _updated_subjects(
+    subjects: Mapping[SubjectKey, Subject], signals: list[Signal], policy: Policy
+) -> dict[SubjectKey, Subject]:
     """Take in what was said; of several monitors of one subject the loudest counts."""
     loudest: dict[SubjectKey, Signal] = {}
     for signal in signals:
         name = signal.feature, signal.segment
         if name not in loudest or (signal.ratio, signal.monitor) > (loudest[name].ratio, loudest[name].monitor):
             loudest[name] = signal
-    heard = dict(subjects)
+    subjects_now = dict(subjects)
     for name in sorted(loudest):
         signal = loudest[name]
-        before = heard.get(name)
+        before = subjects_now.get(name)
         above = (before.above if before else 0) + 1 if signal.ratio > 1 else 0
         below = (before.below if before else 0) + 1 if signal.ratio < policy.close_ratio else 0
         active = above >= policy.open_after or (before is not None and before.active and below < policy.close_after)
-        heard[name] = Subject(signal, above, below, active)
-    return heard
+        subjects_now[name] = Subject(signal, above, below, active)
+    return subjects_now
 
 
 def _worse(severity: Severity, than: Severity) -> bool:
@@ -224,10 +230,10 @@ def _superseded(key: GroupKey, group: Group, at_ms: int) -> list[Alert]:
     if group.incident is None:
         return []
     incident = replace(group.incident, sequence=group.incident.sequence + 1)
-    return _tell(key, group, incident, "close", "superseded", at_ms)[1]
+    return _alert(key, group, incident, "close", "superseded", at_ms)[1]
 
 
-def _tell(
+def _alert(
     key: GroupKey, group: Group, incident: Incident, event: Event, reason: str, at_ms: int
 ) -> tuple[Group, list[Alert]]:
     kind, model, version = key

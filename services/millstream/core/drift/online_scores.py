@@ -70,7 +70,7 @@ class OnlineScores:
         self._per_day = DAY_MS // plan.slot_ms
         self._windows = Windows(blank, plan, 0, _DAYS * self._per_day)
         self._made = -1  # the slot at whose end the reference was
-        self._told = -1  # the newest slot at whose end scores were above a threshold
+        self._last_alarm = -1  # the newest slot at whose end scores were above a threshold
         self._thresholds: Floats = np.zeros(0)
         self._past: Counts = np.zeros((HOURS, 1, width), dtype=np.int64)
 
@@ -88,14 +88,14 @@ class OnlineScores:
             self._renew(slot)
         signals = list(self._signals(slot)) if len(self._thresholds) else []
         if any(each.ratio > 1 for each in signals):
-            self._told = slot
+            self._last_alarm = slot
         return signals
 
     def _due(self, slot: int) -> bool:
-        age, calm = (slot - self._made) // self._per_day, (slot - self._told) // self._per_day
+        age, calm = (slot - self._made) // self._per_day, (slot - self._last_alarm) // self._per_day
         if self._made < 0:
             return 0 <= self._windows.oldest <= slot + 1 - _DAYS * self._per_day
-        return age >= _RENEWED_DAYS and (self._told < 0 or calm >= _DAYS or age >= _OLDEST_DAYS)
+        return age >= _RENEWED_DAYS and (self._last_alarm < 0 or calm >= _DAYS or age >= _OLDEST_DAYS)
 
     def _renew(self, slot: int) -> None:
         counts = self._windows.counts(slot, _DAYS * self._per_day)
@@ -118,20 +118,20 @@ class OnlineScores:
         windows = self._windows
         reading, to_ms = windows.read(slot), (self._made + 1) * self._plan.slot_ms
         reference = f"its own scores before: {described_span(int(self._past.sum()), to_ms - _DAYS * DAY_MS, to_ms)}"
-        for said in compared(reading, windows.plan, (SCORE,), self._thresholds):
+        for check in compared(reading, windows.plan, (SCORE,), self._thresholds):
             yield Signal(
                 kind="score",
                 model=ONLINE,
                 model_version=ONLINE_VERSION,
                 feature=SCORE,
                 segment="",
-                monitor=said.monitor,
-                statistic=said.statistic,
-                threshold=said.threshold,
-                evidence=evidence_of(reading, said.window, self._topic),
+                monitor=check.monitor,
+                statistic=check.statistic,
+                threshold=check.threshold,
+                evidence=evidence_of(reading, check.window, self._topic),
                 reference=reference,
                 importance=1.0,
-                shift=said.shift,
+                shift=check.shift,
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class OnlineScores:
         return {
             "windows": self._windows.to_json(),
             "made": self._made,
-            "told": self._told,
+            "told": self._last_alarm,
             "thresholds": self._thresholds.tolist(),
             "windows_ms": self._windows.plan.windows_ms,
             "past": base64.b64encode(zlib.compress(self._past.astype("<i8").tobytes(), 1)).decode(),
@@ -150,5 +150,5 @@ class OnlineScores:
         self._windows.load(raw["windows"])
         past = np.frombuffer(zlib.decompress(base64.b64decode(raw["past"])), dtype="<i8").reshape(self._past.shape)
         plan = replace(self._plan, windows_ms=tuple(raw["windows_ms"]))
-        self._told = raw["told"]
+        self._last_alarm = raw["told"]
         self._against(raw["made"], past.astype(np.int64), np.array(raw["thresholds"]), plan)

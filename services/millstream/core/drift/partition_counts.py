@@ -116,15 +116,15 @@ class PartitionCounts:
             for version, counting in countings.items()
             if (events.versions == version).any()
         }
-        told, start = [], 0
+        closed, start = [], 0
         for row in [*np.flatnonzero(newest[1:] > newest[:-1]).tolist(), len(slots)]:
             self._count(events, slots, np.arange(start, row), tables, countings)
             if row < len(slots):
                 if self.newest >= 0:
-                    told.append(self.tell(int(slots[row]), int(events.offsets[row])))
+                    closed.append(self.tell(int(slots[row]), int(events.offsets[row])))
                 self.newest = int(slots[row])
             start = row
-        return told
+        return closed
 
     def _count(
         self,
@@ -158,9 +158,9 @@ class PartitionCounts:
 
     def tell(self, slot: int, at: int | None = None) -> Summary:
         """Return what is counted, and that all before a slot is closed; see `Summary` for ``at``."""
-        told = Summary(self.partition, slot, self._blocks, self._tallies, at)
+        closed = Summary(self.partition, slot, self._blocks, self._tallies, at)
         self._blocks, self._tallies = {}, {}
-        return told
+        return closed
 
     def snapshot(self) -> bytes:
         """Return what it has counted and not told."""

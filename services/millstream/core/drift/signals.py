@@ -34,8 +34,8 @@ def distribution_signals(
         Where the events are.
     """
     change = _metric_change(reading, reference)
-    for said in compared(reading, reference.plan, reference.columns, np.array(reference.thresholds)):
-        feature, segment = subject(said.column)
+    for check in compared(reading, reference.plan, reference.columns, np.array(reference.thresholds)):
+        feature, segment = subject(check.column)
         kind: Kind = "score" if feature == SCORE else "data"
         yield Signal(
             kind=kind,
@@ -43,13 +43,13 @@ def distribution_signals(
             model_version=version,
             feature=feature,
             segment=segment,
-            monitor=said.monitor,
-            statistic=said.statistic,
-            threshold=said.threshold,
-            evidence=evidence_of(reading, said.window, topic),
+            monitor=check.monitor,
+            statistic=check.statistic,
+            threshold=check.threshold,
+            evidence=evidence_of(reading, check.window, topic),
             reference=described(reference),
             importance=1.0 if feature == SCORE else reference.importance.get(feature, 0.0),
-            shift=said.shift,
+            shift=check.shift,
             metric_change=change,
         )
 

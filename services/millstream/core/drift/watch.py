@@ -123,12 +123,12 @@ class Watch:
 
     def _judge(self, slot: int) -> list[Alert]:
         at_ms = (slot + 1) * SLOT_MS
-        said: list[Evaluation | ModelReplaced] = []
+        inputs: list[Evaluation | ModelReplaced] = []
         events = {version: windows.events_in(slot) for version, windows in self._windows.items()}
         serving = max(events, key=lambda version: (events[version], version), default=None)
         if serving is not None and events[serving] and serving != self.version:
             if self.version is not None:
-                said.append(ModelReplaced(at_ms, self.model, serving))
+                inputs.append(ModelReplaced(at_ms, self.model, serving))
             self.version = serving
             # A rollback begins anew: what an earlier turn of the same version left behind is no window.
             self._windows = {
@@ -143,8 +143,8 @@ class Watch:
                 signals += distribution_signals(reading, reference, *about)
             signals += quality_signals(reading, reference, self._limits, *about)
         signals += self._online.judge(slot)
-        said.append(Evaluation(at_ms, tuple(signals)))
-        self._state, alerts = update(self._state, said, self._policy)
+        inputs.append(Evaluation(at_ms, tuple(signals)))
+        self._state, alerts = update(self._state, inputs, self._policy)
         self._tallies.pop(slot - KEPT_SLOTS + 1, None)
         return alerts
 

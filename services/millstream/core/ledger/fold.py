@@ -44,7 +44,7 @@ class LedgerUpdate:
 
     Parameters
     ----------
-    held_before, held : LedgerEntries
+    entries_before, entries : LedgerEntries
         Before and afterwards.
     arrived : bool ndarray of shape (n,)
         The prediction is new; other predictions in the micro-batch repeat one that was there.
@@ -58,12 +58,12 @@ class LedgerUpdate:
         Of those of them with several statements.
     versions : int64 ndarray of shape (n,)
         Of the label sets afterwards; the revision of each example.
-    news : int
+    new_labels : int
         Statements in the micro-batch that were not held, each counted once.
     """
 
-    held_before: LedgerEntries
-    held: LedgerEntries
+    entries_before: LedgerEntries
+    entries: LedgerEntries
     arrived: Mask
     relabelled: Mask
     before: ResolvedLabels
@@ -71,15 +71,17 @@ class LedgerUpdate:
     publish: Rows
     histories: dict[int, History]
     versions: Rows
-    news: int
+    new_labels: int
 
 
-def fold(policy: Policy, held: LedgerEntries, predicted: Mask, event_time_ms: Rows, labels: LabelSets) -> LedgerUpdate:
+def fold(
+    policy: Policy, entries: LedgerEntries, predicted: Mask, event_time_ms: Rows, labels: LabelSets
+) -> LedgerUpdate:
     """Fold a micro-batch that is about n distinct events.
 
     Parameters
     ----------
-    held : LedgerEntries
+    entries : LedgerEntries
         As read from the ledger.
     predicted : bool ndarray of shape (n,)
         Events with a prediction in the micro-batch.
@@ -88,26 +90,26 @@ def fold(policy: Policy, held: LedgerEntries, predicted: Mask, event_time_ms: Ro
     labels : LabelSets
         Statements in the micro-batch, in any order, repeated at will.
     """
-    n = len(held.predicted)
-    arrived = predicted & ~held.predicted
-    there = held.predicted | arrived
-    times_ms = np.where(arrived, event_time_ms, held.event_time_ms)
-    union = held.labels.joined(labels)
+    n = len(entries.predicted)
+    arrived = predicted & ~entries.predicted
+    there = entries.predicted | arrived
+    times_ms = np.where(arrived, event_time_ms, entries.event_time_ms)
+    union = entries.labels.joined(labels)
     after = LedgerEntries(there, times_ms, union.settled(there, times_ms, policy.horizon_ms))
     versions = after.labels.versions(n)
     counts = after.labels.counts(n)
-    relabelled = held.labels.differs(after.labels, n)
-    was = resolve(policy, held.labels, held.predicted)
+    relabelled = entries.labels.differs(after.labels, n)
+    was = resolve(policy, entries.labels, entries.predicted)
     now = resolve(policy, after.labels, after.predicted)
     # The history of one statement is that statement.
     several = there & (counts > 1) & (relabelled | arrived)
-    earlier = histories(policy, held.labels, np.flatnonzero(several & held.predicted).tolist())
+    earlier = histories(policy, entries.labels, np.flatnonzero(several & entries.predicted).tolist())
     histories_now = histories(policy, after.labels, np.flatnonzero(several).tolist())
     publish = now.differs(was)
     for event, history in histories_now.items():
         publish[event] |= history != earlier.get(event, ())
     return LedgerUpdate(
-        held,
+        entries,
         after,
         arrived,
         relabelled,
@@ -116,5 +118,5 @@ def fold(policy: Policy, held: LedgerEntries, predicted: Mask, event_time_ms: Ro
         np.flatnonzero(publish),
         histories_now,
         versions,
-        len(union.owners) - len(held.labels.owners),
+        len(union.owners) - len(entries.labels.owners),
     )

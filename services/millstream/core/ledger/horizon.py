@@ -35,7 +35,7 @@ class ExpiredEvents:
         return self.forgotten | self.retired | self.unmatched
 
 
-def due(policy: Policy, held: LedgerEntries, resolved: ResolvedLabels, now_ms: int) -> ExpiredEvents:
+def expired_events(policy: Policy, entries: LedgerEntries, resolved: ResolvedLabels, now_ms: int) -> ExpiredEvents:
     """Tell which of n events are past the horizon.
 
     A prediction is, when ``now_ms`` is more than the horizon after its event; waiting labels are, when it is more than
@@ -47,10 +47,10 @@ def due(policy: Policy, held: LedgerEntries, resolved: ResolvedLabels, now_ms: i
         How far the stream has come, milliseconds since the epoch: the earlier of what both inputs have reached, so
         that an input that lags behind still finds what it needs.
     """
-    n = len(held.predicted)
+    n = len(entries.predicted)
     newest = np.full(n, -1, dtype=np.int64)
-    np.maximum.at(newest, held.labels.owners, held.labels.known_at_ms)
-    past = held.predicted & (now_ms - held.event_time_ms > policy.horizon_ms)
-    waiting = ~held.predicted & (newest >= 0)
+    np.maximum.at(newest, entries.labels.owners, entries.labels.known_at_ms)
+    past = entries.predicted & (now_ms - entries.event_time_ms > policy.horizon_ms)
+    waiting = ~entries.predicted & (newest >= 0)
     labelled = resolved.labels >= 0
     return ExpiredEvents(past & ~labelled, past & labelled, waiting & (now_ms - newest > policy.horizon_ms))

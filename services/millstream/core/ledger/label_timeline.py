@@ -46,7 +46,7 @@ class LabelTimeline:
         )
 
 
-def beliefs(policy: Policy, labels: LabelSets, event_time_ms: Rows) -> LabelTimeline:
+def label_timeline(policy: Policy, labels: LabelSets, event_time_ms: Rows) -> LabelTimeline:
     """Resolve labels as of each moment at which one became known.
 
     Parameters
@@ -73,8 +73,8 @@ def beliefs(policy: Policy, labels: LabelSets, event_time_ms: Rows) -> LabelTime
     before = resolve(policy, LabelSets.empty(), there)
     parts: list[tuple[Rows, ResolvedLabels, Rows, int]] = []
     for at in range(int(step.max()) + 1 if len(step) else 0):
-        told = step <= at
-        known = LabelSets(every.owners[told], every.sources[told], every.stamps[told]).settled(
+        arrived = step <= at
+        known = LabelSets(every.owners[arrived], every.sources[arrived], every.stamps[arrived]).settled(
             there, event_time_ms, policy.horizon_ms
         )
         now = resolve(policy, known, there)

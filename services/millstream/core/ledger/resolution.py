@@ -73,9 +73,9 @@ class ResolvedLabels:
 
     def differs(self, other: ResolvedLabels) -> Mask:
         """Return where consumers must be told: something is or was believed, and not the very same."""
-        believed = (self.labels >= 0) | (other.labels >= 0)
+        resolved_before_or_now = (self.labels >= 0) | (other.labels >= 0)
         same = (self.labels == other.labels) & (self.known_at_ms == other.known_at_ms) & (self.sources == other.sources)
-        differs: Mask = believed & ~same
+        differs: Mask = resolved_before_or_now & ~same
         return differs
 
 
@@ -110,8 +110,8 @@ def resolve(policy: Policy, sets: LabelSets, predicted: Mask) -> ResolvedLabels:
     resolved.labels[at] = labels[deciding]
     resolved.known_at_ms[at] = known_at_ms[deciding]
     resolved.sources[at] = sets.sources[deciding]
-    said = np.zeros((2, n), dtype=np.bool_)
+    present = np.zeros((2, n), dtype=np.bool_)
     for label in (0, 1):
-        said[label, sets.owners[counts & (labels == label)]] = True
-    np.logical_and(said[0], said[1], out=resolved.conflicts)
+        present[label, sets.owners[counts & (labels == label)]] = True
+    np.logical_and(present[0], present[1], out=resolved.conflicts)
     return resolved

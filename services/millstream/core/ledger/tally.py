@@ -50,11 +50,13 @@ class LedgerReport:
     labels_to_ms: int = -1
 
 
-def encode_report(told: LedgerReport) -> bytes:
+def encode_report(report: LedgerReport) -> bytes:
     """Return it as JSON; of the tally, position and value of what is not zero."""
-    places = np.flatnonzero(told.tally).tolist()
-    tally = [[place, int(told.tally[place])] for place in places]
-    return json.dumps({"tally": tally, "scored_to_ms": told.scored_to_ms, "labels_to_ms": told.labels_to_ms}).encode()
+    places = np.flatnonzero(report.tally).tolist()
+    tally = [[place, int(report.tally[place])] for place in places]
+    return json.dumps(
+        {"tally": tally, "scored_to_ms": report.scored_to_ms, "labels_to_ms": report.labels_to_ms}
+    ).encode()
 
 
 def decode_report(value: bytes) -> LedgerReport:
@@ -75,40 +77,42 @@ def decode_report(value: bytes) -> LedgerReport:
 
 def of_batch(folded: LedgerUpdate, predictions: int, labels: int) -> NDArray[np.int64]:
     """Return what a folded micro-batch of so many predictions and labels adds to the tally, int64 of (`SIZE`,)."""
-    tally = of_held(folded.held, folded.after) - of_held(folded.held_before, folded.before)
+    tally = of_entries(folded.entries, folded.after) - of_entries(folded.entries_before, folded.before)
     tally[COUNTERS.index("repeated_predictions")] += predictions - int(np.count_nonzero(folded.arrived))
-    tally[COUNTERS.index("repeated_labels")] += labels - folded.news
+    tally[COUNTERS.index("repeated_labels")] += labels - folded.new_labels
     return tally
 
 
-def of_forgetting(held: LedgerEntries, resolved: ResolvedLabels, due: ExpiredEvents) -> NDArray[np.int64]:
+def of_forgetting(entries: LedgerEntries, resolved: ResolvedLabels, expired: ExpiredEvents) -> NDArray[np.int64]:
     """Return what forgetting adds to the tally of what is held, int64 of shape (`SIZE`,)."""
-    kept = LedgerEntries(held.predicted & ~due.dropped, held.event_time_ms, held.labels.about(~due.dropped))
-    labels = np.where(due.dropped, -1, resolved.labels)
-    known_at_ms = np.where(due.dropped, -1, resolved.known_at_ms)
-    left = ResolvedLabels(labels, known_at_ms, resolved.sources, resolved.conflicts & ~due.dropped)
-    tally = of_held(kept, left) - of_held(held, resolved)
+    kept = LedgerEntries(
+        entries.predicted & ~expired.dropped, entries.event_time_ms, entries.labels.about(~expired.dropped)
+    )
+    labels = np.where(expired.dropped, -1, resolved.labels)
+    known_at_ms = np.where(expired.dropped, -1, resolved.known_at_ms)
+    left = ResolvedLabels(labels, known_at_ms, resolved.sources, resolved.conflicts & ~expired.dropped)
+    tally = of_entries(kept, left) - of_entries(entries, resolved)
     for name in ("forgotten", "unmatched", "retired"):
-        tally[COUNTERS.index(name)] += np.count_nonzero(getattr(due, name))
+        tally[COUNTERS.index(name)] += np.count_nonzero(getattr(expired, name))
     return tally
 
 
-def of_held(held: LedgerEntries, resolved: ResolvedLabels) -> NDArray[np.int64]:
+def of_entries(entries: LedgerEntries, resolved: ResolvedLabels) -> NDArray[np.int64]:
     """Return what n events count for, int64 of shape (`SIZE`,); events of which nothing is held count for nothing."""
     tally = np.zeros(SIZE, dtype=np.int64)
-    n = len(held.predicted)
+    n = len(entries.predicted)
     labelled = resolved.labels >= 0
     decided = resolved.known_at_ms >= 0
     states = {
-        "pending": held.predicted & ~decided,
+        "pending": entries.predicted & ~decided,
         "labelled": labelled,
         "retracted": decided & ~labelled,
-        "waiting": ~held.predicted & (held.labels.counts(n) > 0),
+        "waiting": ~entries.predicted & (entries.labels.counts(n) > 0),
         "conflicts": resolved.conflicts,
     }
     for position, name in enumerate(STATES):
         tally[position] = np.count_nonzero(states[name])
-    delay_s = (resolved.known_at_ms - held.event_time_ms)[labelled] / 1000.0
+    delay_s = (resolved.known_at_ms - entries.event_time_ms)[labelled] / 1000.0
     tally[len(COUNTERS) :] = np.bincount(_cells(delay_s), minlength=_STEPS * _OCTAVES)
     return tally
 
@@ -133,11 +137,11 @@ def delay_quantile_s(tally: NDArray[np.int64], quantile: float) -> float:
     quantile : float
         In [0, 1]. The answer is right to 1/32 of 1 s + itself.
     """
-    held = tally[len(COUNTERS) :]
-    total = int(held.sum())
+    entries = tally[len(COUNTERS) :]
+    total = int(entries.sum())
     if not total:
         return float("nan")
-    cell = int(np.searchsorted(np.cumsum(held), max(1, int(np.ceil(quantile * total)))))
+    cell = int(np.searchsorted(np.cumsum(entries), max(1, int(np.ceil(quantile * total)))))
     return float(np.ldexp(1 + cell % _STEPS / _STEPS, cell // _STEPS) - 1)
 
 

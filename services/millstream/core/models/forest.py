@@ -68,11 +68,11 @@ class Forest:
         a tree, averaged trees (random forests).
         """
         head, *trees = text.partition("\nend of trees")[0].split("\nTree=")
-        said = _fields(head)
-        objective = said.get("objective", "").split()
-        if objective[:1] != ["binary"] or len(objective) != 2 or "average_output" in said:
+        fields = _fields(head)
+        objective = fields.get("objective", "").split()
+        if objective[:1] != ["binary"] or len(objective) != 2 or "average_output" in fields:
             return None
-        parsed = [_Tree.parse(_fields(tree), int(said["max_feature_idx"])) for tree in trees]
+        parsed = [_Tree.parse(_fields(tree), int(fields["max_feature_idx"])) for tree in trees]
         known = [tree for tree in parsed if tree is not None]
         if not known or len(known) < len(parsed):
             return None
@@ -116,16 +116,16 @@ class _Tree:
     leaves: NDArray[np.float64]
 
     @staticmethod
-    def parse(said: Mapping[str, str], last_feature: int) -> _Tree | None:
-        values = [float(value) for value in said.get("leaf_value", "").split()]
-        kinds = [int(kind) for kind in said.get("decision_type", "").split()]
-        odd = said.get("num_cat") != "0" or said.get("is_linear", "0") != "0" or len(values) > MOST_LEAVES
+    def parse(fields: Mapping[str, str], last_feature: int) -> _Tree | None:
+        values = [float(value) for value in fields.get("leaf_value", "").split()]
+        kinds = [int(kind) for kind in fields.get("decision_type", "").split()]
+        odd = fields.get("num_cat") != "0" or fields.get("is_linear", "0") != "0" or len(values) > MOST_LEAVES
         if odd or any(kind & (_CATEGORICAL | _ZERO_IS_MISSING) for kind in kinds):
             return None
-        thresholds = [_threshold(float(threshold)) for threshold in said.get("threshold", "").split()]
-        left = [int(child) for child in said.get("left_child", "").split()]
-        right = [int(child) for child in said.get("right_child", "").split()]
-        features = [int(feature) for feature in said.get("split_feature", "").split()]
+        thresholds = [_threshold(float(threshold)) for threshold in fields.get("threshold", "").split()]
+        left = [int(child) for child in fields.get("left_child", "").split()]
+        right = [int(child) for child in fields.get("right_child", "").split()]
+        features = [int(feature) for feature in fields.get("split_feature", "").split()]
         # Kernels check no bounds, and a damaged tree may have circles.
         whole = sorted(left + right) == [*range(-len(values), 0), *range(1, len(values) - 1)] or len(values) == 1
         lengths = {len(each) for each in (kinds, thresholds, left, right, features)}

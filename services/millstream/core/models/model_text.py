@@ -28,10 +28,10 @@ def fault(body: str) -> str | None:
     """
     data = body.encode()
     head, _, _ = data.partition(b"\n\n")
-    said = _fields(head)
-    if "tree_sizes" not in said:
+    fields = _fields(head)
+    if "tree_sizes" not in fields:
         return "it is cut short before its trees: there is no 'tree_sizes'"
-    sizes, last_feature = _integers(said["tree_sizes"]), _integers(said.get("max_feature_idx", ""))
+    sizes, last_feature = _integers(fields["tree_sizes"]), _integers(fields.get("max_feature_idx", ""))
     if sizes is None or last_feature is None or len(last_feature) != 1:
         return "'tree_sizes' or 'max_feature_idx' in its head are no numbers"
     if len(feature_names(body)) != last_feature[0] + 1:
@@ -72,18 +72,18 @@ def objective(body: str) -> str:
     return (_fields(head.encode()).get("objective", "").split() or [""])[0]
 
 
-def _tree_fault(said: dict[str, str], last_feature: int) -> str | None:
-    leaves, categories = (_integers(said.get(name, "")) for name in ("num_leaves", "num_cat"))
+def _tree_fault(fields: dict[str, str], last_feature: int) -> str | None:
+    leaves, categories = (_integers(fields.get(name, "")) for name in ("num_leaves", "num_cat"))
     if not leaves or not categories or len(leaves) != 1 or leaves[0] < 1 or len(categories) != 1:
         return "'num_leaves' or 'num_cat' is no number"
     count, nodes = leaves[0], leaves[0] - 1
     lengths = dict.fromkeys(_NODES, nodes) | {"leaf_value": count}
     if nodes:  # of a lone leaf the library reads nothing but its value
-        lengths |= {name: nodes for name in _NODES_IF_SAID if name in said}
-        lengths |= {name: count for name in _LEAVES_IF_SAID if name in said}
+        lengths |= {name: nodes for name in _NODES_IF_SAID if name in fields}
+        lengths |= {name: count for name in _LEAVES_IF_SAID if name in fields}
     columns: dict[str, list[float]] = {}
     for name, length in lengths.items():
-        values: list[int] | list[float] | None = (_integers if name in _INTEGERS else _reals)(said.get(name, ""))
+        values: list[int] | list[float] | None = (_integers if name in _INTEGERS else _reals)(fields.get(name, ""))
         if values is None or len(values) != length:
             return f"{name!r} does not hold {length} numbers"
         columns[name] = list(values)
@@ -93,10 +93,10 @@ def _tree_fault(said: dict[str, str], last_feature: int) -> str | None:
         # A node comes after its parent, so there is no way round in circles.
         if not all(-count <= child < nodes and (child < 0 or child > at) for at, child in enumerate(columns[name])):
             return f"{name!r} points nowhere"
-    return _categories_fault(said, categories[0], columns)
+    return _categories_fault(fields, categories[0], columns)
 
 
-def _categories_fault(said: dict[str, str], categories: int, columns: dict[str, list[float]]) -> str | None:
+def _categories_fault(fields: dict[str, str], categories: int, columns: dict[str, list[float]]) -> str | None:
     by_category = [
         threshold
         for kind, threshold in zip(columns["decision_type"], columns["threshold"], strict=True)
@@ -106,7 +106,7 @@ def _categories_fault(said: dict[str, str], categories: int, columns: dict[str, 
         return "it splits by a set of categories that it does not have"
     if not categories:
         return None
-    bounds, words = (_integers(said.get(name, "")) for name in ("cat_boundaries", "cat_threshold"))
+    bounds, words = (_integers(fields.get(name, "")) for name in ("cat_boundaries", "cat_threshold"))
     if bounds is None or words is None or len(bounds) != categories + 1 or bounds != sorted(bounds) or bounds[0] < 0:
         return "'cat_boundaries' does not say where its sets of categories begin and end"
     return None if bounds[-1] <= len(words) else "'cat_threshold' is too short"

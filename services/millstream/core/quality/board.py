@@ -153,24 +153,24 @@ class Board:
         Events of days before it are forgotten; see `forget`.
     cohorts : dict of Key to Cohort
         As of the last `settle`.
-    told : dict of (int, int) to dict of PredictionGroup to PredictionCounts
+    predicted : dict of (int, int) to dict of PredictionGroup to PredictionCounts
         Predictions by who counted them and day.
     changed : dict of Key to None
         Cohorts that changed since `mark_clean`, in order.
     changed_days : dict of int to None
         Days of events of which something new is remembered.
-    changed_told : dict of (int, int) to None
-        And places of `told` that changed.
+    changed_predicted : dict of (int, int) to None
+        And places of `predicted` that changed.
     """
 
     maturities_days: tuple[int, ...] = (7, 30, 90, 180)
     first_day: int = -(1 << 62)
     cohorts: dict[Key, Cohort] = field(default_factory=dict)
-    told: dict[tuple[int, int], dict[PredictionGroup, PredictionCounts]] = field(default_factory=dict)
+    predicted: dict[tuple[int, int], dict[PredictionGroup, PredictionCounts]] = field(default_factory=dict)
     remembered: LabelTable = field(init=False)
     changed: dict[Key, None] = field(default_factory=dict)
     changed_days: dict[int, None] = field(default_factory=dict)
-    changed_told: dict[tuple[int, int], None] = field(default_factory=dict)
+    changed_predicted: dict[tuple[int, int], None] = field(default_factory=dict)
     _unsettled: dict[Key, list[Cohort]] = field(default_factory=dict)
     _parts: int = 0
 
@@ -194,11 +194,11 @@ class Board:
         if self._parts > _MOST_PARTS:
             self.settle()
 
-    def tell(self, source: int, day: int, predicted: Mapping[PredictionGroup, PredictionCounts]) -> None:
+    def set_predicted(self, source: int, day: int, predicted: Mapping[PredictionGroup, PredictionCounts]) -> None:
         """Replace what one source has counted of a day's predictions: all of them, so that repeating does no harm."""
         if day >= self.first_day:
-            self.told[source, day] = dict(predicted)
-            self.changed_told[source, day] = None
+            self.predicted[source, day] = dict(predicted)
+            self.changed_predicted[source, day] = None
 
     def settle(self) -> None:
         """Bring `cohorts` up to date; sums are only taken now and then, as each is as long as its cohort."""
@@ -215,7 +215,7 @@ class Board:
         """Take everything for stored and reported."""
         self.changed.clear()
         self.changed_days.clear()
-        self.changed_told.clear()
+        self.changed_predicted.clear()
 
     def forget(self, before_day: int) -> None:
         """Forget events of earlier days, and cohorts of those days; what comes of them from now on is ignored."""
@@ -225,23 +225,23 @@ class Board:
         for cohorts in (self.cohorts, self.changed):
             for key in [key for key in cohorts if key.day < self.first_day]:
                 del cohorts[key]
-        for told in (self.told, self.changed_told):
-            for place in [place for place in told if place[1] < self.first_day]:
-                del told[place]
+        for predicted in (self.predicted, self.changed_predicted):
+            for place in [place for place in predicted if place[1] < self.first_day]:
+                del predicted[place]
         for day in [day for day in self.changed_days if day < self.first_day]:
             del self.changed_days[day]
 
-    def _count(self, examples: Examples, rows: Rows, believed: MaturityLabels, weight: int) -> None:
+    def _count(self, examples: Examples, rows: Rows, label_at: MaturityLabels, weight: int) -> None:
         event_time_ms = examples.event_time_ms[rows]
         earlier = np.full(len(rows), NOTHING, dtype=np.int64)
-        for maturity, labels in enumerate(believed.labels.T):
+        for maturity, labels in enumerate(label_at.labels.T):
             for each, sign in ((earlier, -weight), (labels, weight)):
                 there = np.flatnonzero((labels != earlier) & (each >= 0))
                 at = np.full(len(there), maturity, dtype=np.int64)
                 self._add(examples, "delayed", rows[there], each[there], event_time_ms[there] // DAY_MS, at, sign)
             earlier = labels
         there = np.flatnonzero(earlier >= 0)
-        known_at_ms = believed.known_at_ms[there]
+        known_at_ms = label_at.known_at_ms[there]
         limits_ms = np.array(self.maturities_days[:-1], dtype=np.int64) * DAY_MS
         at = np.searchsorted(limits_ms, known_at_ms - event_time_ms[there])
         self._add(examples, "prequential", rows[there], earlier[there], known_at_ms // DAY_MS, at, weight)

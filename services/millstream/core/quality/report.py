@@ -101,9 +101,9 @@ class Reporter:
         board = self._board
         board.settle()
         due = {(key.series, key.day): None for key in board.changed}
-        told = {day for _, day in board.changed_told}
+        days_changed = {day for _, day in board.changed_predicted}
         for series, day in dict.fromkeys((key.series, key.day) for key in board.cohorts):
-            if series.protocol == "delayed" and day in told:
+            if series.protocol == "delayed" and day in days_changed:
                 due[series, day] = None
             turning = [Slot(series, days, "") for days in board.maturities_days]
             before, now = (
@@ -164,7 +164,7 @@ class Reporter:
     def _predicted(self) -> dict[PredictionGroup, PredictionCounts]:
         """Return what was predicted by group, and under the group "" of everybody."""
         found: dict[PredictionGroup, list[PredictionCounts]] = {}
-        for counts in self._board.told.values():
+        for counts in self._board.predicted.values():
             for seen, count in counts.items():
                 for place in {seen, seen._replace(group="")}:
                     found.setdefault(place, []).append(count)

@@ -37,7 +37,7 @@ _HEAD_BYTES: Final = 4
 def rows(board: Board) -> dict[bytes, bytes]:
     """Return every row of a settled board."""
     event_days = np.unique(board.remembered.days()).tolist()
-    return _rows(board, board.cohorts, event_days, board.told)
+    return _rows(board, board.cohorts, event_days, board.predicted)
 
 
 def changed_rows(board: Board) -> dict[bytes, bytes | None]:
@@ -46,7 +46,7 @@ def changed_rows(board: Board) -> dict[bytes, bytes | None]:
         _cohort_key(key) for key in board.changed if key not in board.cohorts
     )
     kept = [key for key in board.changed if key in board.cohorts]
-    return gone | _rows(board, kept, board.changed_days, board.changed_told)
+    return gone | _rows(board, kept, board.changed_days, board.changed_predicted)
 
 
 def is_forgotten(key: bytes, first_day: int) -> bool:
@@ -77,14 +77,14 @@ def load(board: Board, stored: Mapping[bytes, bytes]) -> None:
             remembered.append(flat[1:].T)
         else:
             source, day = text
-            board.told[source, day] = decode_predicted(value, day)
+            board.predicted[source, day] = decode_predicted(value, day)
     board.remembered.restore(np.concatenate(ids), np.concatenate(remembered))
 
 
 def encode_predicted(counts: Mapping[PredictionGroup, PredictionCounts]) -> bytes:
     """Return one day's counts of predictions as JSON; equal counts give equal bytes."""
-    told = [[*seen[:3], seen.group, count.called, count.uncalled] for seen, count in sorted(counts.items())]
-    return json.dumps(told, ensure_ascii=False).encode()
+    rows = [[*seen[:3], seen.group, count.called, count.uncalled] for seen, count in sorted(counts.items())]
+    return json.dumps(rows, ensure_ascii=False).encode()
 
 
 def decode_predicted(value: bytes, day: int) -> dict[PredictionGroup, PredictionCounts]:
@@ -95,12 +95,12 @@ def decode_predicted(value: bytes, day: int) -> dict[PredictionGroup, Prediction
     ValueError, TypeError
         If it is none, with text that is no UTF-8 or numbers that are no counts.
     """
-    told = json.loads(value)
+    rows = json.loads(value)
     return {
         PredictionGroup(_text(model), whole_number(version), _text(arm), day, _text(group)): PredictionCounts(
             whole_number(called), whole_number(uncalled)
         )
-        for model, version, arm, group, called, uncalled in told
+        for model, version, arm, group, called, uncalled in rows
     }
 
 
@@ -112,7 +112,7 @@ def _text(value: object) -> str:
 
 
 def _rows(
-    board: Board, keys: Iterable[Key], event_days: Iterable[int], told: Iterable[tuple[int, int]]
+    board: Board, keys: Iterable[Key], event_days: Iterable[int], sources: Iterable[tuple[int, int]]
 ) -> dict[bytes, bytes]:
     made = {_cohort_key(key): _encoded(board.cohorts[key]) for key in keys}
     for day in event_days:
@@ -120,8 +120,8 @@ def _rows(
         # By column, so that likes are neighbours.
         flat = np.concatenate([ids[:, None], remembered], axis=1).T
         made[_EVENTS + b"%d" % day] = zlib.compress(np.ascontiguousarray(flat, dtype="<i8").tobytes(), _LEVEL)
-    for place in told:
-        made[_PREDICTED + json.dumps(place).encode()] = encode_predicted(board.told[place])
+    for place in sources:
+        made[_PREDICTED + json.dumps(place).encode()] = encode_predicted(board.predicted[place])
     return made
 
 

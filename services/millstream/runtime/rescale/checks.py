@@ -34,7 +34,7 @@ def require_growth(now: int, count: int) -> None:
         )
 
 
-def refuse_cut_letters(ids: Sequence[str]) -> None:
+def refuse_truncated_dead_letters(ids: Sequence[str]) -> None:
     """Refuse to move the originals of dead letters that hold only the beginning of a large record.
 
     Parameters

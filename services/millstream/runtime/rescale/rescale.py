@@ -34,7 +34,12 @@ from millstream.adapters.kafka.topic_registry import (
 from millstream.adapters.kafka.topics import partition_counts, require_topics
 from millstream.core.partitioner import partition_of
 from millstream.errors import Misconfigured, Retry, Stop
-from millstream.runtime.rescale.checks import refuse_cut_letters, require_checkpoint, require_growth, require_measured
+from millstream.runtime.rescale.checks import (
+    refuse_truncated_dead_letters,
+    require_checkpoint,
+    require_growth,
+    require_measured,
+)
 from millstream.runtime.rescale.state import move_measures, move_rows, refused_offsets
 from millstream.topology import MEASURE_CHANGELOG, SCORED, Topology
 
@@ -56,9 +61,9 @@ class Rescale:
         Partitions of every keyed topic afterwards.
     say : callable
         Reports each step.
-    cut_letters : callable (topics) -> ids
+    truncated_dead_letters : callable (topics) -> ids
         Returns the dead letters that could be sent back to these topics now and not afterwards; see
-        `millstream.runtime.rescale.checks.refuse_cut_letters`.
+        `millstream.runtime.rescale.checks.refuse_truncated_dead_letters`.
     """
 
     def __init__(
@@ -68,14 +73,14 @@ class Rescale:
         count: int,
         replication: int,
         say: Say,
-        cut_letters: Callable[[Collection[str]], Sequence[str]] = lambda _topics: (),
+        truncated_dead_letters: Callable[[Collection[str]], Sequence[str]] = lambda _topics: (),
     ) -> None:
         self._kafka = kafka
         self._topology = topology
         self._count = count
         self._replication = replication
         self._say = say
-        self._cut_letters = cut_letters
+        self._cut_letters = truncated_dead_letters
         self._admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
         self._names = [topic.name for topic in topology.topics if topic.partitions is None]
         state = {stage.changelog for stage in topology.stages} | {MEASURE_CHANGELOG}
@@ -131,7 +136,7 @@ class Rescale:
             )
         now = require_topics(self._kafka, self._topology.topics)
         require_growth(now, self._count)
-        refuse_cut_letters(self._cut_letters(set(self._logs)))
+        refuse_truncated_dead_letters(self._cut_letters(set(self._logs)))
         origins = claim(self._kafka, self._topology, self._replication)
         origins.check()
         bases = {name: origins.base(name) for name in self._names}

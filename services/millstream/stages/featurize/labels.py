@@ -86,7 +86,7 @@ class LabelFeatures:
         return self.stores[partition]
 
     def fold(
-        self, partition: int, events: WindowStore, asking: LabelLookup, said: Batch
+        self, partition: int, events: WindowStore, lookup: LabelLookup, labels: Batch
     ) -> tuple[NDArray[np.int8], Results, Array]:
         """Merge events and labels in order of time: take labels in, answer events.
 
@@ -94,12 +94,12 @@ class LabelFeatures:
         ----------
         events : WindowStore
             Of the same partition, with these events folded.
-        said : Batch
+        labels : Batch
             Rows of ``plan.schema``, in order of arrival.
 
         Returns
         -------
-        status : int8 ndarray of shape (said.length,)
+        status : int8 ndarray of shape (labels.length,)
             As `LabelStore.follow` has it.
         results : Results
             Features of each event.
@@ -107,18 +107,18 @@ class LabelFeatures:
             Keys whose labels changed.
         """
         store = self.store(partition)
-        keys, known_at_ms = said.columns[self.plan.key_column], said.columns[LABEL_TIME]
+        keys, known_at_ms = labels.columns[self.plan.key_column], labels.columns[LABEL_TIME]
         statements = Statements(
             keys,
             known_at_ms,
-            id_hashes(said.columns[self._event_id]),
-            said.columns[REVISION],
-            store.layout.words(said, gone=said.is_null(LABEL)),
+            id_hashes(labels.columns[self._event_id]),
+            labels.columns[REVISION],
+            store.layout.words(labels, gone=labels.is_null(LABEL)),
             events.newest(keys)[1] + 1,
         )
-        ahead = merged(asking.times_ms, known_at_ms)
+        ahead = merged(lookup.times_ms, known_at_ms)
         status, results = store.follow(
-            statements, asking.keys, asking.times_ms, asking.oldest_ms, ahead, self._reach(events)
+            statements, lookup.keys, lookup.times_ms, lookup.oldest_ms, ahead, self._reach(events)
         )
         return status, results, store.keys_of(store.touched())
 
@@ -143,9 +143,9 @@ class LabelFeatures:
         results = store.answer(keys, np.maximum(event_ms, label_ms))
         yield from view_rows(self.plan.views, keys, results, np.maximum(event_us, label_us))
 
-    def storable(self, said: Flow) -> Flow:
+    def storable(self, labels: Flow) -> Flow:
         """Turn away what the windows cannot hold: no entity, no event id, or a number beyond exact sums."""
-        batch = said.batch
+        batch = labels.batch
         good = np.ones(batch.length, dtype=np.bool_)
         rejections: list[Rejection] = []
         for name in {self.plan.key_column, self._event_id} & set(batch.nulls):
@@ -161,10 +161,10 @@ class LabelFeatures:
                     Rejection(row, "range", name, f"{name} is beyond 2^90 in size and cannot be summed exactly")
                 )
             good &= ~beyond
-        return said.keep(good, rejections)
+        return labels.keep(good, rejections)
 
 
-def counted(said: Flow, status: NDArray[np.int8]) -> Flow:
+def count_labels(labels: Flow, status: NDArray[np.int8]) -> Flow:
     """Return the labels as they end here: none goes on, and what was no news is counted."""
-    none = np.zeros(said.batch.length, dtype=np.bool_)
-    return said.keep(none, duplicates=int((status == DUPLICATE).sum()), late=int((status == LATE).sum()))
+    none = np.zeros(labels.batch.length, dtype=np.bool_)
+    return labels.keep(none, duplicates=int((status == DUPLICATE).sum()), late=int((status == LATE).sum()))

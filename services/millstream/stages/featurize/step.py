@@ -18,7 +18,7 @@ from millstream.core.windows.store import DUPLICATE, LATE, OK, Sources, Upstream
 from millstream.ports import ViewRows
 from millstream.runtime.flow import Flow
 from millstream.stages.featurize.columns import FeatureColumns, view_rows
-from millstream.stages.featurize.labels import LabelFeatures, LabelLookup, counted
+from millstream.stages.featurize.labels import LabelFeatures, LabelLookup, count_labels
 from millstream.topology import LabelPlan
 
 
@@ -79,30 +79,30 @@ class Featurize:
         if self.labels is not None:
             self.labels.stores.pop(partition, None)
 
-    def merge(self, flow: Flow, said: Flow) -> tuple[Flow, Flow, list[ViewRows]]:
+    def merge(self, flow: Flow, labels: Flow) -> tuple[Flow, Flow, list[ViewRows]]:
         """Fold events and labels, merged in order of time.
 
         Parameters
         ----------
         flow : Flow
             Events.
-        said : Flow
+        labels : Flow
             Rows of the label plan's schema.
 
         Returns
         -------
         flow : Flow
             With features added.
-        said : Flow
+        labels : Flow
             Without rows: labels end here.
         view_rows : list of ViewRows
             The newest rows of the keys that either touched.
         """
         if self.labels is None:
             raise ValueError("labels cannot be merged where no view is declared over them")
-        said = self.labels.storable(said)
-        flow, told, view_rows = self._fold(flow, said.batch, said.partitions)
-        return flow, counted(said, told), view_rows
+        labels = self.labels.storable(labels)
+        flow, label_status, view_rows = self._fold(flow, labels.batch, labels.partitions)
+        return flow, count_labels(labels, label_status), view_rows
 
     def __call__(self, flow: Flow) -> tuple[Flow, list[ViewRows]]:
         """Return the flow with features added, and the newest rows of the keys it touched."""
@@ -110,7 +110,7 @@ class Featurize:
         return flow, view_rows
 
     def _fold(
-        self, flow: Flow, said: Batch | None, said_partitions: Rows
+        self, flow: Flow, labels: Batch | None, label_partitions: Rows
     ) -> tuple[Flow, NDArray[np.int8], list[ViewRows]]:
         flow = self._storable(flow)
         batch = flow.batch
@@ -123,8 +123,8 @@ class Featurize:
         keys, times_ms = batch.columns[self._join_key], batch.columns[self._time_column]
         ids = id_hashes(batch.columns[self._event_id])
         partitions, keyed = flow.partitions, ~batch.is_null(self._join_key)
-        told = np.zeros(len(said_partitions), dtype=np.int8)
-        for partition in np.unique(np.concatenate([partitions, said_partitions])).tolist():
+        label_status = np.zeros(len(label_partitions), dtype=np.int8)
+        for partition in np.unique(np.concatenate([partitions, label_partitions])).tolist():
             store = self.stores[partition]
             rows = np.flatnonzero((partitions == partition) & keyed)
             words = store.layout.words(batch, rows)
@@ -136,22 +136,22 @@ class Featurize:
             offered += self.online(store, slots)
             if self.labels is not None and about_labels is not None:
                 answered = updated.status == OK
-                asking = rows[answered]
-                about = np.flatnonzero(said_partitions == partition)
-                told[about], answers, changed = self.labels.fold(
+                looking_up = rows[answered]
+                about = np.flatnonzero(label_partitions == partition)
+                label_status[about], answers, changed = self.labels.fold(
                     partition,
                     store,
-                    LabelLookup(keys[asking], times_ms[asking], updated.oldest_ms[answered]),
-                    said.take(about) if said is not None else self.labels.nothing,
+                    LabelLookup(keys[looking_up], times_ms[looking_up], updated.oldest_ms[answered]),
+                    labels.take(about) if labels is not None else self.labels.nothing,
                 )
-                about_labels.put(asking, answers)
+                about_labels.put(looking_up, answers)
                 touched = np.union1d(store.keys_of(slots), changed)
                 offered += self.labels.online(partition, store, touched)
         found = [(self._features, results)]
         if self.labels is not None and about_labels is not None:
             found.append((self.labels.features, about_labels))
         flow = self._with_features(flow, found, feature_time_us)
-        return self._turn_away(flow, status), told, offered
+        return self._turn_away(flow, status), label_status, offered
 
     def online(self, store: WindowStore, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterable[ViewRows]:
         """Return the newest rows of these slots, one `ViewRows` per view that is online."""

@@ -50,7 +50,7 @@ class CompletenessAccount:
 
     Attributes
     ----------
-    told : LedgerReport
+    report : LedgerReport
         Tally, and how far both inputs have come.
     predicted : dict of int to dict of PredictionGroup to PredictionCounts
         By day of the event.
@@ -58,7 +58,7 @@ class CompletenessAccount:
 
     def __init__(self, store: LedgerStore) -> None:
         tally, clock = store.read([rows.TALLY, rows.CLOCK])
-        self.told = LedgerReport(rows.decode_tally(tally, SIZE), *rows.decode_clock(clock, 2))
+        self.report = LedgerReport(rows.decode_tally(tally, SIZE), *rows.decode_clock(clock, 2))
         held = store.scan(rows.DAY, rows.DAY + b"\xff" * 9, 1 << 20)
         self.predicted = {rows.day_of(key): decode_predicted(value, rows.day_of(key)) for key, value in held}
         # Nobody knows what of it was published before a crash.
@@ -66,11 +66,11 @@ class CompletenessAccount:
 
     def add(self, counted: CompletenessUpdate) -> list[tuple[bytes, bytes]]:
         """Take what a micro-batch adds, and return the rows that hold it."""
-        told = self.told
-        self.told = LedgerReport(
-            told.tally + counted.tally,
-            max(told.scored_to_ms, counted.scored_to_ms),
-            max(told.labels_to_ms, counted.labels_to_ms),
+        report = self.report
+        self.report = LedgerReport(
+            report.tally + counted.tally,
+            max(report.scored_to_ms, counted.scored_to_ms),
+            max(report.labels_to_ms, counted.labels_to_ms),
         )
         for seen, more in counted.predicted.items():
             day = self.predicted.setdefault(seen.day, {})
@@ -80,8 +80,8 @@ class CompletenessAccount:
         puts = [(rows.day_key(day), encode_predicted(self.predicted[day])) for day in days]
         return [
             *puts,
-            (rows.TALLY, rows.encode_tally(self.told.tally)),
-            (rows.CLOCK, rows.encode_clock(self.told.scored_to_ms, self.told.labels_to_ms)),
+            (rows.TALLY, rows.encode_tally(self.report.tally)),
+            (rows.CLOCK, rows.encode_clock(self.report.scored_to_ms, self.report.labels_to_ms)),
         ]
 
     def cover(self, days: Iterable[int]) -> list[tuple[bytes, bytes]]:
@@ -107,7 +107,7 @@ class CompletenessAccount:
         days = list(self._unpublished)
         keys = [b"%d" % partition, *(b"%d|%d" % (partition, day) for day in days)]
         values = [encode_predicted(self.predicted[day]) if day in self.predicted else None for day in days]
-        return keys, [encode_report(self.told), *values]
+        return keys, [encode_report(self.report), *values]
 
     def mark_published(self) -> None:
         """Tell that the last `messages` are committed."""

@@ -70,7 +70,7 @@ def made_of(
         "label": after.labels[at].astype(np.float64),
         "label_known_at_ms": known_at_ms,
         "label_source": _objects([names[source] for source in after.sources[at].tolist()]),
-        "label_delay_s": (known_at_ms - folded.held.event_time_ms[at]) // 1000,
+        "label_delay_s": (known_at_ms - folded.entries.event_time_ms[at]) // 1000,
         "revision": folded.versions[at],
         "previous_label": before.labels[at].astype(np.float64),
         "previous_known_at_ms": before.known_at_ms[at],

@@ -76,7 +76,7 @@ class JoinStage:
         retained = {topic: range(log.beginning(topic, partition), log.end(topic, partition)) for topic in self.inputs}
         valid_for = store.offsets()
         plan = plan_recovery(valid_for, committed, retained)
-        self._tell(partition, plan)
+        self._log_recovery(partition, plan)
         if plan.discard:
             join.clear()
 
@@ -89,9 +89,9 @@ class JoinStage:
         if (plan.discard or not valid_for) and not any(map(generation_of, plan.go_on.values())):
             join.cover(_published_days(log, partition))
         # A crash may have come between the ledger and what is published of it: the next checkpoint tells it again.
-        return Recovered(plan.go_on, tally.counters(join.account.told.tally)["pending"], replayed, True)
+        return Recovered(plan.go_on, tally.counters(join.account.report.tally)["pending"], replayed, True)
 
-    def _tell(self, partition: int, plan: Recovery) -> None:
+    def _log_recovery(self, partition: int, plan: Recovery) -> None:
         if plan.discard:
             logger.warning("%s[%s]: the ledger is ahead of its group or its topics and is built anew", JOIN, partition)
         for topic, count in plan.lost.items():
@@ -148,8 +148,8 @@ class JoinStage:
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`: forgets what is past the horizon, and publishes how complete the labels are."""
         join = self._joins[partition]
-        told = join.account.told
-        swept = join.sweep(min(told.scored_to_ms, told.labels_to_ms), _SWEPT_AT_ONCE)
+        report = join.account.report
+        swept = join.sweep(min(report.scored_to_ms, report.labels_to_ms), _SWEPT_AT_ONCE)
         if swept.unmatched:
             shown = ", ".join(each.decode(errors="replace") for each in swept.unmatched[:5])
             logger.warning(
@@ -171,10 +171,10 @@ class JoinStage:
         join = self._joins.get(partition)
         if join is None:
             return None
-        told = join.account.told
-        counts = tally.counters(told.tally)
+        report = join.account.report
+        counts = tally.counters(report.tally)
         held = sum(counts[name] for name in ("pending", "labelled", "retracted", "waiting"))
-        return StateSize(max(0, told.scored_to_ms), held, held, 0)
+        return StateSize(max(0, report.scored_to_ms), held, held, 0)
 
 
 def _published_days(log: LogReader, partition: int) -> list[int]:

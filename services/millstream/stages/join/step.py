@@ -21,7 +21,7 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
 from millstream.core.ledger import rows
 from millstream.core.ledger.fold import LedgerEntries, LedgerUpdate, fold
-from millstream.core.ledger.horizon import due
+from millstream.core.ledger.horizon import expired_events
 from millstream.core.ledger.label_sets import LATEST_MS, LabelSets
 from millstream.core.ledger.resolution import Policy, resolve
 from millstream.core.ledger.tally import of_batch, of_forgetting
@@ -209,15 +209,15 @@ class Join:
             self._swept_ms = max(self._swept_ms, bound_ms)
             return ExpiryOutput(0, 0, [], False)
         event_ids = list(dict.fromkeys(rows.event_id_of(key) for key, _ in found))
-        held, _ = self._read(event_ids)
-        resolved = resolve(self._policy, held.labels, held.predicted)
-        past = due(self._policy, held, resolved, now_ms)
+        entries, _ = self._read(event_ids)
+        resolved = resolve(self._policy, entries.labels, entries.predicted)
+        past = expired_events(self._policy, entries, resolved, now_ms)
         dropped = [event_ids[i] for i in np.flatnonzero(past.dropped).tolist()]
         # An event that stays has a later index row: a prediction that came after its label, or a newer label.
         deleted = [key for key, _ in found] + rows.prediction_keys(dropped) + rows.label_keys(dropped)
         # A day's count outlives its last event by a day: quality may be a little behind.
         deleted += self.account.forget(bound_ms - DAY_MS)
-        puts = self.account.add(CompletenessUpdate(of_forgetting(held, resolved, past)))
+        puts = self.account.add(CompletenessUpdate(of_forgetting(entries, resolved, past)))
         self._store.write([key for key, _ in puts], [value for _, value in puts], deleted, {})
         self._swept_ms = rows.time_of(found[-1][0])
         unmatched = [event_ids[i] for i in np.flatnonzero(past.unmatched).tolist()]
@@ -238,19 +238,19 @@ class Join:
             for ids in (scored.batch.columns[self._event_id], labels.batch.columns["event_id"])
         ]
         event_ids = list(places)
-        held, predictions = self._read(event_ids)
-        said, sources = statements(about[1], labels.batch)
+        entries, predictions = self._read(event_ids)
+        stated, sources = statements(about[1], labels.batch)
         fresh = {source: name for source, name in sources.items() if source not in self._names}
         predicted = np.zeros(len(event_ids), dtype=np.bool_)
         times_ms = np.zeros(len(event_ids), dtype=np.int64)
         events, first = np.unique(about[0], return_index=True)
         predicted[events] = True
         times_ms[events] = scored.batch.columns[self._event_time][first]
-        folded = fold(self._policy, held, predicted, times_ms, said)
+        folded = fold(self._policy, entries, predicted, times_ms, stated)
         arrived = np.flatnonzero(folded.arrived)
         record_of = dict(zip(events.tolist(), scored.rows[first].tolist(), strict=True))
         raw = [scored.records.values[record_of[event]] or b"" for event in arrived.tolist()]
-        new_rows = rows.encode_predictions(folded.held.event_time_ms[arrived], raw)
+        new_rows = rows.encode_predictions(folded.entries.event_time_ms[arrived], raw)
         for event, row in zip(arrived.tolist(), new_rows, strict=True):
             predictions[event] = row
         puts, deleted, oldest_ms = _changes(event_ids, folded, arrived.tolist(), new_rows)
@@ -282,13 +282,13 @@ def _changes(
     if arrived:
         there = [event_ids[event] for event in arrived]
         puts += zip(rows.prediction_keys(there), new_rows, strict=True)
-        times_ms = folded.held.event_time_ms[arrived]
+        times_ms = folded.entries.event_time_ms[arrived]
         puts += [(key, b"") for key in rows.time_keys(times_ms, there)]
         oldest_ms = int(times_ms.min())
     deleted: list[bytes] = []
     changed = np.flatnonzero(folded.relabelled).tolist()
     if changed:
-        sets = folded.held.labels.encode(len(event_ids))
+        sets = folded.entries.labels.encode(len(event_ids))
         for event in changed:
             key = rows.LABELS + event_ids[event]
             if sets[event]:
@@ -296,8 +296,8 @@ def _changes(
             else:
                 deleted.append(key)
         newest = np.zeros(len(event_ids), dtype=np.int64)
-        np.maximum.at(newest, folded.held.labels.owners, folded.held.labels.known_at_ms)
-        waiting = [event for event in changed if not folded.held.predicted[event]]
+        np.maximum.at(newest, folded.entries.labels.owners, folded.entries.labels.known_at_ms)
+        waiting = [event for event in changed if not folded.entries.predicted[event]]
         puts += [(key, b"") for key in rows.time_keys(newest[waiting], [event_ids[event] for event in waiting])]
         oldest_ms = min([oldest_ms, *newest[waiting].tolist()])
     return puts, deleted, max(0, oldest_ms)

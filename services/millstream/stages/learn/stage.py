@@ -20,7 +20,7 @@ from millstream.adapters.models.river_pipelines import OnlineModel
 from millstream.core.batch import Batch, Rejection, Rows
 from millstream.core.recent_keys import ExampleVersion, RecentKeys, repeated_examples
 from millstream.errors import Refused, Stop
-from millstream.runtime.flow import Flow, tell_unreadable
+from millstream.runtime.flow import Flow, report_unreadable
 from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader, LogReader, read_back
 from millstream.runtime.log.records import Output, Records
@@ -107,14 +107,14 @@ class LearnStage(FoldStage):
         for records in log.read(SNAPSHOTS, 0, 0, None):
             mine = zip(records.keys, records.values, strict=True)
             retained.extend(value for key, value in mine if key == self._declared.name.encode() and value is not None)
-        learner, told = Learner(self._declared), ""
+        learner, last_error = Learner(self._declared), ""
         for snapshot in reversed(retained):
             try:
                 learner.restore(snapshot, self._key)
                 return learner
             except Refused as error:
-                if str(error) != told:
-                    told = str(error)
+                if str(error) != last_error:
+                    last_error = str(error)
                     logger.warning("%s; an earlier one, or the retained examples, must do", error)
         return learner
 
@@ -152,7 +152,7 @@ class LearnStage(FoldStage):
         sound = np.ones(flow.batch.length, dtype=np.bool_)
         sound[[each.row for each in rejections]] = False
         flow = flow.keep(sound, rejections)
-        tell_unreadable(LEARN, flow)
+        report_unreadable(LEARN, flow)
         return flow
 
     def _learnt(self, batch: Batch, source: str, offsets: Rows) -> bool:

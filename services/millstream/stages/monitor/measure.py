@@ -26,7 +26,7 @@ from millstream.core.batch import Batch, Floats
 from millstream.core.drift.partition_counts import Counting, Events, PartitionCounts
 from millstream.core.drift.slot_counts import ABSENT
 from millstream.core.drift.slot_summary import LAST_SLOT, SLOT_MS, Summary, Tally, slot_reached
-from millstream.runtime.flow import Flow, tell_unreadable
+from millstream.runtime.flow import Flow, report_unreadable
 from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader
 from millstream.runtime.log.records import Output, Records
@@ -122,20 +122,20 @@ class MeasureStage(FoldStage):
         started_s = self._clock_s()
         flows = tuple(self._validate[records.topic](records) for records in batches)
         for flow in flows:
-            tell_unreadable(MEASURE, flow)
-        told: list[Summary] = []
+            report_unreadable(MEASURE, flow)
+        summaries: list[Summary] = []
         for records, flow in zip(batches, flows, strict=True):
             if records.topic == SCORED:
-                told += self._count(flow)
+                summaries += self._count(flow)
                 if self._freshness is not None and self._freshness.due:
                     self._freshness.sample(flow.batch)
             else:
-                told += self._letters(flow)
-        told += self._idle(told)
-        told += self._fresh(now_ms)
+                summaries += self._count_dead_letters(flow)
+        summaries += self._idle(summaries)
+        summaries += self._fresh(now_ms)
         # A dead letter that cannot be used gets none of its own: it would come back here.
         rejected = [flow for flow in flows if flow.records.topic != DEAD_LETTERS]
-        outputs = [*_outputs(told), *self._dead_letters(rejected, now_ms)]
+        outputs = [*_outputs(summaries), *self._dead_letters(rejected, now_ms)]
         return Processed((), outputs, seconds={"measure": self._clock_s() - started_s})
 
     def idle(self, now_ms: int) -> list[Output]:
@@ -144,18 +144,18 @@ class MeasureStage(FoldStage):
         Only of a stream whose event time is about that of the clock; what is replayed has a time of its own. A
         checkpoint must go along.
         """
-        told, slot = self._fresh(now_ms), now_ms // SLOT_MS
+        summaries, slot = self._fresh(now_ms), now_ms // SLOT_MS
         newest = max([self._silent_to, *(counts.newest for counts in self._counts.values())])
         if self._log is not None and newest >= 0 and _BEHIND_SLOTS <= slot - newest <= _LIVE_SLOTS:
             lag = self._log.lag()
             if all(lag.get((SCORED, p)) == 0 for p in self._counts):
                 # At least once, what is counted is told where the events say so alone: the same at each repetition.
-                told += [
+                summaries += [
                     Summary(p, slot, {}, {}) if p in self._seen else self._counts[p].tell(slot)
                     for p in sorted(self._counts)
                 ]
                 self._silent_to = slot
-        return _outputs(told)
+        return _outputs(summaries)
 
     def _fresh(self, now_ms: int) -> list[Summary]:
         if self._freshness is None or not self._counts or not self._freshness.due:
@@ -171,7 +171,7 @@ class MeasureStage(FoldStage):
         latest = LAST_SLOT if newest < 0 else max(newest, self._silent_to)
         return max(0, min(clock_ms // SLOT_MS, latest))
 
-    def _idle(self, told: Sequence[Summary]) -> list[Summary]:
+    def _idle(self, summaries: Sequence[Summary]) -> list[Summary]:
         """Return what idle partitions tell when others have closed slots.
 
         Idle is who has been behind the others for a while, with nothing left to read. Having nothing to read just now
@@ -184,14 +184,14 @@ class MeasureStage(FoldStage):
             if newest - counts.newest >= _BEHIND_SLOTS
         }
         idle = [p for p, since_s in self._behind_since_s.items() if now_s - since_s >= _IDLE_S]
-        closed = max((each.slot for each in told if each.slot is not None), default=-1)
+        closed = max((each.slot for each in summaries if each.slot is not None), default=-1)
         if closed < 0 or not idle or self._log is None:
             return []
         lag = self._log.lag()
         return [Summary(p, closed, {}, {}) for p in sorted(idle) if lag.get((SCORED, p)) == 0]
 
     def _count(self, flow: Flow) -> list[Summary]:
-        told = []
+        summaries = []
         flow = self._seen.first_times(flow)
         partitions, offsets = flow.partitions, flow.records.offsets[flow.rows]
         for partition in np.unique(partitions).tolist():
@@ -202,8 +202,8 @@ class MeasureStage(FoldStage):
                     reference = self._references(version)
                     if reference is not None:
                         self._countings[version] = Counting.of(reference)
-            told += self._counts[partition].update(events, self._countings)
-        return told
+            summaries += self._counts[partition].update(events, self._countings)
+        return summaries
 
     def _events(self, batch: Batch, offsets: np.ndarray) -> Events:
         scores = batch.as_floats("champion_score")
@@ -227,10 +227,10 @@ class MeasureStage(FoldStage):
             matrix,
         )
 
-    def _letters(self, flow: Flow) -> list[Summary]:
+    def _count_dead_letters(self, flow: Flow) -> list[Summary]:
         flow = self._seen.first_times(flow)
         columns = flow.batch.columns
-        told = []
+        summaries = []
         received, failed = columns["received_at_ms"], columns["failed_at_ms"]
         slots = np.array([self._slot_at(each) for each in np.where(received >= 0, received, failed).tolist()])
         # With the events they came among: else all dead letters of a history would be of the hour when they are read.
@@ -242,7 +242,7 @@ class MeasureStage(FoldStage):
             mine = on_path & (flow.partitions == partition)
             if partition in self._seen:
                 # One by one, as they may be cut into other micro-batches when they are read again.
-                told += [
+                summaries += [
                     Summary(
                         partition, None, {}, {int(slots[row]): Tally(dead=int(~late[row]), late=int(late[row]))}, at
                     )
@@ -254,8 +254,8 @@ class MeasureStage(FoldStage):
             for slot in np.unique(slots[mine]).tolist():
                 here = mine & (slots == slot)
                 found[slot] = Tally(dead=int((here & ~late).sum()), late=int((here & late).sum()))
-            told.append(Summary(partition, None, {}, found))
-        return told
+            summaries.append(Summary(partition, None, {}, found))
+        return summaries
 
     def checkpoint(self, partition: int, next_offsets: Mapping[str, int]) -> list[Output]:
         """See `Work.checkpoint`."""
@@ -269,7 +269,7 @@ class MeasureStage(FoldStage):
         return None if counts is None else StateSize(max(counts.newest, 0) * SLOT_MS, 0, 0, 0)
 
 
-def _outputs(told: Sequence[Summary]) -> list[Output]:
-    if not told:
+def _outputs(summaries: Sequence[Summary]) -> list[Output]:
+    if not summaries:
         return []
-    return [Output(MEASURES, [b"%d" % each.partition for each in told], [each.encode() for each in told], 0)]
+    return [Output(MEASURES, [b"%d" % each.partition for each in summaries], [each.encode() for each in summaries], 0)]

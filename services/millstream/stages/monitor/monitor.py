@@ -27,7 +27,7 @@ from millstream.core.drift.slot_summary import SLOT_MS, Summary
 from millstream.core.drift.watch import Watch
 from millstream.core.recent_keys import RecentKeys, first_times
 from millstream.runtime.dead_letters import dead_letter_output
-from millstream.runtime.flow import Flow, tell_unreadable
+from millstream.runtime.flow import Flow, report_unreadable
 from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader, read_back
 from millstream.runtime.log.records import Output, Records
@@ -129,7 +129,7 @@ class MonitorStage(FoldStage):
         """See `Work.process`."""
         started_s = self._clock_s()
         folded = [self._fold(records) for records in batches]
-        alerts = [alert for told, _ in folded for alert in told]
+        alerts = [alert for alerts_of_one, _ in folded for alert in alerts_of_one]
         refused = tuple(flow for _, flow in folded if flow.rejections)
         outputs = [
             dead_letter_output(
@@ -170,7 +170,7 @@ class MonitorStage(FoldStage):
                 else:
                     alerts += [] if repeated else self.watch.update(summary)
             flow = Flow(records, np.zeros(0, dtype=np.int64), Batch(0, {}), tuple(rejections))
-        tell_unreadable(MONITOR, flow)
+        report_unreadable(MONITOR, flow)
         return alerts, flow
 
     def _remember(self, records: Records) -> None:

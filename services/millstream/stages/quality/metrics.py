@@ -23,13 +23,15 @@ class QualityMetrics:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
 
-    def __call__(self, reported: Sequence[SlotFigures], told: Mapping[int, LedgerReport], as_of_ms: int) -> None:
+    def __call__(
+        self, reported: Sequence[SlotFigures], ledger_reports: Mapping[int, LedgerReport], as_of_ms: int
+    ) -> None:
         """Take figures as published, what the join's partitions told of themselves, and as of when."""
-        tell = self._telemetry
-        tell.gauge("millstream_quality_as_of_seconds", max(0, as_of_ms) / 1000)
-        total = counters(sum((each.tally for each in told.values()), np.zeros(SIZE, dtype=np.int64)))
+        telemetry = self._telemetry
+        telemetry.gauge("millstream_quality_as_of_seconds", max(0, as_of_ms) / 1000)
+        total = counters(sum((each.tally for each in ledger_reports.values()), np.zeros(SIZE, dtype=np.int64)))
         for state in STATES:
-            tell.gauge("millstream_labels", total[state], state=state)
+            telemetry.gauge("millstream_labels", total[state], state=state)
         for each in reported:
             series = each.slot.series
             everybody = each.slot.group in {"", f"{each.slot.group.partition('=')[0]}=*"}
@@ -43,8 +45,8 @@ class QualityMetrics:
             }
             for metric, figure in each.figures.items():
                 if math.isnan(figure.value):
-                    tell.forget("millstream_quality", metric=metric, **of)
+                    telemetry.forget("millstream_quality", metric=metric, **of)
                 else:
-                    tell.gauge("millstream_quality", figure.value, metric=metric, **of)
+                    telemetry.gauge("millstream_quality", figure.value, metric=metric, **of)
             if not math.isnan(each.coverage):
-                tell.gauge("millstream_quality_coverage", each.coverage, **of)
+                telemetry.gauge("millstream_quality_coverage", each.coverage, **of)

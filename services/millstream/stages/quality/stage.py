@@ -25,7 +25,7 @@ from millstream.core.quality.scored_records import ScoredRecords
 from millstream.core.quality.snapshot import decode_predicted
 from millstream.core.quality.topic import as_batch, with_gaps
 from millstream.core.requirements import EARLIEST_MS
-from millstream.runtime.flow import Flow, tell_unreadable
+from millstream.runtime.flow import Flow, report_unreadable
 from millstream.runtime.fold_stage import FoldStage, Restored
 from millstream.runtime.log.protocol import AssignedReader
 from millstream.runtime.log.records import Output, Records
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 _DAYS: Final = (EARLIEST_MS // DAY_MS, LATEST_MS // DAY_MS)
 
-Tell = Callable[[Sequence[SlotFigures], Mapping[int, LedgerReport], int], None]
+ReportMetrics = Callable[[Sequence[SlotFigures], Mapping[int, LedgerReport], int], None]
 
 
 class QualityStage(FoldStage):
@@ -53,7 +53,7 @@ class QualityStage(FoldStage):
         Examples' records to sound rows.
     figures : RecordWriter
         Of the quality topic.
-    tell : callable
+    set_predicted : callable
         Given what was published, what the join's partitions told of themselves, and as of when; for metrics.
     dead_letters : callable
         Makes the dead letters of what was rejected.
@@ -73,7 +73,7 @@ class QualityStage(FoldStage):
         measured: ScoredRecords,
         validate: Callable[[Records], Flow],
         figures: RecordWriter,
-        tell: Tell = lambda reported, told, as_of_ms: None,
+        report_metrics: ReportMetrics = lambda reported, ledger_reports, as_of_ms: None,
         dead_letters: Callable[[Iterable[Flow], int], list[Output]] = lambda _flows, _now_ms: [],
         clock_s: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -81,7 +81,7 @@ class QualityStage(FoldStage):
         self._measured = measured
         self._validate = validate
         self._figures = figures
-        self._tell = tell
+        self._report_metrics = report_metrics
         self._dead_letters = dead_letters
         self._clock_s = clock_s
         self._reported: list[SlotFigures] = []
@@ -99,8 +99,8 @@ class QualityStage(FoldStage):
 
     def fold(self, records: Records) -> Flow:
         """Take records into the state; return what was rejected, which a replay rejects alike."""
-        flow = self._take_examples(records) if records.topic == EXAMPLES else self._take_told(records)
-        tell_unreadable(QUALITY, flow)
+        flow = self._take_examples(records) if records.topic == EXAMPLES else self._take_reports(records)
+        report_unreadable(QUALITY, flow)
         return flow
 
     def _loaded(self, blocks: Blocks) -> QualityState:
@@ -135,7 +135,7 @@ class QualityStage(FoldStage):
             self.state.newest_label_ms = max(self.state.newest_label_ms, int(examples.known_at_ms.max()))
         return flow
 
-    def _take_told(self, records: Records) -> Flow:
+    def _take_reports(self, records: Records) -> Flow:
         assert self.state is not None
         rejections = []
         for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
@@ -147,9 +147,9 @@ class QualityStage(FoldStage):
                 partition = whole_number(int(source), 0, 1 << 31)
                 if day:
                     at = whole_number(int(day), *_DAYS)
-                    self.state.board.tell(partition, at, decode_predicted(value, at))
+                    self.state.board.set_predicted(partition, at, decode_predicted(value, at))
                 else:
-                    self.state.told[partition] = decode_report(value)
+                    self.state.ledger_reports[partition] = decode_report(value)
             except UNREADABLE as error:
                 detail = f"it is no count of predictions that this version reads: {type(error).__name__}: {error}"
                 rejections.append(Rejection(row, "undecodable", "", detail))
@@ -172,7 +172,7 @@ class QualityStage(FoldStage):
         """See `Work.checkpointed`."""
         assert self.state is not None
         self.state.mark_stored()
-        self._tell(self._reported, self.state.told, self.state.as_of_ms)
+        self._report_metrics(self._reported, self.state.ledger_reports, self.state.as_of_ms)
 
     def state_size(self, partition: int) -> StateSize | None:
         """See `Work.state_size`: cohorts, and events remembered."""

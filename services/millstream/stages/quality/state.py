@@ -53,7 +53,7 @@ class QualityState:
     Parameters
     ----------
     declared : MeasuredConfiguration
-    told : dict of int to LedgerReport
+    ledger_reports : dict of int to LedgerReport
         By partition of the join, what its ledger last told of itself.
     newest_label_ms : int
         When the newest label of an example became known.
@@ -64,7 +64,7 @@ class QualityState:
     """
 
     declared: MeasuredConfiguration
-    told: dict[int, LedgerReport] = field(default_factory=dict)
+    ledger_reports: dict[int, LedgerReport] = field(default_factory=dict)
     newest_label_ms: int = -1
     offsets: dict[str, int] = field(default_factory=dict)
     stored: dict[bytes, None] = field(default_factory=dict)
@@ -78,7 +78,11 @@ class QualityState:
     @property
     def as_of_ms(self) -> int:
         """How far the label stream has come: its slowest partition, and no further than examples have been read."""
-        partitions = [told.labels_to_ms for told in self.told.values() if told.labels_to_ms >= 0]
+        partitions = [
+            ledger_reports.labels_to_ms
+            for ledger_reports in self.ledger_reports.values()
+            if ledger_reports.labels_to_ms >= 0
+        ]
         return min([self.newest_label_ms, *partitions])
 
     def load(self, blocks: Blocks) -> bool:
@@ -101,7 +105,7 @@ class QualityState:
         self.stored = dict.fromkeys(rows)
         self.board.first_day = marker["first_day"]
         self.newest_label_ms = marker["newest_label_ms"]
-        self.told = {int(partition): decode_report(text) for partition, text in marker["told"].items()}
+        self.ledger_reports = {int(partition): decode_report(text) for partition, text in marker["told"].items()}
         self.offsets = marker["offsets"]
         load(self.board, joined(rows))
         self.reporter.resume(marker["as_of_ms"])
@@ -139,7 +143,10 @@ class QualityState:
             "first_day": self.board.first_day,
             "newest_label_ms": self.newest_label_ms,
             "rows": len(self._storing),
-            "told": {partition: encode_report(told).decode() for partition, told in self.told.items()},
+            "told": {
+                partition: encode_report(ledger_reports).decode()
+                for partition, ledger_reports in self.ledger_reports.items()
+            },
         }
         return {**written, MARKER: json.dumps(marker).encode()}
 

@@ -84,10 +84,10 @@ class Online:
                 logger.error("online model %r, snapshot %s: %s", scorer.name, scorer.version, error)
             return OnlineAnswer(nothing, scorer.version, {"online_failed": batch.length})
         self._failure = ""
-        said = (scores >= 0) & (scores <= 1)
-        silent = batch.length - int(np.count_nonzero(said)) - beyond
+        valid = (scores >= 0) & (scores <= 1)
+        silent = batch.length - int(np.count_nonzero(valid)) - beyond
         counts = {"online_budget": beyond, "online_silent": silent}
-        return OnlineAnswer(np.where(said, scores, np.nan), scorer.version, counts)
+        return OnlineAnswer(np.where(valid, scores, np.nan), scorer.version, counts)
 
     def _spare(self) -> Callable[[], bool] | None:
         if self._budget_s is None:
