@@ -106,7 +106,7 @@ class LabelStore(KeyedEntries):
         keys, times_ms : ndarrays of shape (m,)
             Entity key and event time of each event that asks.
         oldest_ms : int64 ndarray of shape (m,)
-            The time that no later event of the same key lies before; see `Updated`.
+            The time that no later event of the same key lies before; see `UpdateResult`.
         ahead : int64 ndarray of shape (m,)
             How many of the statements come before each event; ascending.
         reach_ms : int

@@ -31,7 +31,7 @@ class LabelLookup:
     times_ms : int64 ndarray of shape (n,)
         Event times; in order of arrival.
     oldest_ms : int64 ndarray of shape (n,)
-        The time that no later event of the same key lies before; see `Updated`.
+        The time that no later event of the same key lies before; see `UpdateResult`.
     """
 
     keys: Array

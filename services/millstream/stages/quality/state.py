@@ -27,11 +27,11 @@ class MeasuredConfiguration:
     maturities_days : tuple of int
         Ascending; the last is the label horizon, after which nothing changes and all is forgotten.
     investigated, group : str
-        Columns; see `millstream.core.quality.scored_records.Measured`.
+        Columns; see `millstream.core.quality.scored_records.ScoredRecords`.
     k : int
         Of card precision.
     online_share : float
-        As `millstream.core.quality.scored_records.Measured`.
+        As `millstream.core.quality.scored_records.ScoredRecords`.
     """
 
     maturities_days: tuple[int, ...]

@@ -123,7 +123,7 @@ class Answer:
     nulls : dict
         Where what a model said, or its version, is null.
     counts : mapping of str to int
-        As `Opinion.counts`.
+        As `OnlineAnswer.counts`.
     """
 
     columns: dict[str, Array]
