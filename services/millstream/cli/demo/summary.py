@@ -40,7 +40,7 @@ def summarise(console: Console, seen: Seen, learning: Learning, feed: Feed, inte
 
 def compare(console: Console, learning: Learning, picture: Path) -> None:
     """Print the metrics of the models on the same events, and plot quality by day."""
-    from millstream.app.quality_picture import picture as plot
+    from millstream.app.quality_plot import picture as plot
 
     found = learning.comparison()
     if found is None:
