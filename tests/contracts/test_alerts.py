@@ -134,10 +134,10 @@ def test_an_incident_is_shown_in_full(millstream: Millstream, alerts: list[Any])
     assert full["runbook"] == "infra/runbook.md#data"
     shown = millstream("show", alerts[0].id[:8])
     assert "psi over 6 h" in shown
-    told = shown[shown.index("told") :]
-    assert all(each in told for each in ("1970-01-05 04:00:00", "open", "close", "amount", "psi over 6 h"))
+    history = shown[shown.index("history") :]
+    assert all(each in history for each in ("1970-01-05 04:00:00", "open", "close", "amount", "psi over 6 h"))
     assert str(alerts[0].at_ms) not in shown
-    assert "model fraud" in millstream("show", alerts[1].id[:8]).split("told", 1)[1]
+    assert "model fraud" in millstream("show", alerts[1].id[:8]).split("history", 1)[1]
     with pytest.raises(Misconfigured, match="no incident"):
         millstream("show", "zz")
     assert CliRunner().invoke(millstream._app, ["alerts", "silence", "--for", "1d"]).exit_code == 2

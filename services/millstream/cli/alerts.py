@@ -100,7 +100,7 @@ def show(
     wanted = ("feature", "monitor", "statistic", "threshold", "importance", "shift")
     subjects = [{name: humane(name, row[name]) for name in wanted} for row in json.loads(last["subjects"])]
     print_rows(console, subjects, "subjects")
-    print_rows(console, [history_row(row) for row in history], "alerts")
+    print_rows(console, [history_row(row) for row in history], "history")
 
 
 def ack(
