@@ -22,7 +22,7 @@ from millstream.settings import load_settings
 from millstream.stages.score.scorer import Champion
 from millstream.stages.score.step import Score
 from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED
-from millstream_lab.chaos.candidate_models import contender
+from millstream_lab.chaos.candidate_models import candidate
 from millstream_lab.chaos.checker import hop_ids
 from millstream_lab.chaos.checker_state import check_state
 from millstream_lab.chaos.fault_injector import InjectedFault, idle
@@ -78,7 +78,7 @@ def sound() -> Scene:
     """A stream in slices through the real stages, looked at after each slice; the model is swapped half way."""
     assembly = assemble(load_settings({}))
     plans, service = assembly.topology.stages, assembly.declaration.service
-    models = [contender(service, version, 1) for version in (1, 2)]
+    models = [candidate(service, version, 1) for version in (1, 2)]
     champions = [Champion.load(each, service, 1, define(assembly.declaration)) for each in models]
     broker = MemoryBroker(PARTITIONS, now_ms=NOW_MS)
     loops = []

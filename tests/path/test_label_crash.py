@@ -30,7 +30,7 @@ from millstream.core.text import as_text
 from millstream.settings import Settings, load_settings
 from millstream.stages.learn.learner import Learner
 from millstream.topology import DEAD_LETTERS, EXAMPLES, LABELS, SCORED, SNAPSHOTS
-from millstream_lab.chaos.candidate_models import contender
+from millstream_lab.chaos.candidate_models import candidate
 from quality_oracle import recomputed
 from running import Workers, committed, wait_until
 from statements import PRECEDENCE, Said, label_records, statements
@@ -91,7 +91,7 @@ def test_kills_lose_no_example_double_none_and_leave_models_and_figures_as_undis
     rng = random.Random(SEED)
     kafka = servers.resolve(settings).kafka
     assembly = initialise(settings, print)
-    promote(kafka, contender(assembly.declaration.service, 1, SEED))
+    promote(kafka, candidate(assembly.declaration.service, 1, SEED))
     batch = events(EVENTS, seed=SEED, step_ms=STEP_MS)
     said, believed = statements(batch, rng)
     messages = _messages(assembly, batch, said, rng)

@@ -1,4 +1,4 @@
-"""Put the benchmark's model where Millstream's scorers look for it: as a promotion event."""
+"""Models of the benchmarks and chaos runs as promotion events: a text model with the least manifest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,8 @@ from millstream.core.models.manifest import Manifest, Training, sha256
 from millstream.ports import ModelVersion
 
 
-def promote(kafka: Mapping[str, str], service: Service, body: str) -> None:
-    """Publish version 1 of the service's model.
-
-    Raises
-    ------
-    Retry, Stop
-        Kafka did not take it.
-    """
-    now_ms = time.time_ns() // 1_000_000
+def model_version(service: Service, version: int, body: str, created_at_ms: int = 0) -> ModelVersion:
+    """Return a model's text as a version of the service's model, as a promotion event carries it."""
     manifest = Manifest(
         model=service.name,
         service=service.name,
@@ -32,7 +25,19 @@ def promote(kafka: Mapping[str, str], service: Service, body: str) -> None:
         params={},
         libraries={},
         git_commit=None,
-        created_at_ms=now_ms,
+        created_at_ms=created_at_ms,
         body_sha256=sha256(body),
     )
-    publish(kafka, ModelVersion(service.name, 1, manifest.to_json(), body, sha256(body)), now_ms)
+    return ModelVersion(service.name, version, manifest.to_json(), body, sha256(body))
+
+
+def promote(kafka: Mapping[str, str], service: Service, body: str) -> None:
+    """Publish version 1 of the service's model.
+
+    Raises
+    ------
+    Retry, Stop
+        Kafka did not take it.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    publish(kafka, model_version(service, 1, body, now_ms), now_ms)

@@ -1,4 +1,4 @@
-"""Models to promote under fire: two that are good, and every kind of bad one."""
+"""Models that the chaos runs promote: two valid ones, and one of each kind that a scorer must refuse."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from millstream.core.declaration import Service
-from millstream.core.models.manifest import Manifest, Training, sha256
+from millstream.core.models.manifest import Manifest, sha256
 from millstream.ports import ModelVersion
+from millstream_lab.bench.promotion import model_version
 
 BAD = ("truncated", "missing", "other-features", "other-digest")
 
 
-def contender(service: Service, version: int, seed: int) -> ModelVersion:
+def candidate(service: Service, version: int, seed: int) -> ModelVersion:
     """Return a small model of the service's features, trained on made-up rows."""
     import lightgbm
 
@@ -23,30 +24,10 @@ def contender(service: Service, version: int, seed: int) -> ModelVersion:
     labels = (rows[:, version % len(names)] + random.normal(0, 10, len(rows)) > 40).astype(int)
     data = lightgbm.Dataset(rows, label=labels, feature_name=names, params={"verbosity": -1})
     parameters = {"objective": "binary", "num_leaves": 15, "verbosity": -1, "num_threads": 1, "seed": seed}
-    return offered(service, version, lightgbm.train(parameters, data, num_boost_round=20).model_to_string())
+    return model_version(service, version, lightgbm.train(parameters, data, num_boost_round=20).model_to_string())
 
 
-def offered(service: Service, version: int, body: str) -> ModelVersion:
-    """Wrap a model's text as a promotion carries it."""
-    manifest = Manifest(
-        model=service.name,
-        service=service.name,
-        features=service.features,
-        definitions={},
-        training=Training(0, 0, 0, 0, {}, {}, "", {}),
-        metrics={},
-        threshold=0.5,
-        profile={},
-        params={},
-        libraries={},
-        git_commit=None,
-        created_at_ms=0,
-        body_sha256=sha256(body),
-    )
-    return ModelVersion(service.name, version, manifest.to_json(), body, sha256(body))
-
-
-def spoiled(good: ModelVersion, version: int, how: str) -> ModelVersion:
+def invalid(good: ModelVersion, version: int, how: str) -> ModelVersion:
     """Return a version that must be refused; ``how`` is one of `BAD`."""
     manifest = Manifest.from_json(good.manifest)
     body = good.body

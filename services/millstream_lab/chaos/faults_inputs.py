@@ -12,7 +12,7 @@ from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema
 from millstream.errors import Stop
 from millstream_lab.bench.sides import own_environ
-from millstream_lab.chaos.candidate_models import spoiled
+from millstream_lab.chaos.candidate_models import invalid
 from millstream_lab.chaos.fault_context import FaultContext, awaited
 
 
@@ -36,7 +36,7 @@ def bad_model(how: str) -> Callable[[FaultContext], str]:
     def fault(context: FaultContext) -> str:
         context.bad_version += 1
         good, target = context.random.choice(context.good), context.target()
-        promote(context.kafka, spoiled(good, context.bad_version, how))
+        promote(context.kafka, invalid(good, context.bad_version, how))
         context.wait(1.0, 2.0)
         context.cluster.kill(target)  # a start with nothing better on offer
         started = awaited(lambda: context.cluster.ready(target), 60)

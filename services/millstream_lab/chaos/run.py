@@ -20,7 +20,7 @@ from millstream.runtime.log.kafka_reader import KafkaReader
 from millstream.settings import Settings
 from millstream.stages.score.scorer import Champion
 from millstream.topology import DEAD_LETTERS, PREDICTIONS, SCORED
-from millstream_lab.chaos.candidate_models import contender
+from millstream_lab.chaos.candidate_models import candidate
 from millstream_lab.chaos.checker_state import check_online, check_state
 from millstream_lab.chaos.cluster import Cluster
 from millstream_lab.chaos.fault_context import FaultContext
@@ -166,7 +166,7 @@ class ChaosRun:
         self.kafka = resolve(self.settings, redis=False).kafka
         self.assembly: Assembly = initialise(self.settings, self._say)
         service = self.assembly.declaration.service
-        self.good = [contender(service, version, self.plan.seed) for version in (1, 2)]
+        self.good = [candidate(service, version, self.plan.seed) for version in (1, 2)]
         promote(self.kafka, self.good[0])
         schema = self.assembly.contract.schema
         stages = self.assembly.topology.stages

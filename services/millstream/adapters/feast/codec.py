@@ -14,7 +14,7 @@ import mmh3
 import numpy as np
 from numpy.typing import NDArray
 
-from millstream.adapters.redis.compare_and_set import MOST_FIELDS, SHA
+from millstream.adapters.redis.compare_and_set import MOST_FIELDS, SHA, view_arguments
 from millstream.core.batch import Array
 from millstream.core.declaration import FeatureType, KeyType, View
 from millstream.core.feast_kernel import NUMBERS, max_row_bytes, pack
@@ -50,6 +50,11 @@ def feature_field(view: str, feature: str) -> bytes:
     return int(mmh3.hash(f"{view}:{feature}", signed=False)).to_bytes(4, "little")
 
 
+def time_field(view: str) -> bytes:
+    """Return the hash field of the event timestamp of a view's row."""
+    return f"_ts:{view}".encode()
+
+
 def bulk(content: bytes) -> bytes:
     """Return a RESP bulk string."""
     return b"$%d\r\n%b\r\n" % (len(content), content)
@@ -75,14 +80,14 @@ class ViewCodec:
 
     def __init__(self, project: str, view: View, ttl_s: int = 0) -> None:
         self.view = view
-        self.time_field = f"_ts:{view.name}".encode()
+        self.time_field = time_field(view.name)
         self.fields = tuple(feature_field(view.name, aggregate.feature) for aggregate in view.aggregates)
         self._prefix = key_prefix((view.join_key,))
         self._suffix = project.encode()
         self._kinds = np.array([_kind(view.name, a.feature, a.dtype) for a in view.aggregates], dtype=np.int64)
         if len(self.fields) > MOST_FIELDS:
             raise Misconfigured(f"view {view.name!r} has {len(self.fields)} features; supported: {MOST_FIELDS}")
-        arguments = (b"%d" % ttl_s, b"%d" % len(self.fields), self.time_field, *self.fields)
+        arguments = view_arguments(ttl_s, self.time_field, self.fields)
         self._arguments = b"".join(map(bulk, arguments))
         self._count = len(arguments)
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from feast.infra.online_stores import redis as feast_redis
-from feast.infra.online_stores.helpers import _mmh3, compute_versioned_name
+from feast.infra.online_stores.helpers import compute_versioned_name
 from pydantic import SecretStr, field_validator
 from redis import Redis, asyncio
 
-from millstream.adapters.feast.codec import key_prefix
-from millstream.adapters.redis.compare_and_set import SCRIPT, SHA
+from millstream.adapters.feast.codec import feature_field, key_prefix, time_field
+from millstream.adapters.redis.compare_and_set import SCRIPT, SHA, view_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -138,19 +138,10 @@ class MillstreamRedisOnlineStore(feast_redis.RedisOnlineStore):
         for key, (_, values, timestamp, _) in zip(keys, data, strict=True):
             time = Timestamp()
             time.FromDatetime(utils.make_tzaware(timestamp))
-            fields = [_mmh3(f"{view}:{name}") for name in values]
+            fields = [feature_field(view, name) for name in values]
             contents = [value.SerializeToString() for value in values.values()]
-            pipe.evalsha(
-                SHA.decode(),
-                1,
-                key,
-                ttl_s,
-                len(fields),
-                f"_ts:{view}",
-                *fields,
-                time.SerializeToString(),
-                *contents,
-            )
+            arguments = view_arguments(ttl_s, time_field(view), fields)
+            pipe.evalsha(SHA.decode(), 1, key, *arguments, time.SerializeToString(), *contents)
 
     def _not_ahead(self, config: Any, table: Any, data: _Rows) -> _Rows:
         limit_s = config.online_store.most_seconds_ahead
@@ -221,11 +212,11 @@ class MillstreamRedisOnlineStore(feast_redis.RedisOnlineStore):
         """Delete a view's part of this project's rows; a row with nothing left goes altogether."""
         client = self._get_client(config.online_store)
         view = _stored_name(config, table)
-        fields = [_mmh3(f"{view}:{feature.name}") for feature in table.features]
+        fields = [feature_field(view, feature.name) for feature in table.features]
         for keys in _chunks(rows_of(client, config.project, table.join_keys)):
             with client.pipeline(transaction=False) as pipe:
                 for key in keys:
-                    pipe.hdel(key, f"_ts:{view}", *fields)
+                    pipe.hdel(key, time_field(view), *fields)
                 pipe.execute()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 SCRIPT: Final = b"""
@@ -56,5 +57,12 @@ stored time that cannot be read counts as older.
 """
 
 SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
+
+
+def view_arguments(ttl_s: int, time_field: bytes, fields: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the arguments of `SCRIPT` that precede those of the rows; ``ttl_s`` 0 keeps rows for ever."""
+    return (b"%d" % ttl_s, b"%d" % len(fields), time_field, *fields)
+
+
 MOST_FIELDS: Final = 3000
 """Lua hands a command at most some 8,000 arguments."""
