@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from millstream.app.assembly import Assembly
+from millstream.app.label_stages import quality_stage
 from millstream.app.measuring import counted
 from millstream.core.batch import Batch
 from millstream.core.quality.board import Board
@@ -42,7 +43,7 @@ def recomputed(
         },
         {"label": np.array([label is None for label, _ in final])},
     )
-    board = Board(assembly.quality_stage(assembly.resolver()).declared.maturities_days)
+    board = Board(quality_stage(assembly, assembly.resolver()).declared.maturities_days)
     board.update(assembly.measured.examples(examples))
     every = counted(assembly.measured)(scored)
     for day in {seen.day for seen in every}:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fakes_ledger_store import FakeLedgerStore
 from millstream.app.assembly import Assembly, assemble
+from millstream.app.label_stages import join_stage, learn_stage, quality_stage
 from millstream.app.monitoring import measure_stage, monitor_stage
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
@@ -85,9 +86,9 @@ def stages(assembly: Assembly) -> Iterator[tuple[str, Stage]]:
     on_examples = {EXAMPLES: (examples, "event_id")}
     on_scored = {SCORED: (scored, event_id)}
     join = {**on_scored, LABELS: (contracts[LABELS].schema, "event_id")}
-    yield JOIN, Stage(lambda: assembly.join_stage(resolve, lambda _partition: FakeLedgerStore()), join)
-    yield LEARN, Stage(lambda: assembly.learn_stage(resolve), on_examples)
-    yield QUALITY, Stage(lambda: assembly.quality_stage(resolve), on_examples)
+    yield JOIN, Stage(lambda: join_stage(assembly, resolve, lambda _partition: FakeLedgerStore()), join)
+    yield LEARN, Stage(lambda: learn_stage(assembly, resolve), on_examples)
+    yield QUALITY, Stage(lambda: quality_stage(assembly, resolve), on_examples)
     measured = {**on_scored, DEAD_LETTERS: (contracts[DEAD_LETTERS].schema, "id")}
     yield MEASURE, Stage(lambda: measure_stage(assembly, resolve), measured)
     yield MONITOR, Stage(lambda: monitor_stage(assembly, resolve, 1), on_examples)

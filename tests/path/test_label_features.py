@@ -16,6 +16,7 @@ from fakes_ledger_store import FakeLedgerStore
 from fakes_online_view import FakeOnlineView
 from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
 from millstream.app.assembly import Assembly, assemble
+from millstream.app.label_stages import join_stage
 from millstream.app.late_labels import Labels
 from millstream.app.publishing import label_shape
 from millstream.app.replay_labels import Late, late_labels
@@ -129,7 +130,7 @@ class Live:
             crash(loop)
         resolve = self.assembly.resolver()
         works: list[Work] = [self.assembly.stage(plan, resolve) for plan in self.assembly.topology.stages]
-        works.append(self.assembly.join_stage(resolve, lambda partition: self._ledgers[partition]))
+        works.append(join_stage(self.assembly, resolve, lambda partition: self._ledgers[partition]))
         self.loops = []
         for work in works:
             limits = LoopLimits(500, NEVER_MS)

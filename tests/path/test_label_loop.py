@@ -12,6 +12,7 @@ from at_least_once import FATES, AtLeastOnceLog
 from cards import events
 from fakes_ledger_store import FakeLedgerStore
 from millstream.app.assembly import Assembly, assemble
+from millstream.app.label_stages import join_stage, quality_stage
 from millstream.app.replaying import History
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
@@ -69,11 +70,11 @@ def test_any_order_of_labels_and_any_deaths_end_with_the_same_figures(
     stores = [FakeLedgerStore(), FakeLedgerStore()]
 
     def join() -> StageLoop:
-        stage = assembly.join_stage(assembly.resolver(), lambda partition: stores[partition])
+        stage = join_stage(assembly, assembly.resolver(), lambda partition: stores[partition])
         return _started(stage, MemoryLog(broker, stage.name))[0]
 
     def quality() -> StageLoop:
-        stage = assembly.quality_stage(assembly.resolver())
+        stage = quality_stage(assembly, assembly.resolver())
         return _started(stage, MemoryLog(broker, stage.name))[0]
 
     loops = {"join": join(), "quality": quality()}
@@ -125,8 +126,8 @@ def test_at_least_once_repeats_nothing_in_figures_and_beliefs(assembly: Assembly
     def start(name: str) -> tuple[StageLoop, AtLeastOnceLog]:
         log = AtLeastOnceLog(broker, name, rng)
         if name == "join":
-            return _started(assembly.join_stage(assembly.resolver(), lambda partition: stores[partition]), log)
-        return _started(assembly.quality_stage(assembly.resolver()), log)
+            return _started(join_stage(assembly, assembly.resolver(), lambda partition: stores[partition]), log)
+        return _started(quality_stage(assembly, assembly.resolver()), log)
 
     def step(name: str) -> None:
         loop, log = running[name]

@@ -12,6 +12,7 @@ import pytest
 from cards import events, published, topology, view
 from fakes_ledger_store import FakeLedgerStore
 from millstream.app.assembly import Assembly, assemble
+from millstream.app.label_stages import join_stage, quality_stage
 from millstream.app.monitoring import measure_stage, monitor_stage
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
@@ -72,8 +73,8 @@ def _loops(assembly: Assembly, broker: MemoryBroker) -> list[StageLoop]:
     ledgers = {partition: FakeLedgerStore() for partition in range(broker.partitions)}
     works: list[Work] = [assembly.stage(plan, resolve) for plan in assembly.topology.stages]
     works += [
-        assembly.join_stage(resolve, ledgers.__getitem__),
-        assembly.quality_stage(resolve),
+        join_stage(assembly, resolve, ledgers.__getitem__),
+        quality_stage(assembly, resolve),
         measure_stage(assembly, resolve),
         monitor_stage(assembly, resolve, broker.partitions),
     ]

@@ -19,8 +19,7 @@ from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
 from millstream.adapters.models.river_pipelines import FILE, OnlineModel, load
 from millstream.adapters.models.river_snapshot import signing_key
 from millstream.app.agents import load_app, plans
-from millstream.app.label_policy import label_policy
-from millstream.app.measuring import counted, declared, measured
+from millstream.app.measuring import measured
 from millstream.app.sample_records import sample_records
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
@@ -32,7 +31,6 @@ from millstream.core.quality.scored_records import ScoredRecords
 from millstream.core.requirements import required
 from millstream.derivation import derive
 from millstream.errors import Misconfigured
-from millstream.ports import LedgerStore
 from millstream.runtime.clock_bound import ClockBound
 from millstream.runtime.dead_letters import DeadLetters
 from millstream.runtime.log.records import Records
@@ -41,11 +39,6 @@ from millstream.settings import Settings
 from millstream.stages.featurize.step import Featurize
 from millstream.stages.featurize.upstream import upstream_of
 from millstream.stages.join.contract import examples_schema
-from millstream.stages.join.examples import RekeyedTopic
-from millstream.stages.join.stage import JoinStage
-from millstream.stages.join.step import Join
-from millstream.stages.learn.stage import LearnStage
-from millstream.stages.quality.stage import QualityStage, ReportMetrics
 from millstream.stages.score.online import Online
 from millstream.stages.score.policy import CHAMPION, AnswerPolicy
 from millstream.stages.score.step import Carried, Score
@@ -53,10 +46,7 @@ from millstream.stages.validate.step import Validate
 from millstream.topology import (
     DEAD_LETTERS,
     EXAMPLES,
-    LABELS,
-    LEARN,
     PREDICTIONS,
-    QUALITY,
     SCORED,
     LabelPlan,
     StagePlan,
@@ -158,45 +148,6 @@ class Assembly:
         online = Online(settings.online_budget_ms if settings.answer == CHAMPION else None)
         return Score(service, self.declaration.on_demand, carried, online, self.policy)
 
-    def join_stage(
-        self,
-        resolve: Resolve,
-        open_store: Callable[[int], LedgerStore],
-        writer: Writer = lambda _topic, schema: RecordWriter(schema),
-        largest_letter_bytes: int = BIG_RECORD_BYTES,
-        partitions: int = 0,
-    ) -> JoinStage:
-        """Build the stage where labels meet predictions.
-
-        Raises
-        ------
-        Misconfigured
-            A label source is given precedence twice.
-        """
-        settings, scored = self.settings, self.topology.stages[-1].output_schema
-        policy = label_policy(settings)
-        labels, reader = self.contracts[LABELS], RecordReader(scored, resolve)
-        examples = writer(EXAMPLES, self.examples_schema)
-        rekeyed = [
-            RekeyedTopic(stage.labels.input, stage.labels.key_column, writer(stage.labels.input, stage.labels.schema))
-            for stage in self.topology.stages
-            if stage.labels is not None
-        ]
-        event_id, event_time = self.contract.event_id, self.contract.event_time
-        counts = counted(self.measured)
-        return JoinStage(
-            {
-                SCORED: Validate(reader, BIG_RECORD_BYTES, required=required(scored, event_time)),
-                LABELS: Validate(
-                    RecordReader(labels.schema, resolve), settings.max_record_bytes, labels, partitions=partitions
-                ),
-            },
-            open_store,
-            lambda store: Join(store, policy, reader, examples, event_id, event_time, rekeyed, counts),
-            writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema),
-            largest_letter_bytes,
-        )
-
     @property
     def online_model_file(self) -> Path:
         """Where the online model is declared; without such a file there is none."""
@@ -243,26 +194,6 @@ class Assembly:
         """Return what makes the dead letters of a stage."""
         return DeadLetters(stage, writer(DEAD_LETTERS, self.contracts[DEAD_LETTERS].schema), largest_letter_bytes)
 
-    def learn_stage(
-        self,
-        resolve: Resolve,
-        writer: Writer = lambda _topic, schema: RecordWriter(schema),
-        largest_letter_bytes: int = BIG_RECORD_BYTES,
-    ) -> LearnStage:
-        """Build the stage that learns from examples.
-
-        Raises
-        ------
-        Misconfigured
-            The online model's declaration is wrong.
-        """
-        return LearnStage(
-            self.online_model(),
-            self.validate_examples(resolve),
-            self.snapshot_key(),
-            self.dead_letters(LEARN, writer, largest_letter_bytes),
-        )
-
     @property
     def measured(self) -> ScoredRecords:
         """How scored records are read for quality.
@@ -274,30 +205,6 @@ class Assembly:
         """
         scored = self.topology.stages[-1].output_schema
         return measured(self.settings, self.declaration.service, self.contract, scored)
-
-    def quality_stage(
-        self,
-        resolve: Resolve,
-        tell: ReportMetrics = lambda reported, told, as_of_ms: None,
-        writer: Writer = lambda _topic, schema: RecordWriter(schema),
-        largest_letter_bytes: int = BIG_RECORD_BYTES,
-    ) -> QualityStage:
-        """Build the stage that says how good the scores were.
-
-        Raises
-        ------
-        Misconfigured
-            A setting is no list of days, or names a column that cannot be counted by.
-        """
-        how = self.measured
-        return QualityStage(
-            declared(self.settings, how),
-            how,
-            self.validate_examples(resolve),
-            writer(QUALITY, self.contracts[QUALITY].schema),
-            tell,
-            self.dead_letters(QUALITY, writer, largest_letter_bytes),
-        )
 
 
 def assemble(settings: Settings) -> Assembly:

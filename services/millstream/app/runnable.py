@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from millstream.app.assembly import Assembly, assemble
+from millstream.app.label_stages import join_stage, quality_stage
 from millstream.ports import LedgerStore
 from millstream.settings import Settings
 
@@ -23,8 +24,8 @@ def assemble_runnable(settings: Settings) -> Assembly:
     for plan in assembly.topology.stages:
         assembly.stage(plan, resolver)
     if assembly.topology.joins:
-        assembly.join_stage(resolver, _no_store)
-        assembly.quality_stage(resolver)
+        join_stage(assembly, resolver, _no_store)
+        quality_stage(assembly, resolver)
     if assembly.declares_online_model:
         assembly.online_model()
     return assembly

@@ -16,6 +16,7 @@ from millstream.adapters.redis.feature_times import FeatureTimes
 from millstream.adapters.telemetry.metrics import Telemetry
 from millstream.app.agents import agent_stage
 from millstream.app.assembly import Assembly, Writer
+from millstream.app.label_stages import join_stage, learn_stage, quality_stage
 from millstream.app.monitoring import freshness, measure_stage, monitor_stage
 from millstream.app.serving import serve_models
 from millstream.core.contracts import Contract
@@ -115,17 +116,17 @@ def _path_stage(plan: StagePlan, given: Surroundings) -> Running:
 
 def _join(given: Surroundings) -> Running:
     ledgers = _ledgers(given.assembly.settings, given.origins)
-    stage = given.assembly.join_stage(given.resolver, ledgers, given.writer, given.dead_letter_bytes, given.partitions)
+    stage = join_stage(given.assembly, given.resolver, ledgers, given.writer, given.dead_letter_bytes, given.partitions)
     return Running(stage)
 
 
 def _learn(given: Surroundings) -> Running:
-    return Running(given.assembly.learn_stage(given.resolver, given.writer, given.dead_letter_bytes))
+    return Running(learn_stage(given.assembly, given.resolver, given.writer, given.dead_letter_bytes))
 
 
 def _quality(given: Surroundings) -> Running:
     metrics = QualityMetrics(given.telemetry)
-    return Running(given.assembly.quality_stage(given.resolver, metrics, given.writer, given.dead_letter_bytes))
+    return Running(quality_stage(given.assembly, given.resolver, metrics, given.writer, given.dead_letter_bytes))
 
 
 def _measure(given: Surroundings) -> Running:
