@@ -85,7 +85,7 @@ def learn_stage(
 def quality_stage(
     assembly: Assembly,
     resolve: Resolve,
-    report: ReportMetrics = lambda reported, completeness, as_of_ms: None,
+    report: ReportMetrics = lambda reported, ledger_reports, as_of_ms: None,
     writer: Writer = lambda _topic, schema: RecordWriter(schema),
     largest_letter_bytes: int = BIG_RECORD_BYTES,
 ) -> QualityStage:
