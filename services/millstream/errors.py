@@ -7,7 +7,7 @@
     ├── Aborted          a transaction was aborted and nothing was written: drop state in memory and rejoin the group
     │   └── Rebalanced       because the group has a newer generation
     ├── Stop             the process must leave; its transaction stays aborted and the restart recovers
-    │   ├── Misconfigured    settings, contracts or feature repo are wrong: says which key and what to do
+    │   ├── Misconfigured    settings, contracts or feature repo are wrong; the message names the key and the remedy
     │   └── Fenced           another worker owns this work now
     └── Refused          an offered artefact (model, snapshot) does not fit; the present one goes on
 
@@ -16,7 +16,7 @@ Bad *input* is none of these: it is a value, `millstream.core.batch.Rejection`, 
 
 
 class MillstreamError(Exception):
-    """Base of every error Millstream raises on purpose; its text says what to do."""
+    """Base of every error Millstream raises on purpose; its message holds what to do."""
 
 
 class Retry(MillstreamError):

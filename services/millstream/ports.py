@@ -1,4 +1,4 @@
-"""What the engine asks of the outside, as protocols; each has a fake that passes the real one's contract suite."""
+"""What the engine requires of outside systems, as protocols; each has a fake that passes the same contract suite."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class OnlineView(Protocol):
         """Return the mark left by `mark_epoch`, or None if the store lost its data (or never had any)."""
 
     def mark_epoch(self, epoch: str) -> None:
-        """Leave a mark whose absence later tells that the store lost its data."""
+        """Write a mark whose absence later shows that the store lost its data."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     partitions: int = Field(default=4, ge=1, le=1024, description="partitions of topics this command creates")
     replication: int = Field(default=1, ge=1, le=9, description="replication factor of topics this command creates")
     retention_days: int | None = Field(
-        default=None, ge=1, description="days that new topics keep their records; default: for ever"
+        default=None, ge=1, description="days that new topics keep their records; default: unlimited"
     )
     batch_records: int = Field(default=5000, ge=1, le=100_000, description="most records in one micro-batch")
     checkpoint_interval_ms: int = Field(default=2000, ge=100, description="between checkpoints of window state")

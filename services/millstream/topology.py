@@ -214,7 +214,7 @@ class Topology:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What ``millstream run`` can be told to run, in path order."""
+        """The stages that ``millstream run`` accepts, in path order."""
         own = tuple(agent.name for agent in self.agents)
         return tuple(stage.name for stage in self.stages) + (LOOP if self.joins else ()) + own
 

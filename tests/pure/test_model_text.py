@@ -75,5 +75,5 @@ def test_a_tree_that_does_not_hold_what_it_says_is_refused(body: str, field: str
 
 @pytest.mark.parametrize("names", ["", "Column_0", "Column_0 Column_1 Column_2"])
 def test_a_head_that_names_fewer_or_more_features_than_its_trees_may_ask_for_is_refused(body: str, names: str) -> None:
-    with pytest.raises(Refused, match=f"its head names {len(names.split())} features and tells of 2"):
+    with pytest.raises(Refused, match=f"its head names {len(names.split())} features, but max_feature_idx implies 2"):
         TextModel(body.replace("feature_names=Column_0 Column_1\n", f"feature_names={names}\n"))

@@ -66,7 +66,7 @@ def test_nulls_and_nan_are_both_missing():
     ("changed", "says"),
     [
         ({"sha256": "00"}, "announced was 00"),
-        ({"body": a_body(seed=3)}, "manifest says"),
+        ({"body": a_body(seed=3)}, "manifest has"),
         ({"manifest": "{}"}, "format None"),
     ],
 )

@@ -37,7 +37,7 @@ class Contract:
     schema : Schema
         The Avro record.
     owner, doc : str
-        Who answers for it, and what it means; ``""`` where not said.
+        Owner and meaning; ``""`` where not declared.
     key, event_id, event_time : str
         Fields whose text keys the message, that identify the event, and that say when it happened (milliseconds since
         the epoch); ``""`` where the contract declares none.

@@ -80,7 +80,7 @@ class OnDemandView:
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
-    """A view that somebody else materialises into the online store; read per micro-batch and carried along."""
+    """A view materialised into the online store by another job; read per micro-batch and carried along."""
 
     name: str
     join_keys: tuple[tuple[str, KeyType], ...]

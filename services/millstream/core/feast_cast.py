@@ -1,4 +1,4 @@
-"""Values that an on-demand view returns, cast to its declared types as Feast casts them, each by itself.
+"""Values that an on-demand view returns, cast to its declared types as Feast casts them, each value alone.
 
 Feast converts a column with `feast.type_map.python_values_to_proto_values` and checks the type of its first value only,
 so that there a value's outcome depends on its neighbours. Here each value has the outcome that Feast gives it alone,
@@ -209,7 +209,7 @@ _CASTS: dict[FeatureType, Callable[[Any], Any]] = {
 
 
 def _named(value: Any) -> str:
-    """Return what kind of value it is, and a number itself; a text may be somebody's name, or as long as it likes."""
+    """Return what kind of value it is, and a number itself; texts are not shown: they may be personal data, or long."""
     kind = type(value).__name__
     if isinstance(value, int | np.integer):
         return f"{kind} {value}" if abs(int(value)) < 2**100 else kind

@@ -1,4 +1,4 @@
-"""What the stages behind the score require of the records they read, whoever wrote them and whenever.
+"""What the stages after scoring require of the records they read, independent of the writer and its version.
 
 Scored records and examples were validated when their events came in; these constraints hold for what was added since.
 They are the engine's own and do not depend on a team's copy of the envelopes: what they let through, every stage can

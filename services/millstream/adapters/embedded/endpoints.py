@@ -144,7 +144,7 @@ def resolve(settings: Settings, redis: bool = True) -> Endpoints:
     if down:
         names = " and ".join({"kafka": "Kafka", "valkey": "Valkey"}[name] for name, _variable in down)
         advice = f"run `millstream up`, or set {' and '.join(variable for _name, variable in down)}"
-        # A server that was started here before may come back by itself; one that never was, does not.
+        # A server that was started here before may be started again; one that never was, does not appear.
         failure = Retry if all(name in ports for name, _variable in down) else Misconfigured
         raise failure(f"no {names} is running in {directory}: {advice}")
     kafka = EmbeddedKafka(directory / "kafka", *_pair(ports)).client_settings if use_kafka else {}
@@ -176,7 +176,7 @@ def _redis_shown(settings: Settings) -> str:
 
 
 def _embedded(settings: Settings) -> tuple[bool, bool]:
-    """Tell which of Kafka and Redis the settings leave to the embedded servers."""
+    """Return which of Kafka and Redis the settings leave to the embedded servers."""
     use_kafka = not settings.kafka.get(BOOTSTRAP)
     secured = sorted(key for key in settings.kafka if key.startswith(("sasl.", "ssl.", "security.")))
     if use_kafka and secured:
@@ -252,7 +252,7 @@ def _is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct loopback ports that nobody listens on at the moment.
+    """Return distinct loopback ports that are free at the moment.
 
     None is among those that systems give to outgoing connections: such a connection may take the port while the server
     is down, and keep it from coming back.

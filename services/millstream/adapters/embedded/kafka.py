@@ -62,7 +62,7 @@ _JVM = (
 )
 
 _LOG4J = """\
-# Else log4j goes quiet before the broker has said how its shutdown went.
+# Else log4j goes quiet before the broker has logged the end of its shutdown.
 shutdownHook = disable
 appenders = file
 appender.file.type = RollingFile
@@ -190,7 +190,7 @@ class EmbeddedKafka:
         raise self.process.failure(f"does not answer on port {self.port} after {_START_S:.0f} s")
 
     def _serves(self) -> bool:
-        """Tell whether our cluster answers on the port, with its broker ready for clients."""
+        """Return whether our cluster answers on the port, with its broker ready for clients."""
         admin = AdminClient({**self.client_settings, "log_level": "0", "socket.timeout.ms": "5000"})
         try:
             brokers = admin.list_topics(timeout=5.0).brokers

@@ -1,6 +1,6 @@
-"""A server that outlives the command that started it: its own session, its log, and a pid nobody else can inherit.
+"""A server that outlives the command that started it: a session of its own, its log, and a pid that is safe to signal.
 
-A pid file records when the process started besides its number, so that a number the system has given to somebody else
+A pid file records when the process started besides its number, so that a number the system has given to another process
 since is never signalled.
 """
 
@@ -21,7 +21,7 @@ _POLL_S = 0.05
 
 
 class PortTaken(Stop):
-    """Somebody else listens on the port the server was given."""
+    """Another process listens on the server's port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class ServerProcess:
         for log in self.logs:
             if log.exists():
                 log.replace(log.with_name(log.name + ".previous"))
-        # The shell in between is the new session's leader and leaves at once, so the server is nobody's child and
+        # The shell in between is the new session's leader and leaves at once, so the server has no parent here and
         # needs no reaping, and a Ctrl-C in the terminal does not reach it.
         script = 'output=$1; shift; "$@" </dev/null >"$output" 2>&1 & echo $!'
         shell = subprocess.run(

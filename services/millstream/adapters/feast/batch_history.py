@@ -1,4 +1,4 @@
-"""Feature views that somebody else materialises, read from their offline source as of the time of each event.
+"""Batch feature views, materialised by other jobs: point-in-time joins with their offline source.
 
 Live, such a view is read from the online store (`millstream.adapters.feast.batch_views`); a replay of history takes
 what Feast's ``get_historical_features`` would: of the entity's rows with a timestamp no later than the event, and no

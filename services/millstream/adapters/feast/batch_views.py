@@ -1,4 +1,4 @@
-"""Feature views that somebody else materialises, read for each micro-batch in one round trip.
+"""Batch feature views, materialised by other jobs: online rows read for each micro-batch in one round trip.
 
 A store that is away must not slow scoring: its features are null from the first failure on, and a thread of its own
 waits for it to come back.

@@ -1,4 +1,4 @@
-"""Feast's own way of writing a view's rows: what our codec is held against, and used instead if it differs."""
+"""Feast's own writer of a view's rows: our codec is validated against it, and it is used if the two differ."""
 
 from __future__ import annotations
 

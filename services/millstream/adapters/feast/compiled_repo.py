@@ -98,7 +98,7 @@ def compiled_repo(settings: Settings) -> CompiledRepo:
 
 
 def forget(settings: Settings) -> None:
-    """Have the repo compiled anew by whoever needs it next."""
+    """Invalidate the compiled repo: its next reader compiles it again."""
     (settings.state_dir / _FILE).unlink(missing_ok=True)
 
 

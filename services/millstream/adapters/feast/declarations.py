@@ -81,7 +81,7 @@ def stream_view(view: Any, entities: dict[str, Any]) -> View:
     if of_labels and lateness:
         raise Misconfigured(
             f"{owner} has a watermark_delay_threshold; a label is never too late for its windows, so leave it out "
-            "(MILLSTREAM_LABEL_HORIZON_DAYS says how long after its event a label counts)"
+            "(MILLSTREAM_LABEL_HORIZON_DAYS is how long after its event a label counts)"
         )
     return View(
         view.name,
@@ -197,7 +197,7 @@ def _refuse_ambiguous(owner: str, requested: Iterable[str], features: Iterable[s
 
 
 def batch_view(view: Any, entities: dict[str, Any]) -> BatchView:
-    """Return a plain feature view, which somebody else materialises.
+    """Return a plain feature view, which another job materialises.
 
     Raises
     ------

@@ -113,7 +113,7 @@ def _series(values: list[Any], dtype: FeatureType) -> Any:
 
 
 def _values(series: Any) -> list[Any]:
-    """Return a returned column's values as Feast sees them, which passes them through Arrow, each by itself."""
+    """Return a returned column's values as Feast sees them, which passes them through Arrow, value by value."""
     import numpy as np
     import pandas as pd
 

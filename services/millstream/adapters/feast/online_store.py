@@ -180,7 +180,7 @@ class MillstreamRedisOnlineStore(feast_redis.RedisOnlineStore):
         await super()._read_features_per_fv_async(config, grouped_refs, *args, **kwargs)
 
     def _remember(self, config: Any, tables: Sequence[Any]) -> None:
-        """Note what `_get_features_for_entity`, which Feast tells the view's name only, must know about the views."""
+        """Note what `_get_features_for_entity`, which is only given the view's name, must know about the views."""
         self._absent_is_not_found = config.online_store.absent_is_not_found
         if config.online_store.honour_ttl:
             for table in tables:
@@ -201,7 +201,7 @@ class MillstreamRedisOnlineStore(feast_redis.RedisOnlineStore):
         super().update(config, [table for table in tables_to_delete if table.online], *args, **kwargs)
 
     def delete_entity_values(self, config: Any, join_keys: list[str]) -> None:
-        """Delete all rows of this project with these join keys, and nobody else's."""
+        """Delete all rows of this project with these join keys, and no other project's."""
         client = self._get_client(config.online_store)
         deleted = 0
         for keys in _chunks(rows_of(client, config.project, join_keys)):

@@ -29,7 +29,7 @@ class Parameter:
     given : callable, optional
         For a refused one: whether the object has it set.
     refusal : str
-        What the refusal says; by default, the note.
+        Text of the refusal; by default, the note.
     """
 
     effect: Effect
@@ -144,7 +144,7 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
         "entities": _honoured("one or more; each join key is a column of the event"),
         "ttl": _unused("live, as in Feast's own online reads; a replay and Feast's point-in-time joins honour it"),
         "online": _refused(
-            "nobody materialises a view that is not online, and it is read from there; set online=True",
+            "a batch view is read from the online store, where a view with online=False is not; set online=True",
             lambda view: not view.online,
         ),
         "offline": _unused(_BY_FEAST),
@@ -208,7 +208,7 @@ PARAMETERS: Mapping[str, Mapping[str, Parameter]] = {
     "RequestSource": {
         **_WORDS,
         "name": _unused(),
-        "schema": _honoured("columns of the event, of the kinds its contract says"),
+        "schema": _honoured("columns of the event, of the types in its contract"),
         "timestamp_field": _refused(
             "every field is a column of the event; leave it out", _attribute("timestamp_field")
         ),

@@ -99,7 +99,7 @@ def objects_of(settings: Settings) -> list[Any]:
                     where = f"{file}, line {lines[-1]}" if lines else str(file)
                     raise Misconfigured(f"{where}: {one_line(error)}") from error
                 for thing in vars(module).values():
-                    # By its type: what a team's object says of its class may be anything.
+                    # By its type: a user's object may report any class.
                     if issubclass(
                         type(thing), Entity | FeatureView | OnDemandFeatureView | FeatureService | DataSource
                     ):
@@ -184,7 +184,7 @@ def check_columns(declaration: Declaration, contract: Contract) -> None:
         need(owner, view.timestamp_column, ("long",))
         if view.timestamp_column != contract.event_time:
             raise Misconfigured(
-                f"{owner} takes its time from {view.timestamp_column!r}; the contract says {contract.event_time!r}"
+                f"{owner} takes its time from {view.timestamp_column!r}; the contract has {contract.event_time!r}"
             )
     for batch in declaration.batch:
         for key, kind in batch.join_keys:

@@ -1,4 +1,4 @@
-"""A file to a topic: read, convert, hold against the contract, publish; every row has one known outcome."""
+"""A file to a topic: read, convert, validate against the contract, publish; every row has one known outcome."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def ingest(
     progress : Progress
         Kept up to date, so that it is right whenever this is interrupted.
     bad : callable
-        Told of each fault: a row at fault in two fields is told twice and counted once.
+        Called with each error: a row with errors in two fields is reported twice and counted once.
     send_bad : bool
         Publish rows too that can be encoded but violate the contract.
     shape : LabelShape, optional

@@ -47,7 +47,7 @@ def load_monitors(feature_repo: Path, features: Sequence[str]) -> Monitors:
     ----------
     feature_repo : Path
     features : sequence of str
-        Those of the declared feature service, which alone can be ignored or tell segments apart.
+        Those of the declared feature service, which alone can be ignored or define segments.
 
     Raises
     ------

@@ -17,7 +17,7 @@ client_logger = logging.getLogger("librdkafka")
 """Where clients' own log lines go, instead of to standard error."""
 
 _TIMEOUT_S = 30.0
-_ANSWER_S = 5.0  # librdkafka's own timeout comes first, and says more
+_ANSWER_S = 5.0  # librdkafka's own timeout comes first, with a better message
 T = TypeVar("T")
 
 FENCED = {
@@ -73,7 +73,7 @@ def raise_for(error: KafkaError, doing: str) -> NoReturn:
 
 
 def error_for(error: KafkaError, doing: str) -> MillstreamError:
-    """Return a librdkafka error as the one that says what must be done: Fenced, Rebalanced, Aborted, Retry or Stop."""
+    """Return a librdkafka error as the error of the required action: Fenced, Rebalanced, Aborted, Retry or Stop."""
     if error.code() in FENCED:
         return Fenced(f"another worker owns this work now ({doing}: {error.str()})")
     if error.code() in _REBALANCED:
@@ -182,7 +182,7 @@ def read_committed(
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            # The end is told by a fetch that found nothing more, after this long.
+            # The end is found by a fetch that returned nothing more, after this long.
             "fetch.wait.max.ms": 10,
             "fetch.message.max.bytes": 16_777_216,
             **{k: v for k, v in kafka.items() if not k.startswith("group.")},

@@ -1,4 +1,4 @@
-"""The dead-letter topic as an operator sees it."""
+"""Reading the dead-letter topic, for commands: each dead letter once, with filters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that could not go on; fields as in ``schemas/dead-letters.avsc``.
+    """A rejected record; fields as in ``schemas/dead-letters.avsc``.
 
     Where ``whole_sha256`` is not empty, key and value are only the beginning of what is still at the record's place.
     """
@@ -39,7 +39,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant; what is None or empty does not restrict.
+    """A filter of dead letters; what is None or empty does not restrict.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def read_dead_letters(
     resolve : callable
         Finds a writer's schema.
     unreadable : callable
-        Told in a sentence of each record in the topic that is no dead letter.
+        Called with a message for each record in the topic that is no dead letter.
 
     Raises
     ------

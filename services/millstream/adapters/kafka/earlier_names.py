@@ -20,7 +20,8 @@ def refuse_earlier_names(kafka: Mapping[str, str], topology: Topology) -> None:
     Raises
     ------
     Misconfigured
-        Its groups have offsets and its changelogs are there under their plain names only; says how to keep them.
+        Its groups have offsets and its changelogs are there under their plain names only; the message holds how to keep
+        them.
     """
     changelogs = {stage.changelog: f"{stage.name}.changelog" for stage in topology.stages if stage.internal}
     there = partition_counts(kafka, [*changelogs, *changelogs.values()])

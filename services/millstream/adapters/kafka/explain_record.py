@@ -1,4 +1,4 @@
-"""What can be said about bytes that did not decode: for people, not for the path."""
+"""Explanations of bytes that did not decode, for the commands that show dead letters."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _EARLIER = 10  # older records to fall back to
 logger = logging.getLogger(__name__)
 
 Read = Callable[[Message], T | None]
-"""Turns a message into what it holds; None if it is unusable, of which it has told whom it concerns."""
+"""Turns a message into what it holds; None if it is unusable, which it has logged."""
 
 
 def newest(kafka: Mapping[str, str], topic: str, key: bytes, read: Read[T]) -> T | None:
@@ -124,7 +124,7 @@ class KeyFollower(Generic[T]):
                     continue  # more is waiting, and only the newest matters
                 found = _first_usable(messages_read, self._read)
             except (KafkaException, MillstreamError) as error:
-                # Whoever asks goes on with what it has; what was heard is kept and read again.
+                # The caller keeps its present value; the messages are kept and read again.
                 logger.warning("%s cannot be read for now: %s", self._topic, error)
                 self._closing.wait(1.0)
                 continue

@@ -41,7 +41,7 @@ class Origins:
     known : mapping of str to Origin
         By topic; one that is absent is of generation 0 and is not compared.
     present : callable (topics) -> ids by topic
-        Asks the broker; a topic that it says nothing of is not compared.
+        Asks the broker; a topic that it does not return is not compared.
     """
 
     known: Mapping[str, Origin] = field(default_factory=dict)

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def publish(kafka: Mapping[str, str], model: ModelVersion, promoted_at_ms: int | None = None) -> None:
-    """Tell every scorer to serve this model; a rollback is the publication of an earlier version.
+    """Have every scorer serve this model; a rollback is the publication of an earlier version.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def publish(kafka: Mapping[str, str], model: ModelVersion, promoted_at_ms: int |
     """
     stamp_ms = time.time_ns() // 1_000_000 if promoted_at_ms is None else promoted_at_ms
     texts = {"name": model.name, "manifest": model.manifest, "body": model.body, "sha256": model.sha256}
-    # First the manifest alone, under a key of its own: whoever reads what this version scored, today or in a replay in
+    # First the manifest alone, under a key of its own: a reader of what this version scored, today or in a replay in
     # a year, finds it, and before the first event that it scored.
     texts_by_record = {**texts, "body": ""}, texts
     columns = {field: np.array([each[field] for each in texts_by_record], dtype=object) for field in texts}

@@ -32,7 +32,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(slots=True)
 class RedriveResult:
-    """What became of the dead letters offered.
+    """The outcome by dead letter.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class RedriveResult:
     homeless : list of DeadLetter
         Their topic is no longer there.
     gone : list of DeadLetter
-        Too large to be held whole in a letter, and no longer at their place: retention was shorter than the wait.
+        Too large for a dead letter, which holds a part of them, and the original was deleted by retention.
     """
 
     sent: list[DeadLetter] = field(default_factory=list)
@@ -157,7 +157,7 @@ def _parts(kafka: Mapping[str, str], plan: RedriveResult) -> Iterator[list[DeadL
 
 
 def restored(kafka: Mapping[str, str], letter: DeadLetter) -> DeadLetter | None:
-    """Return a cut letter with key and value as they stand at the original's place, or None if they no longer do."""
+    """Return a truncated dead letter with the original's key and value, None if the original was deleted."""
     at = letter.offset % GENERATION
     for messages in read_committed(kafka, letter.topic, letter.partition, at, at + 1):
         for message in messages:

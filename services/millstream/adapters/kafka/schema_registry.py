@@ -63,7 +63,8 @@ class SchemaRegistry:
     client : SchemaRegistryClient
         How the registry is reached.
     clock_s : callable
-        Monotonic seconds; an id nobody knows is asked for again after a minute, so that poison costs no request each.
+        Monotonic seconds; an unknown id is looked up again after a minute, so that malformed records cost no request
+        each.
     """
 
     def __init__(self, client: SchemaRegistryClient, clock_s: Callable[[], float] = time.monotonic) -> None:

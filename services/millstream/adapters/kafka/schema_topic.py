@@ -32,7 +32,7 @@ def publish_schemas(kafka: Mapping[str, str], schemas: Iterable[Schema]) -> None
         Kafka did not acknowledge in time.
     Misconfigured
         A schema published before has the fingerprint of one of these and other logical types: Avro's fingerprints do
-        not cover them, so that records of the two could not be told apart.
+        not cover them, so that records of the two could not be distinguished.
     """
     schemas = list(schemas)
     before = read_schemas(kafka)
@@ -71,7 +71,7 @@ def read_schemas(kafka: Mapping[str, str]) -> dict[int, Schema | SchemaError]:
                 found[schema.fingerprint] = schema
             except (SchemaError, UnicodeDecodeError) as error:
                 try:
-                    # It has no fingerprint; the key says what records of it begin with.
+                    # It has no fingerprint; the key holds the bytes its records begin with.
                     found[int((message.key() or b"").decode("ascii"), 16)] = SchemaError(str(error))
                 except ValueError:
                     logger.warning(
@@ -107,7 +107,7 @@ class SchemaResolver:
         self._read_at_s = float("-inf")
 
     def __call__(self, schema_id: SchemaId) -> Schema | None:
-        """Return the schema, or None when nobody knows it.
+        """Return the schema, or None if it is unknown.
 
         Raises
         ------

@@ -37,7 +37,7 @@ def _log(words: bytes) -> None:
     logger.debug("LightGBM: %s", words.decode(errors="replace").rstrip())
 
 
-_LOG: Final = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_log)  # kept, because the library calls it for ever
+_LOG: Final = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_log)  # kept, because the library keeps calling it
 
 
 @functools.cache

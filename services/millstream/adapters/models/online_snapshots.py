@@ -1,4 +1,4 @@
-"""Snapshots of the online model as scorers hear of them: the compacted ``snapshots`` topic, keyed by model."""
+"""Snapshots of the online model as scorers read them: the compacted ``snapshots`` topic, keyed by model."""
 
 from __future__ import annotations
 

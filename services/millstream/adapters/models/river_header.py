@@ -1,4 +1,4 @@
-"""What a snapshot of an online model says about itself, and how that is held against what is declared here."""
+"""The header of an online model's snapshot, and its validation against the declared model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from millstream.errors import Refused
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a snapshot says about itself.
+    """The header of a snapshot.
 
     Parameters
     ----------

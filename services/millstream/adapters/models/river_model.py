@@ -49,9 +49,9 @@ def floats(batch: Batch, features: Sequence[str]) -> dict[str, Floats]:
 def rows(columns: Mapping[str, Floats]) -> Iterator[Row]:
     """Yield a dict per row, features in the columns' order.
 
-    A value that is not finite is left out: so River is told that a feature is missing. Scalers then do not move, linear
+    A value that is not finite is left out, which is how River sees a missing feature. Scalers then do not move, linear
     models take the feature at its mean, and trees send the row down the branch most rows took. Infinities are left out
-    too: a single one would turn a running mean into NaN for ever.
+    too: a single one would turn a running mean into NaN permanently.
     """
     names = list(columns)
     matrix = np.column_stack([columns[name] for name in names]) if names else np.empty((0, 0))

@@ -27,7 +27,7 @@ from millstream.errors import Misconfigured
 
 FILE: Final = "online_model.py"
 CHAMPION_SCORE: Final = "champion_score"
-"""The scored record's column with what the champion said, whoever answered; null while there is none."""
+"""The scored record's column with the champion's score, whichever model answered; null without a champion."""
 
 CHAMPION_LOGIT: Final = "champion__logit"
 """The log-odds of that column, made by the engine. A linear model that may only weight the score itself spoils it."""
@@ -70,7 +70,7 @@ class OnlineModel:
         return copy.deepcopy(self.fresh)
 
     def header(self, examples: int, offsets: Mapping[str, int], metrics: Mapping[str, Any]) -> Header:
-        """Return what a snapshot of this model says of itself."""
+        """Return the header of a snapshot of this model."""
         return Header(
             model=self.name,
             examples=examples,
@@ -149,7 +149,7 @@ def load(path: Path, service: Service, *, segment: str | None = None, max_segmen
         raise Misconfigured(f"{path} is not there; declare `model = ...` in it, ordinary River code")
     try:
         found = runpy.run_path(str(path), run_name="millstream_online_model")
-    except Exception as error:  # a team's own code: whatever it raises, the file and the reason are told
+    except Exception as error:  # user code: any exception is reported with the file and the reason
         lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         raise Misconfigured(f"{where}: {type(error).__name__}: {error}") from error

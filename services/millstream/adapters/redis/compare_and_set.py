@@ -48,7 +48,7 @@ for k = 1, #KEYS do
 end
 return written
 """
-"""Keys: the rows' hashes. Arguments: seconds to live (0: for ever), number of feature fields, name of the time field,
+"""Keys: the rows' hashes. Arguments: seconds to live (0: no expiry), number of feature fields, name of the time field,
 names of the feature fields; then for each row its time (``google.protobuf.Timestamp``) and its values. Writes the rows
 that are newer than what is stored and returns how many those were.
 
@@ -60,7 +60,7 @@ SHA: Final = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 
 def view_arguments(ttl_s: int, time_field: bytes, fields: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Return the arguments of `SCRIPT` that precede those of the rows; ``ttl_s`` 0 keeps rows for ever."""
+    """Return the arguments of `SCRIPT` that precede those of the rows; ``ttl_s`` 0 is no expiry."""
     return (b"%d" % ttl_s, b"%d" % len(fields), time_field, *fields)
 
 

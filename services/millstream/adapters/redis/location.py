@@ -1,4 +1,4 @@
-"""Where Redis is, for whoever needs nothing of Kafka."""
+"""The URL of Redis, for callers that do not use Kafka."""
 
 from __future__ import annotations
 

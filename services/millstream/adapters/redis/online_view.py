@@ -20,7 +20,7 @@ Fallback = Callable[[ViewRows], int]
 
 
 def mark_key(project: str) -> str:
-    """Return the Redis key of the mark; whoever deletes it has every running worker write all its rows again."""
+    """Return the Redis key of the mark; once it is deleted, every running worker writes all its rows again."""
     return f"millstream:{project}:epoch"
 
 
@@ -45,7 +45,7 @@ class RedisOnlineView:
     def __init__(
         self, url: str, project: str, codecs: Mapping[str, ViewCodec], fallbacks: Mapping[str, Fallback] | None = None
     ) -> None:
-        # Who writes decides when to try again; a client that does so by itself would only hide that time passes.
+        # Who writes decides when to try again; a client that retries internally would only hide the delay.
         self._client = redis.Redis.from_url(
             url,
             socket_timeout=_TIMEOUT_S,
@@ -76,7 +76,7 @@ class RedisOnlineView:
             return 0
         answers = self._round_trip(commands)
         if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
-            # A server that was restarted or told SCRIPT FLUSH. Rows are idempotent: write all again.
+            # The server was restarted or received SCRIPT FLUSH. Rows are idempotent: write all again.
             self._client.script_load(SCRIPT)
             answers = self._round_trip(commands)
         for answer in answers:
@@ -133,7 +133,7 @@ class RedisOnlineView:
         try:
             return str(cast("dict[str, Any]", self._client.info("server")).get("run_id", ""))
         except redis.exceptions.NoPermissionError:
-            return ""  # then only lost marks tell of lost rows
+            return ""  # then only lost marks show lost rows
 
     def close(self) -> None:
         """Close the connections."""

@@ -149,7 +149,7 @@ class ViewWriter:
         Raises
         ------
         Stop
-            The writer ended by an error that it cannot handle, told in the log.
+            The writer ended by an error that it cannot handle; see the log.
         """
         if self._thread.ident is not None and not self._thread.is_alive():
             raise Stop("the writer of the online view ended, see the log above; restart the process")
@@ -164,7 +164,7 @@ class ViewWriter:
         return refill[0] if refill is not None and source in refill[1] else None
 
     def refilled(self, epoch: str, source: str) -> None:
-        """Tell that the source has offered all its rows."""
+        """Mark that the source has offered all its rows."""
         with self._lock:
             if self._refill is not None and self._refill[0] == epoch:
                 left = self._refill[1] - {source}
@@ -274,7 +274,7 @@ def _parts(rows: ViewRows) -> Iterable[ViewRows]:
 
 
 def open_online_view(settings: Settings, declaration: Declaration, redis_url: str) -> RedisOnlineView:
-    """Return the online view of a declaration, its codecs held against Feast here or when the repo was compiled.
+    """Return the online view of a declaration, its codecs validated against Feast here or when the repo was compiled.
 
     Raises
     ------

@@ -30,12 +30,12 @@ def post_alert(form: Form, url: str, alert: Mapping[str, Any], now_ms: int, runb
     now_ms : int
         Wall clock.
     runbook_url : str
-        Where the runbook is served; the alert's section of it is then sent as ``runbook_url``. Empty: nobody serves it.
+        Where the runbook is served; the alert's section of it is then sent as ``runbook_url``. Empty: it is not served.
 
     Raises
     ------
     Retry
-        It cannot be reached, or says that it cannot for now.
+        It cannot be reached, or answers that it is unavailable.
     Misconfigured
         The URL is none, or it is refused there.
     """

@@ -28,7 +28,7 @@ figure.moved { border-color: #dc2626 } img { width: 100% } figcaption { color: #
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a report says besides the comparisons.
+    """The content of a report besides the comparisons.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ Check = Callable[[], Mapping[str, str]]
 class TelemetryEndpoint:
     """Serves until `close`.
 
-    While it serves, ``{state_dir}/workers/{worker}.json`` says where: ``host``, ``port``, ``pid``, ``stages``.
+    While it serves, ``{state_dir}/workers/{worker}.json`` holds its address: ``host``, ``port``, ``pid``, ``stages``.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class TelemetryEndpoint:
 
 
 def worker_file(state_dir: Path, worker: str) -> Path:
-    """Return where a worker of that name says its address and process id."""
+    """Return the file in which a worker of that name publishes its address and process id."""
     return state_dir / "workers" / f"{quote(worker, safe='')}.json"
 
 
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: probes come every few seconds."""
+        """Log nothing: probes come every few seconds."""
 
 
 def _verdict(reasons: Mapping[str, str]) -> tuple[HTTPStatus, str, bytes]:

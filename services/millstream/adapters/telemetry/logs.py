@@ -38,7 +38,7 @@ def configure_logs(
     """Send every logger's records to one handler; calling again replaces it.
 
     The frameworks' own records are left out below WARNING, and of what a Kafka client repeats (a broker that is away
-    is told many times a second) each kind is written once in ten seconds, with the number left out.
+    is logged many times a second) each kind is written once in ten seconds, with the number left out.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return every secret value among the settings, for `configure_logs`."""
     found = [value.get_secret_value() for _name, value in settings if isinstance(value, SecretStr)]
     found += [value for key, value in settings.kafka.items() if any(part in key for part in _SECRET_KEYS)]
-    # A URL's or pair's password also appears by itself, e.g. in a server's error.
+    # A URL's or pair's password also appears alone, e.g. in a server's error.
     addresses = [settings.schema_registry_url, settings.mlflow_tracking_uri, *found]
     found += [password for address in addresses if address for password in passwords(address)]
     found += [value.partition(":")[2] for value in found if ":" in value and "//" not in value]

@@ -39,7 +39,7 @@ class DecodeResult:
 
 
 class RecordReader:
-    """Decodes records as one reader schema, whoever wrote them.
+    """Decodes records of any writer schema as one reader schema.
 
     Parameters
     ----------

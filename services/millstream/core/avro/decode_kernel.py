@@ -4,7 +4,7 @@ A program is a matrix of int64, one row per step, columns ``READ, NULL_BRANCH, T
 Every read is bounds-checked; a fault ends that record with a code and touches no other. ``AUX`` and ``COUNT`` depend on
 what is read: an enum's codes and symbols; a default's place or value and length (-1: null); a fixed's size (``COUNT``);
 of a skipped value the row of its type; of a wide union the first branch's step and the number of branches. Of an int or
-a long ``AUX`` is what its target needs: the factor, or how many bits a real has; ``COUNT`` 1 says the result is an int.
+a long ``AUX`` is what its target needs: the factor, or how many bits a real has; ``COUNT`` 1 marks an int result.
 
 Stricter than most decoders on purpose, because a corrupt record must not become a plausible one: an ``int`` must fit
 32 bits, a varint 64, booleans are 0 or 1, enum and union indices are in range, and nothing may be left over.

@@ -13,7 +13,7 @@ _UNITS = ("_eur",)
 
 
 class ColumnMatch(NamedTuple):
-    """``columns`` says where each field is; ``problems`` are sentences, empty when every field has a place."""
+    """``columns`` maps each field to its column; ``problems`` are sentences, empty when every field has a place."""
 
     columns: Mapping[str, str]
     problems: tuple[str, ...]
@@ -29,9 +29,9 @@ def match_columns(fields: Sequence[Field], available: Sequence[str], mapping: Ma
     available : sequence of str
         Column names of the table.
     mapping : mapping of column name to field name
-        What the user said; it wins. Otherwise a column matches that has, in upper or lower case, the field's name, one
-        of its Avro aliases, or its name without the unit; of a time also its name with another unit of time. A number
-        that is no point in time, such as ``delay_s``, has no such choice: its unit would be a guess.
+        The user's mapping; it takes precedence. Otherwise a column matches that has, in upper or lower case, the
+        field's name, one of its Avro aliases, or its name without the unit; of a time also its name with another unit
+        of time. A number that is no point in time, such as ``delay_s``, has no such choice: its unit would be a guess.
 
     Examples
     --------

@@ -20,7 +20,7 @@ _UNDECODABLE: Final = {
     faults.SYMBOL_INDEX: "holds an enum index that does not exist",
     faults.SYMBOL: "holds an enum symbol that the contract does not know",
     faults.NULL: "is null, which the contract does not allow",
-    faults.BLOCK: "holds a block of another size than the block says",
+    faults.BLOCK: "holds a block whose size differs from the declared one",
     faults.DEPTH: f"is nested more than {MOST_NESTED} levels deep",
 }
 _INCOMPATIBLE: Final = {

@@ -38,7 +38,7 @@ READS: Final = {
 
 
 def same_record(writer: Schema, reader: Schema) -> bool:
-    """Tell whether the reader may read this writer's record by its name: equal unqualified names, or an alias."""
+    """Return whether the reader may read this writer's record by its name: equal unqualified names, or an alias."""
     return _short(writer.name) == _short(reader.name) or writer.name in reader.aliases
 
 

@@ -35,7 +35,7 @@ _CRC_EMPTY: Final = 0xC15D213AA4D7A795
 
 
 class SchemaId(NamedTuple):
-    """What a framed record says about its writer's schema: a CRC-64 fingerprint (unsigned) or a registry id."""
+    """How a framed record identifies its writer's schema: a CRC-64 fingerprint (unsigned) or a registry id."""
 
     kind: Literal["fingerprint", "registry"]
     number: int

@@ -18,7 +18,7 @@ _ALREADY: Final = frozenset({"type", "name", "symbols", "size", "default", "logi
 
 
 class Missing(Enum):
-    """The type of `MISSING`, which tells "no default" from "default null"."""
+    """The type of `MISSING`, which distinguishes "no default" from "default null"."""
 
     MISSING = "missing"
 
@@ -120,7 +120,7 @@ def _further(spec: Mapping[str, Any], logical: Any) -> dict[str, Any]:
     named = spec["type"] in {"enum", "fixed"}
     taken = _ALREADY if named else frozenset({"type", "logicalType"})
     kept = {k: v for k, v in spec.items() if k not in taken}
-    # What is no text is no logical type, and is ignored like any attribute that nobody knows.
+    # What is no text is no logical type, and is ignored like any unknown attribute.
     return kept if logical is None or isinstance(logical, str) else {**kept, "logicalType": logical}
 
 

@@ -1,4 +1,4 @@
-"""What people do about alerts, and which alerts somebody need not be told of."""
+"""Actions on alerts (acknowledge, mute, close), and which alerts they suppress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What monitors say (signals), and what subscribers are told (alerts)."""
+"""Signals, the output of monitors, and alerts, which subscribers receive."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Alert:
 
 
 def leading(signals: Sequence[Signal]) -> Signal:
-    """Return the signal that says most: above its threshold, then by impact, ratio and name."""
+    """Return the strongest signal: above its threshold, then by impact, ratio and name."""
     return min(signals, key=lambda s: (s.ratio <= 1, -s.impact, -s.ratio, s.feature, s.segment, s.monitor))
 
 

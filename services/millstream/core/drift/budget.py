@@ -1,4 +1,4 @@
-"""A false-alarm budget: the operator says how often, the thresholds follow.
+"""Thresholds from a false-alarm budget: the rate of false incidents is declared, the thresholds follow.
 
 Drift-free history is resampled in blocks of whole days, each put where a day of the same weekday belongs, so that the
 rhythm of day and week and what goes on within a block stay as they were (a seasonal block bootstrap [1]_). On every
@@ -15,7 +15,7 @@ References
        Time Series Analysis 35; Kunsch (1989), Annals of Statistics 17.
 .. [2] Westfall, Young (1993), "Resampling-Based Multiple Testing", Wiley.
 .. [3] Coles (2001), "An Introduction to Statistical Modeling of Extreme Values", Springer, chapters 4 and 5: excesses
-       over a high threshold, and clusters of them told apart by runs.
+       over a high threshold, and clusters of them separated by runs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What surprise is held against.
+    """The threshold of surprise.
 
     Parameters
     ----------

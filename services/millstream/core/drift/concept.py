@@ -3,7 +3,7 @@
 A calibrated score is the chance of the positive class *given the features*. As long as that holds, labels scatter
 around scores as chance has it, wherever the features go; so a shift of features alone raises nothing here, and a change
 of what features mean does without any shift. The test is the risk-adjusted CUSUM [1]_: the running log-likelihood ratio
-of "the odds are ``ratio`` times what the score says" to "the score is right", never below 0.
+of "the odds are ``ratio`` times those of the score" to "the score is right", never below 0.
 
 References
 ----------

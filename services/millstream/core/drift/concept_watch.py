@@ -1,7 +1,7 @@
 """The fold from examples to alerts about what models' scores mean, and about labels that come late.
 
-The champion's scores are held against its reference, over all events and in each segment; the online model's, which has
-none, against what labels so far have said of such scores.
+The champion's scores are compared with its reference, over all events and in each segment; the online model's, which
+has none, with the labels so far of such scores.
 """
 
 from __future__ import annotations
@@ -160,12 +160,12 @@ class ConceptWatch:
         evidence, rows, done = evidence[with_evidence], labelled.take(with_evidence), 0
         while done < len(evidence):
             done, crossed = self._sums.take(evidence, rows.offsets, rows.times_ms, reference.concept_threshold, done)
-            if crossed:  # told at once, without waiting for the hour to end: labels may come once a day
+            if crossed:  # reported at once, without waiting for the hour to end: labels may come once a day
                 alerts += self._alerts_now()
         return alerts
 
     def _evidence(self, labelled: LabelledScores, reference: ModelReference) -> Floats:
-        """Return what each example says to each sum, float64 of shape (n, m); 0 where it says nothing."""
+        """Return what each example adds to each sum, float64 of shape (n, m)."""
         assert reference.calibration is not None
         has_online = ~np.isnan(labelled.online)
         chances = np.full(len(labelled.offsets), np.nan)

@@ -25,7 +25,7 @@ _SPAN_MS: Final = {"s": 1000, "m": 60_000, "h": HOUR_MS, "d": 24 * HOUR_MS}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is held against a fixed limit rather than a reference; None: not watched.
+    """Fixed limits, of quantities without a reference; None: not monitored.
 
     Parameters
     ----------

@@ -34,9 +34,9 @@ _PRIOR_FREEDOM: Final = 10.0
 def dispersion(scores: Floats, labels: Mask, times_ms: Rows) -> float:
     """Return the variance of the number of positives over what independent labels would have, at least 1.
 
-    Positives of a day are held against what scores say by a calibration to the other weeks, so that what a calibration
-    is wrong by counts as well; their variance is the long-run one [2]_ over a week of lags. A month of days tells it
-    roughly [3]_, so it is drawn towards 2 [4]_, as if that had been found in a month as well.
+    Positives of a day are compared with those expected from the scores by a calibration to the other weeks, so that
+    what a calibration is wrong by counts as well; their variance is the long-run one [2]_ over a week of lags. A month
+    of days tells it roughly [3]_, so it is drawn towards 2 [4]_, as if that had been found in a month as well.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Sums of evidence that rise while scores mean something else than they did, each with where it began to grow.
 
-A change of meaning goes on until somebody acts, so sums are not begun anew at an alarm, as a CUSUM's usually are: they
+A change of meaning lasts until it is acted upon, so sums are not reset at an alarm, as a CUSUM's usually are: they
 stay above the threshold, capped at twice of it, while it lasts, and fall when it is over.
 """
 
@@ -146,8 +146,8 @@ def _chances(scores: Floats, labels: Mask, events: Rows, positives: Rows, chance
 class RunningCalibration:
     """From scores to probabilities as labels so far have it, for a model that goes on learning and has no reference.
 
-    Scores are told apart by their logits, in halves; a cell says nothing before it has a hundred labels of each class,
-    and forgets half of them at two thousand. Each row is foretold before it is counted, so batches make no difference.
+    Scores are binned by their logits, in halves; a cell says nothing before it has a hundred labels of each class,
+    and forgets half of them at two thousand. Each row is predicted before it is counted, so batches make no difference.
     """
 
     def __init__(self) -> None:

@@ -58,9 +58,9 @@ class Cells:
     def average_precision(self, events: ArrayLike) -> float:
         """Return the expected average precision of events counted by cell; NaN if there are none.
 
-        Cells come from the top down; within one, order tells nothing. A positive with n events above it, k of them
-        positives, has precision (1 + k) / (1 + n), itself included: what few events add to the figure of many is in it.
-        Its mean over the places a positive may have in a cell is that quotient's integral.
+        Cells come from the top down; within one, order carries no information. A positive with n events above it, k of
+        them positives, has precision (1 + k) / (1 + n), itself included: what few events add to the figure of many is
+        in it. Its mean over the places a positive may have in a cell is that quotient's integral.
         """
         counts, chances = np.asarray(events, dtype=np.float64)[::-1], np.array(self.probabilities)[::-1]
         positives = counts * chances

@@ -5,7 +5,8 @@ once is one incident with nine subjects and one alert; how evaluations are batch
 
 - Signals of one kind about one model version are one *group*; a group has one incident at a time.
 - Hysteresis: a subject joins above its threshold, and leaves only after some evaluations clearly below it.
-- Deduplication: what an open incident already says is counted (``suppressed``), and told again once a reminder is due.
+- Deduplication: what an open incident already reports is counted (``suppressed``), and reported again once a reminder
+  is due.
 - Cooldown: for a while after it closed, a group opens again only if it is worse than before; the rest is counted.
 """
 
@@ -69,7 +70,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class ModelReplaced:
-    """Another version of a model serves from now on: what was said of earlier references is over."""
+    """Another version of a model serves from now on: incidents about earlier references end."""
 
     at_ms: int
     model: str
@@ -88,7 +89,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """An open incident: who was named so far, and what was told last."""
+    """An open incident: its subjects so far, and its last alert."""
 
     id: str
     opened_at_ms: int
@@ -205,7 +206,7 @@ def _advance(
 def _updated_subjects(
     subjects: Mapping[SubjectKey, Subject], signals: list[Signal], policy: Policy
 ) -> dict[SubjectKey, Subject]:
-    """Take in what was said; of several monitors of one subject the loudest counts."""
+    """Update subjects from signals; of several monitors of one subject the one furthest above its threshold counts."""
     loudest: dict[SubjectKey, Signal] = {}
     for signal in signals:
         name = signal.feature, signal.segment

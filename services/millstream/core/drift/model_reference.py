@@ -79,7 +79,7 @@ class ModelReference:
     alarms_per_day : float
         The budget the thresholds keep.
     segment_by : str
-        The feature that segments are told apart by; "" for none.
+        The feature that defines segments; "" for none.
     segments : tuple of float
         Its values that are segments.
     levels : tuple of tuples of float, length c or 0
@@ -140,7 +140,7 @@ class ModelReference:
         return np.column_stack([*whole, *parts])
 
     def members(self, values: Floats | None) -> list[Mask]:
-        """Return which events are in each segment, by the feature that tells segments apart."""
+        """Return which events are in each segment, by the feature that defines segments."""
         return [] if values is None else [np.asarray(values == each) for each in self.segments]
 
     def segment_names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""How windowed statistics scatter while nothing changes: from a distance and a number of events to a p-value.
+"""The null distribution of windowed statistics: from a distance and a number of events to a p-value.
 
 Times the number of events n, a squared distance is about a weighted sum of chi-squares (PSI, Jensen-Shannon and
 chi-square are one statistic to first order; Kolmogorov-Smirnov has such a tail as well). It is taken for a multiple of
@@ -58,12 +58,12 @@ SCALES: Final[Mapping[str, Scale]] = {
 
 @dataclass(frozen=True, slots=True)
 class NullDistribution:
-    """How scaled statistics scatter.
+    """The distribution of scaled statistics while nothing changes.
 
     Parameters
     ----------
     mean, freedom, windows : float64 ndarray of shape (m,)
-        Mean (infinite for one that says nothing); degrees of freedom; how many windows that do not overlap there are.
+        Mean (infinite for one without values); degrees of freedom; how many windows that do not overlap there are.
     """
 
     mean: Floats

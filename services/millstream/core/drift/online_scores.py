@@ -1,9 +1,9 @@
-"""The online model's scores, held against what they were in the four weeks before.
+"""Drift of the online model's scores against those of the four weeks before.
 
-It has no reference from training, and goes on learning: its reference is its own past, made anew every week with
+It has no reference from training, and goes on learning: its reference is its own past, recomputed every week with
 thresholds calibrated on it. A model that learns is meant to move, so what is less than a significant shift by the rule
 of thumb of credit scoring [1]_ is no cause for alarm, however sure one is of it; a learner that breaks, or falls
-silent, is. What was told is no past to go by: the reference stays while there is any in the last four weeks. But for
+silent, is. Weeks with alarms make no reference: the reference stays while there is one in the last four weeks. But for
 eight weeks at most, so that scores that stay where they went become the past, and their incident closes.
 
 References
@@ -83,7 +83,7 @@ class OnlineScores:
         self._windows.add(partition, slot, block)
 
     def judge(self, slot: int) -> list[Signal]:
-        """Return what is to be said at the end of a slot; slots in their order."""
+        """Return the signals at the end of a slot; slots in ascending order."""
         if (slot + 1) % self._per_day == 0 and self._due(slot):
             self._renew(slot)
         signals = list(self._signals(slot)) if len(self._thresholds) else []

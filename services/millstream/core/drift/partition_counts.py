@@ -1,6 +1,6 @@
-"""One partition of scored events, counted by slot: it tells of a slot once an event of a newer one has come.
+"""Counts of one partition's scored events by slot: a slot is reported once an event of a newer one has come.
 
-What came late is told with the next. The same however events are cut into batches.
+Late events are reported with the next. The same however events are cut into batches.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Events:
 
 
 class PartitionCounts:
-    """Counts one partition's events and tells of a slot when it closes; the same however events are cut into batches.
+    """Counts one partition's events and reports a slot when it closes; the same however events are cut into batches.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ class PartitionCounts:
         self._tallies: dict[int, Tally] = {}
 
     def update(self, events: Events, countings: Mapping[int, Counting]) -> list[Summary]:
-        """Count events in order; return what is told as slots close.
+        """Count events in order; return the summaries of the slots they close.
 
-        Events of versions without a counting count in tallies alone, those of no slot that can be told of in nothing.
+        Events of versions without a counting count in tallies alone, those outside any valid slot nowhere.
         """
         slots = events.times_ms // self._slot_ms
         slots = np.where((slots >= 0) & (slots <= LAST_SLOT), slots, -1)
@@ -163,7 +163,7 @@ class PartitionCounts:
         return closed
 
     def snapshot(self) -> bytes:
-        """Return what it has counted and not told."""
+        """Return what it has counted and not reported."""
         newest = None if self.newest < 0 else self.newest
         return Summary(self.partition, newest, self._blocks, self._tallies).encode()
 

@@ -23,7 +23,7 @@ class Plan:
     distances : tuple of str
         Keys of `millstream.core.drift.distance.DISTANCES`.
     least_events : int
-        A window of fewer events says nothing.
+        A window of fewer events is not evaluated.
     floors : tuple of float
         Of each distance, in place of those of `millstream.core.drift.null_distribution.SCALES`; empty: those.
     """

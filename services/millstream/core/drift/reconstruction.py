@@ -3,7 +3,7 @@
 Each feature may look as ever while what ties them together is gone. The components learnt from the reference rebuild
 events of the same kind well and others badly; the error per event is a column like any other, with a profile and the
 monitors of a feature. That costs a product of matrices per batch, where a domain classifier would have to be trained
-anew for every window and its cross-validated AUC recalibrated. It is blind to changes inside the retained components
+again for every window and its cross-validated AUC recalibrated. It is blind to changes inside the retained components
 (which features' own monitors see) and to ties that are not linear.
 
 References

@@ -17,7 +17,7 @@ from millstream.core.drift.windowed import events_over_time, scaled, statistics_
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What statistics are held against.
+    """What statistics are compared with.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Reference:
 def expected_from_other_half(reference: Reference) -> Floats:
     """Return what to expect in each slot, going by the half of the weeks it is not in, float64 of shape (t, c, b).
 
-    Days to come lie apart from the reference. Windows held against a profile made of themselves, or of days so near
+    Days to come lie apart from the reference. Windows compared with a profile made of themselves, or of days so near
     that they resemble each other, would look more usual than those will.
     """
     counts, hours = reference.counts, reference.hours()
@@ -106,7 +106,7 @@ def calibrate(
     years: float = 2.0,
     seed: int = 0,
 ) -> Thresholds:
-    """Return thresholds for `Plan.monitors` under which incidents open no more often than the budget says.
+    """Return thresholds for `Plan.monitors` under which incidents open no more often than the budget allows.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def calibrate(
 def held_out(reference: Reference, binning: Binning, budget: Budget) -> AlarmRates | None:
     """Return how often incidents open in the last weeks of a history, by thresholds and shares of those before.
 
-    Of the whole history both are made anew: it measures the method on this traffic. None where the history is too
+    Both are recomputed on the whole history: it measures the method on this traffic. None where the history is too
     short, less than four weeks.
 
     Parameters

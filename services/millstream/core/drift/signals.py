@@ -55,7 +55,7 @@ def distribution_signals(
 
 
 class StatisticCheck(NamedTuple):
-    """One statistic and what it is held against; ``window`` is its place in the plan, ``shift`` as `Signal` has it."""
+    """One statistic and its threshold; ``window`` is its place in the plan, ``shift`` as `Signal` has it."""
 
     column: str
     monitor: str
@@ -89,7 +89,7 @@ def compared(reading: Reading, plan: Plan, columns: Sequence[str], thresholds: F
 def quality_signals(
     reading: Reading, reference: ModelReference, limits: Limits, model: str, version: int, topic: str
 ) -> Iterator[Signal]:
-    """Yield what is said of nulls and of values that the reference has never seen, in the shortest window."""
+    """Yield the signals about nulls and about values absent from the reference, in the shortest window."""
     found: list[tuple[str, float | None, Floats]] = [
         ("nulls", limits.null_share, reading.null_excess[0]),
         ("unseen values", limits.unseen_share, reading.outside[0]),

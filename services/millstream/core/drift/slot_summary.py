@@ -1,4 +1,4 @@
-"""What is told of slots of event time: counts, never events.
+"""Summaries of slots of event time, from the measuring partitions to the monitor: counts, never events.
 
 Everything in here is an integer, so that sums are the same in whatever order they are made.
 """
@@ -40,7 +40,7 @@ def slot_reached(stream_time: str | None) -> int | None:
 
 @dataclass(slots=True)
 class Tally:
-    """What one partition has counted of all events in one slot, whoever scored them.
+    """What one partition has counted of all events in one slot, scored by any model.
 
     Parameters
     ----------
@@ -87,13 +87,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a partition tells at once.
+    """One message of a partition to the monitor.
 
     Parameters
     ----------
     partition : int
     slot : int or None
-        The slot it is in now: all before are closed; None where it tells of what closes nothing, as dead letters do.
+        The slot it is in now: all before are closed; None where it closes nothing, as for dead letters.
     blocks : mapping of (version, slot) to Block
         Version 0: of the online model's scores alone, see `millstream.core.drift.online_scores`.
     tallies : mapping of slot to Tally

@@ -1,4 +1,4 @@
-"""What is said of all traffic, whoever scored it, against declared limits: shares of bad input, service levels."""
+"""Monitors of all traffic, independent of the model: shares of bad input and service levels against declared limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEAST_EVENTS: Final = 200
 
 
 def traffic_signals(tallies: Mapping[int, Tally], slot: int, slot_ms: int, limits: Limits) -> Iterator[Signal]:
-    """Yield what is said at the end of a slot.
+    """Yield the signals at the end of a slot.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def traffic_signals(tallies: Mapping[int, Tally], slot: int, slot_ms: int, limit
 
 
 def _operations(now: Tally, slot_ms: int, limits: Limits) -> Iterator[tuple[str, str, float, float]]:
-    """Yield (subject, monitor, statistic, limit) of what is held against a declared service level."""
+    """Yield (subject, monitor, statistic, limit) of each declared service level."""
     if limits.latency_p99_ms is not None and sum(now.latencies) >= _LEAST_EVENTS:
         yield "latency", "p99 in ms over 1 h", quantile_ms(now.latencies, 0.99), float(limits.latency_p99_ms)
     if limits.freshness_ms is not None:

@@ -20,7 +20,7 @@ from millstream.core.drift.traffic import KEPT_SLOTS, traffic_signals
 from millstream.core.drift.windowed import Windows
 
 PATIENCE_SLOTS: Final = 336
-"""A partition so far behind the newest, whose worker says nothing, is not waited for; below `windowed.SLACK_SLOTS`."""
+"""A partition so far behind the newest without any report is not waited for; below `windowed.SLACK_SLOTS`."""
 
 
 class Watch:
@@ -72,7 +72,7 @@ class Watch:
         self._state = initial()
 
     def check(self, summary: Summary) -> None:
-        """Raise ValueError if no partition of this topic, counting by the known references, can have told this."""
+        """Raise ValueError if no partition of this topic, counting by the known references, can have reported this."""
         if summary.partition >= self._partitions or (summary.partition < 0 and summary.slot is not None):
             raise ValueError(f"partition {summary.partition} is none of the {self._partitions} of {self._topic}")
         for (version, _), block in summary.blocks.items():
@@ -82,7 +82,7 @@ class Watch:
                 windows.check(block)
 
     def update(self, summary: Summary) -> list[Alert]:
-        """Take what a partition tells and `check` has let through; return the alerts it gives rise to."""
+        """Process a partition's summary that passed `check`; return the alerts that follow."""
         for slot, tally in summary.tallies.items():
             if slot > self.judged - KEPT_SLOTS:
                 self._tallies.setdefault(slot, Tally()).add(tally)
@@ -98,7 +98,7 @@ class Watch:
         before = self._clocks.get(summary.partition, -1)
         self._clocks[summary.partition] = max(before, summary.slot)
         if self.judged < 0:
-            # The slot before the first that was told of: windows are not full before that anyway. One event of long ago
+            # The slot before the first reported one: windows are not full before that anyway. One event of long ago
             # is no reason to judge all the hours since.
             self.judged = max(min([*summary.tallies, summary.slot]), summary.slot - PATIENCE_SLOTS) - 1
         alerts = []
@@ -130,7 +130,7 @@ class Watch:
             if self.version is not None:
                 inputs.append(ModelReplaced(at_ms, self.model, serving))
             self.version = serving
-            # A rollback begins anew: what an earlier turn of the same version left behind is no window.
+            # A rollback starts with empty windows: what an earlier turn of the same version left behind is no window.
             self._windows = {
                 each: held for each, held in self._windows.items() if each == serving or held.newest > slot
             }

@@ -1,4 +1,4 @@
-"""Predictions and labels of one micro-batch folded into what the ledger holds, and what must be published of it.
+"""The ledger's fold: predictions and labels of one micro-batch joined with its entries, and the examples to publish.
 
 What is published is the difference between what was believed before and after the micro-batch. Both are functions of
 the *sets* of predictions and labels folded so far, never of their order or batching. What was believed at earlier times

@@ -1,4 +1,4 @@
-"""What of the ledger's oldest events can be forgotten."""
+"""Retention of the ledger: which of its oldest events are past the label horizon and can be dropped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ExpiredEvents:
 
 
 def expired_events(policy: Policy, entries: LedgerEntries, resolved: ResolvedLabels, now_ms: int) -> ExpiredEvents:
-    """Tell which of n events are past the horizon.
+    """Return which of n events are past the horizon.
 
     A prediction is, when ``now_ms`` is more than the horizon after its event; waiting labels are, when it is more than
     the horizon after the latest of them became known.

@@ -1,4 +1,4 @@
-"""What was believed of an event over time: a function of the set of statements about it, not of when they arrived.
+"""The history of an event's label by the time each became known: a function of the set of labels, not of arrival order.
 
 At time t the statements known by t are resolved as `millstream.core.ledger.resolution` resolves all of them. A figure
 of maturity m counts the label believed at event time + m, whatever became known later.

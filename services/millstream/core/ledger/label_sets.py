@@ -1,4 +1,4 @@
-"""What every source says of an event, as a set that may be joined in any order, in any batches and any number of times.
+"""The labels of every source of an event, as a set: joins are commutative, associative and idempotent.
 
 While an event is unknown, every distinct statement about it is kept. Once its prediction is there, statements known
 later than the horizon after it are dropped, and of each source and each whole day of age the greatest by (known_at_ms,
@@ -177,7 +177,7 @@ class LabelSets:
 
     @staticmethod
     def empty() -> LabelSets:
-        """Return the sets of events nothing is said about."""
+        """Return empty sets."""
         nothing = np.zeros(0, dtype=np.int64)
         return LabelSets(nothing, nothing, nothing)
 

@@ -1,4 +1,4 @@
-"""The labels of past events in the order in which each was believed: what a live join would have published of them."""
+"""Labels of past events in the order in which each took effect: the sequence a live join would have published."""
 
 from __future__ import annotations
 

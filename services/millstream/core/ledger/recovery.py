@@ -2,8 +2,8 @@
 
 The store is written *after* the transaction whose outputs follow from it, so it is at or behind the committed
 offsets: a crash between the two leaves it behind, and replaying from its own offsets to the committed ones, silently,
-makes it whole. It is never ahead unless somebody moved the group or the topics back. A store that is ahead holds
-statements whose examples may never have been published, and nothing in it tells which: it is thrown away, and the
+makes it whole. It is ahead only if the group or the topics were reset. A store that is ahead holds
+statements whose examples may never have been published, and nothing in it shows which: it is deleted, and the
 ledger is rebuilt from the retained topics up to the committed offsets.
 """
 
@@ -49,7 +49,7 @@ def plan_recovery(
     committed : mapping of str to (int or None)
         The group's offsets, of every input topic; None where it never committed or Kafka has forgotten.
     retained : mapping of str to range
-        Offsets retained, of every input topic. A store beyond their end is of a topic that was made anew since.
+        Offsets retained, of every input topic. A store beyond their end is of a topic that was recreated since.
 
     Examples
     --------

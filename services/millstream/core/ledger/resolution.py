@@ -1,4 +1,4 @@
-"""What the statements of several sources come to, by declared precedence."""
+"""Resolution of labels of several sources to one, by declared precedence."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ResolvedLabels:
     Parameters
     ----------
     labels : int64 ndarray of shape (n,)
-        1 or 0; -1 where nothing is believed: nothing was said in time, or all of it was taken back.
+        1 or 0; -1 where nothing is believed: no label came in time, or all were retracted.
     known_at_ms, sources : int64 ndarray of shape (n,)
         Of the statement that decided, a retraction included; -1 and 0 without one.
     conflicts : bool ndarray of shape (n,)
@@ -72,7 +72,7 @@ class ResolvedLabels:
     conflicts: Mask
 
     def differs(self, other: ResolvedLabels) -> Mask:
-        """Return where consumers must be told: something is or was believed, and not the very same."""
+        """Return where an example must be published: the label or its time differs, and one of the two is there."""
         resolved_before_or_now = (self.labels >= 0) | (other.labels >= 0)
         same = (self.labels == other.labels) & (self.known_at_ms == other.known_at_ms) & (self.sources == other.sources)
         differs: Mask = resolved_before_or_now & ~same

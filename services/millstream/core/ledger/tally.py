@@ -1,4 +1,4 @@
-"""How complete the labels are, in counts that follow from what the ledger holds.
+"""Label completeness: counters derived from the ledger's entries.
 
 A tally is an int64 vector. What a micro-batch adds to it is what its events count for afterwards less what they
 counted for before, so the tally is the sum over all events held: independent of order and repetition.
@@ -21,15 +21,15 @@ from millstream.core.ledger.label_sets import LATEST_MS
 from millstream.core.ledger.resolution import ResolvedLabels
 
 STATES: Final = ("pending", "labelled", "retracted", "waiting", "conflicts")
-"""Predictions nobody has spoken of in time; with a label; whose labels were all taken back; events with labels and no
+"""Predictions without a label in time; with a label; whose labels were all retracted; events with labels and no
 prediction; predictions whose sources contradict each other. Each is a number of events."""
 
 EVENTS: Final = ("repeated_predictions", "repeated_labels", "forgotten", "unmatched", "retired")
-"""Predictions and labels that said nothing new; at the horizon: predictions never labelled, events labelled but never
+"""Repeated predictions and labels; at the horizon: predictions never labelled, events labelled but never
 predicted, and labelled predictions whose time for corrections is over."""
 
 COUNTERS: Final = (*STATES, *EVENTS)
-_STEPS = 32  # delays are told apart to 1/32 of their size
+_STEPS = 32  # resolution of delays: 1/32 of their size
 _OCTAVES = 32  # of seconds: up to 136 years
 SIZE: Final = len(COUNTERS) + _STEPS * _OCTAVES
 

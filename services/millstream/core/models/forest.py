@@ -3,7 +3,7 @@
 A tree's leaves are the bits of a word, from left to right. Each node whose test sends a row to the right strikes out
 the leaves on its left; the first leaf that stands is the row's. Nodes are taken one after the other, each for a block
 of rows, so that the processor compares several rows per instruction and has no jump to foretell. Walking down, row by
-row, spends most of its time on jumps foretold wrongly.
+row, spends most of its time on mispredicted branches.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""What a model says about itself: what it reads, what it was trained on, how good it was; as a value and as JSON."""
+"""A model's manifest: its features, training data and metrics; as a value and as JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A model's papers.
+    """A model's manifest.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Manifest:
     features : tuple of (column, dtype)
         In the order of the model's vector.
     definitions : mapping of str to str
-        What each feature meant, as `define` puts it; features it says nothing about are not compared.
+        What each feature meant, as `define` puts it; features without a definition are not compared.
     training : Training
     metrics : mapping of str to float
         On the holdout part.

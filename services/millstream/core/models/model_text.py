@@ -19,7 +19,7 @@ OBJECTIVE: Final = "binary"
 
 
 def fault(body: str) -> str | None:
-    """Return what is wrong with a model's text; None if every tree is there and holds what it says it holds.
+    """Return what is wrong with a model's text; None if every tree is there and holds what its head declares.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def fault(body: str) -> str | None:
     if sizes is None or last_feature is None or len(last_feature) != 1:
         return "'tree_sizes' or 'max_feature_idx' in its head are no numbers"
     if len(feature_names(body)) != last_feature[0] + 1:
-        return f"its head names {len(feature_names(body))} features and tells of {last_feature[0] + 1}"
+        return f"its head names {len(feature_names(body))} features, but max_feature_idx implies {last_feature[0] + 1}"
     at = len(head) + 2
     for number, size in enumerate(sizes):
         block = data[at : at + size]
@@ -45,7 +45,8 @@ def fault(body: str) -> str | None:
         if wrong is not None:
             return f"tree {number} of {len(sizes)}: {wrong}"
         at += size
-    return None if data[at:].startswith(b"end of trees") else "it does not end where its head says that its trees end"
+    ends = data[at:].startswith(b"end of trees")
+    return None if ends else "it does not end where its head places the end of the trees"
 
 
 def feature_names(body: str) -> tuple[str, ...]:

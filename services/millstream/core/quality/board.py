@@ -3,7 +3,7 @@
 At maturity m an event counts with the label that was believed m after it, whatever became known later: a figure of a
 day whose labels are m old is final, but for records that were known in time and arrive late.
 
-The board remembers, of each event, its label at each maturity and the revision that said so. An example with a greater
+The board remembers, of each event, its label at each maturity and the revision it comes from. An example with a greater
 revision takes the place of the one before: the same row with the old label is taken away and added with the new. One
 that says nothing newer changes nothing. So the sums depend only on the set of examples.
 """

@@ -1,4 +1,4 @@
-"""What the board says as of some time: figures by day, and of all mature days together, with intervals and coverage."""
+"""Quality figures as of a time: by day, and over all mature days together, with intervals and coverage."""
 
 from __future__ import annotations
 

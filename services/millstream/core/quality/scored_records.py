@@ -1,4 +1,4 @@
-"""Scored records as what is measured: who said what of each event, and what it counts for."""
+"""Scored records and examples as input of the quality figures: the score of each model, and the group of each event."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class ScoredRecords:
     def contenders(self, scored: Batch) -> list[Scores]:
         """Return everybody's answers.
 
-        Arms: ``answer`` is the answer as served, whoever gave it; ``champion`` and ``online`` are those models' own
-        scores, whoever answered; ``blend`` is the declared mix of the two, or what a blend answered. Version 0 is the
+        Arms: ``answer`` is the answer as served, by any model; ``champion`` and ``online`` are those models' own
+        scores, whichever answered; ``blend`` is the declared mix of the two, or what a blend answered. Version 0 is the
         baseline's, and the online model's, which is another after each example. All are called at the threshold of the
         answer.
         """

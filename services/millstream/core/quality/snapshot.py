@@ -50,7 +50,7 @@ def changed_rows(board: Board) -> dict[bytes, bytes | None]:
 
 
 def is_forgotten(key: bytes, first_day: int) -> bool:
-    """Tell whether a row is of a day before the first that is kept."""
+    """Return whether a row is of a day before the first that is kept."""
     kind, text = key[:1], json.loads(key[1:])
     day = text if kind == _EVENTS else text[1]
     return bool(day < first_day)

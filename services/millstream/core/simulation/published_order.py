@@ -1,7 +1,7 @@
 """The order in which the published data set has events of the same second.
 
 Its authors sorted with an *unstable* quicksort, so ties landed where that algorithm put them. The fraud scenarios draw
-by position, hence the same ties are needed to get the same frauds. The algorithm is written out here because library
+by position, so the same ties are needed to get the same frauds. The algorithm is written out here because library
 sorts differ between versions and processors.
 
 References

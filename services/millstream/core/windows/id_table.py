@@ -1,7 +1,7 @@
 """A hash table from int64 to int64 in one array: linear probing, deletion by shifting back.
 
 A table is an int64 array of shape (capacity, 2), capacity a power of two: number, value; ``VACANT`` as the value marks
-a free place. It never grows by itself: see that `roomy` is called before putting in.
+a free place. It never grows on `put`: call `roomy` before.
 
 References
 ----------

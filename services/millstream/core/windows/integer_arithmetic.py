@@ -149,7 +149,7 @@ def _rounded(digits: NDArray[np.uint64], sticky: bool, fraction: int) -> float:
         top -= 1
     if top < 2:
         return 0.0
-    # The 64 leading bits; whatever is below only says whether there is more.
+    # The 64 leading bits; what is below only matters for rounding.
     room = 0
     while (digits[top] << np.uint64(room + 1)) >> np.uint64(32) == np.uint64(0):
         room += 1

@@ -1,6 +1,6 @@
 """From entity keys to slots: small positions at which a store keeps what belongs to a key.
 
-Slots count from 1; 0 belongs to nobody, so that a store may use it as scratch space.
+Slots count from 1; 0 is unassigned, so that a store may use it as scratch space.
 """
 
 from __future__ import annotations

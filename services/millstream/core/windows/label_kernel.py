@@ -1,7 +1,7 @@
 """The folds over label statements: revise entries, and answer as of any time without being counted.
 
 A slot's windows stand at a time of their own, ``AT_MS``: the last one asked for. Entries before ``END`` are of that
-time or earlier; later ones are known already, but nobody who asks may see them yet. Sums are exact, so the windows may
+time or earlier; later ones are known already, but not visible as of that time. Sums are exact, so the windows may
 be moved either way and come out the same.
 """
 

@@ -1,10 +1,10 @@
 """Exact windows over what became known: labels, timed by when they became known, asked about at events' own times.
 
-A window is (t - w, t], as `WindowStore`'s, of the times at which labels became known; whoever asks is not counted. An
-entry is one event's newest statement: a correction *replaces* the label, at the time when the correction became known;
-a retraction leaves an entry of nulls, which every function skips. The revision says which statement is the newer one,
-so state does not depend on repetition or order of arrival, except that entries of equal time are in order of arrival,
-which only ``first`` and ``last`` depend on.
+A window is (t - w, t], as `WindowStore`'s, of the times at which labels became known; the event that looks them up is
+not part of it. An entry is one event's newest statement: a correction *replaces* the label, at the time when the
+correction became known; a retraction leaves an entry of nulls, which every function skips. The revision says which
+statement is the newer one, so state does not depend on repetition or order of arrival, except that entries of equal
+time are in order of arrival, which only ``first`` and ``last`` depend on.
 
 As of a time between a label and its correction the answer depends on what had arrived: who asks before the correction
 arrives is told the label, as it was known then; who asks afterwards, being late, is told neither. So nobody is ever
@@ -186,7 +186,7 @@ def merged(times_ms: Rows, known_at_ms: Rows) -> Rows:
     """Return how many statements come before each event when two inputs are merged, lowest head first.
 
     Each input keeps its own order; of equal times the statement comes first, since windows hold what was known *by*
-    then. Whoever has the lowest head so far decides, so what counts of an input is its running maximum.
+    then. The input with the lowest head so far decides, so what counts of an input is its running maximum.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ _ROW_VERSION = 1
 
 
 class Plan(NamedTuple):
-    """Arrays that tell the kernels what to compute.
+    """Arrays from which the kernels compute.
 
     Parameters
     ----------

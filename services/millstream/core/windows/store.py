@@ -1,4 +1,4 @@
-"""Exact event-time windows of one entity: every event's features as of its own time, current event included.
+"""Exact event-time windows of one entity: each event's features as of its own time, current event included.
 
 A window is (t - w, t]. State is, per key, the events in order of time with the values of the aggregated columns; events
 of equal time are in order of arrival in the partition, which only ``first`` and ``last`` depend on. Nulls (NaN) are

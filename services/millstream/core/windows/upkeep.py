@@ -52,7 +52,7 @@ def restore(
 ) -> int:
     """Fill empty slots with entries lying end to end; the slab must be large enough.
 
-    Running cells are computed anew: they are exact, so they equal the ones that were never stored.
+    Running cells are recomputed: they are exact, so they equal the ones that were never stored.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def restore_clocks(state: State, plan: Plan, slots: NDArray[np.int64]) -> None:
 
 @kernel
 def idle(state: State, plan: Plan, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return those of the slots in use which no later event can tell from absent ones.
+    """Return those of the slots in use which no later event can distinguish from absent ones.
 
     An event that is not late is newer than ``oldest``, its windows reach back to ``reach``, which is also the duplicate
     horizon; its feature time is its own, unless the key's last one ran ahead of it.

@@ -57,7 +57,7 @@ class Layout:
 
     @property
     def names(self) -> list[str | list[str]]:
-        """What a fingerprint says of the columns: the name alone of one kept as doubles, as it has always been."""
+        """The fingerprint's part about the columns: the name alone of one kept as doubles, as it has always been."""
         return [
             [column, kind] if kind in WHOLE else column for column, kind in zip(self.columns, self.types, strict=True)
         ]

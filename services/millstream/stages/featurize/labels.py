@@ -1,4 +1,4 @@
-"""Label-derived features of one entity: what became known of its events, as of the time of the one that asks."""
+"""Label-derived features of one entity: aggregates of labels, as of the time of the event that looks them up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from millstream.topology import LABEL, LABEL_TIME, REVISION, LabelPlan
 
 @dataclass(frozen=True, slots=True)
 class LabelLookup:
-    """Events of one partition that want to know.
+    """Events of one partition that look up label-derived features.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class LabelFeatures:
     plan : LabelPlan
         The entity's views and what they read.
     event_id : str
-        Column that says which event a label is of.
+        Column with the id of the event that a label is of.
     events : WindowStore
         An empty one, of the entity's views over events: how late those may be is how long labels are kept.
 
@@ -88,7 +88,7 @@ class LabelFeatures:
     def fold(
         self, partition: int, events: WindowStore, lookup: LabelLookup, labels: Batch
     ) -> tuple[NDArray[np.int8], Results, Array]:
-        """Merge events and labels in order of time: take labels in, answer events.
+        """Merge events and labels by timestamp: fold labels, answer events.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class LabelFeatures:
         return status, results, store.keys_of(store.touched())
 
     def expire(self, partition: int, events: WindowStore) -> None:
-        """Drop what no event can ask about any more."""
+        """Drop what no event can look up any more."""
         self.store(partition).expire(self._reach(events))
 
     def _reach(self, events: WindowStore) -> int:
@@ -144,7 +144,7 @@ class LabelFeatures:
         yield from view_rows(self.plan.views, keys, results, np.maximum(event_us, label_us))
 
     def storable(self, labels: Flow) -> Flow:
-        """Turn away what the windows cannot hold: no entity, no event id, or a number beyond exact sums."""
+        """Reject what the windows cannot hold: no entity, no event id, or a number beyond exact sums."""
         batch = labels.batch
         good = np.ones(batch.length, dtype=np.bool_)
         rejections: list[Rejection] = []
@@ -165,6 +165,6 @@ class LabelFeatures:
 
 
 def count_labels(labels: Flow, status: NDArray[np.int8]) -> Flow:
-    """Return the labels as they end here: none goes on, and what was no news is counted."""
+    """Return the flow of labels after the windows: no rows, and the counts of duplicates and late labels."""
     none = np.zeros(labels.batch.length, dtype=np.bool_)
     return labels.keep(none, duplicates=int((status == DUPLICATE).sum()), late=int((status == LATE).sum()))

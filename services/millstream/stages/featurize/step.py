@@ -1,4 +1,4 @@
-"""Fold a micro-batch into one entity's windows, partition by partition: of events, and of labels if it has any."""
+"""Windowed features of one entity: folds a micro-batch into its window stores, by partition."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Featurize:
     views : sequence of View
         All views of the entity.
     event_id : str
-        Column that tells duplicates.
+        Column that identifies duplicates.
     time_column : str
         Event time, milliseconds since the epoch.
     feature_time_column : str
@@ -213,7 +213,7 @@ class Featurize:
         duplicates, late = status == DUPLICATE, status == LATE
         rejections = []
         if self._late_policy == "dead_letter":
-            # Without the key: it may be somebody's name, or as long as it likes.
+            # Without the key: it may be personal data, or long.
             times_ms = flow.batch.columns[self._time_column]
             rejections = [
                 Rejection(

@@ -1,1 +1,1 @@
-"""Predictions wait for their labels; examples go out, and go out anew when a label changes."""
+"""The join of predictions and labels: examples out, and again when a label changes."""

@@ -1,6 +1,6 @@
-"""How complete a partition's labels are: kept in the ledger's store beside what it counts, published as absolutes.
+"""Label completeness of a partition: counters kept in the ledger's store, published as absolute values.
 
-Each message replaces the one before with its key, so whoever reads them twice, or only the newest, knows the same.
+Each message replaces the one before with its key, so reading them twice, or only the newest, gives the same.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class CompletenessAccount:
         self.report = LedgerReport(rows.decode_tally(tally, SIZE), *rows.decode_clock(clock, 2))
         held = store.scan(rows.DAY, rows.DAY + b"\xff" * 9, 1 << 20)
         self.predicted = {rows.day_of(key): decode_predicted(value, rows.day_of(key)) for key, value in held}
-        # Nobody knows what of it was published before a crash.
+        # It is unknown what of it was published before a crash.
         self._unpublished: dict[int, None] = dict.fromkeys(self.predicted)
 
     def add(self, counted: CompletenessUpdate) -> list[tuple[bytes, bytes]]:
@@ -110,7 +110,7 @@ class CompletenessAccount:
         return keys, [encode_report(self.report), *values]
 
     def mark_published(self) -> None:
-        """Tell that the last `messages` are committed."""
+        """Mark the last `messages` as committed."""
         self._unpublished.clear()
 
 

@@ -1,4 +1,4 @@
-"""What an example is: the scored record as it was served, and what became known of it."""
+"""The schema of an example: the scored record as served, and its label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Examples: what was served of an event, with what became known of it."""
+"""Examples: the served features and scores of an event with its labels."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _history(folded: LedgerUpdate, event: int) -> History:
 
 
 def rekeyed_output(where: RekeyedTopic, made: Batch) -> Output:
-    """Return examples keyed by an entity; one without that entity concerns nobody there."""
+    """Return examples keyed by an entity; one without that entity is left out."""
     missing = made.nulls.get(where.key_column)
     concerned = made if missing is None else made.take(~missing)
     return Output(where.topic, as_text(concerned.columns[where.key_column]), where.writer.encode(concerned))

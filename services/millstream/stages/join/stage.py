@@ -1,4 +1,4 @@
-"""The join as a stage: predictions and labels of one number of partition, met in a ledger on disk."""
+"""The join stage: co-partitioned predictions and labels, joined in a ledger on disk."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class JoinStage:
         # A ledger that follows a topic which was created again does not have what it counted of the earlier one.
         if (plan.discard or not valid_for) and not any(map(generation_of, plan.go_on.values())):
             join.cover(_published_days(log, partition))
-        # A crash may have come between the ledger and what is published of it: the next checkpoint tells it again.
+        # A crash may have come between the ledger and what is published of it: the next checkpoint publishes it again.
         return Recovered(plan.go_on, tally.counters(join.account.report.tally)["pending"], replayed, True)
 
     def _log_recovery(self, partition: int, plan: Recovery) -> None:
         if plan.discard:
-            logger.warning("%s[%s]: the ledger is ahead of its group or its topics and is built anew", JOIN, partition)
+            logger.warning("%s[%s]: the ledger is ahead of its group or its topics and is rebuilt", JOIN, partition)
         for topic, count in plan.lost.items():
             logger.warning("%s[%s]: %s records of %s were deleted before they were read", JOIN, partition, count, topic)
 
@@ -189,5 +189,5 @@ def _published_days(log: LogReader, partition: int) -> list[int]:
 
 
 def _of_partition(flow: Flow, partition: int) -> Flow:
-    """Return the rows of one partition; what was turned away before is told once, elsewhere."""
+    """Return the rows of one partition; records rejected earlier are reported once, elsewhere."""
     return replace(flow, rejections=(), counts={}).keep(flow.partitions == partition)

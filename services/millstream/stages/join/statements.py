@@ -1,4 +1,4 @@
-"""Labels as they come, as statements about events: what can be believed or taken back, by whom it was said."""
+"""Records of the labels topic as statements about events: label or retraction, source and time."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class JoinOutput:
     rekeyed : list of Output
         The same, cut down and keyed by an entity, for the stage that keeps its label windows.
     labels : Flow
-        The labels, with what was turned away; for dead letters.
+        The labels, with the rejected ones; for dead letters.
     puts : list of (bytes, bytes)
         Rows for the store once the transaction is committed.
     deleted : list of bytes
@@ -81,7 +81,7 @@ class ExpiryOutput:
     forgotten, retired : int
         Predictions that no label came for, and labelled ones that can no longer be corrected.
     unmatched : list of bytes
-        Ids of events that have labels and never had a prediction. After a crash some may be told again.
+        Ids of events that have labels and never had a prediction. After a crash some may be reported again.
     more : bool
         There is more to sweep.
     """
@@ -110,7 +110,7 @@ class Join:
     rekeyed : sequence of RekeyedTopic
         Other topics of the examples.
     count : callable
-        Counts predictions by who answered; default: nobody asks.
+        Counts predictions by model; default: none.
 
     Attributes
     ----------

@@ -142,7 +142,7 @@ class Learner:
                 problem,
             ) from error
         given, positives = np.array(answers, dtype=np.float64), labels[places] == 1
-        # What is no probability is no answer: a single infinity would stay in the running sums for ever.
+        # What is no probability is no answer: a single infinity would stay in the running sums permanently.
         given[~((given >= 0) & (given <= 1))] = math.nan
         self.metrics[ONLINE].update(positives, given)
         if CHAMPION in self.metrics:

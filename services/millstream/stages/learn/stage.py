@@ -1,4 +1,4 @@
-"""The learner as a stage: examples in one total order in, signed snapshots out.
+"""The learning stage: examples in one total order in, signed snapshots of the online model out.
 
 State is the learner itself. A snapshot holds models, metrics and the offset they are valid for, and is published in the
 transaction that commits that offset; after a crash the newest one is restored and the examples since are learnt again,
@@ -52,7 +52,7 @@ class LearnStage(FoldStage):
     Attributes
     ----------
     learner : Learner or None
-        None while the one partition of `examples` is somebody else's.
+        None while the one partition of `examples` is assigned to another worker.
     """
 
     name = LEARN

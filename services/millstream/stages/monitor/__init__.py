@@ -1,1 +1,1 @@
-"""Watch what was said against what became known, and alert."""
+"""Monitoring: scored events and labels in, alerts about drift, quality and traffic out."""

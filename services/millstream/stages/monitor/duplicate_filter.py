@@ -46,7 +46,7 @@ class DuplicateFilter:
         self._seen.pop(partition, None)
 
     def first_times(self, flow: Flow) -> Flow:
-        """Return the events or dead letters that have not come before."""
+        """Return the events or dead letters that are no duplicates."""
         if not self._seen:
             return flow
         columns, letters = flow.batch.columns, flow.records.topic == DEAD_LETTERS

@@ -1,15 +1,15 @@
-"""Partitions of scored events counted by slot of event time, and told to the one monitor as slots close.
+"""The measure stage: scored events of each partition counted by slot of event time, sent to the monitor as slots close.
 
 Why two stages: alerts about a model need all of its traffic in one order, and scored events are spread over partitions.
-The first stage shares the partitions out and counts; what it tells of an hour is a few kilobytes however many events
+The first stage shares the partitions out and counts; what it sends per hour is a few kilobytes however many events
 there were, and the second, a single reader of a single partition, merges those by slot.
 
-A partition with nothing left to read that stays behind the others tells that it is not to be waited for, and so do all
+A partition with nothing left to read that stays behind the others reports that it must not be waited for, and so do all
 when an hour brought nothing at all. That they did is in the topic, so the monitor decides alike on every replay; what a
 partition brings later counts in every window that comes.
 
-State is what is counted and not yet told. It follows from scored events alone: dead letters, and how fresh the online
-view is, are told at once, so that a replay of one topic needs nothing else.
+State is what is counted and not yet reported. It follows from scored events alone: dead letters, and how fresh the
+online view is, are reported at once, so that a replay of one topic needs nothing else.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class MeasureStage(FoldStage):
         return Processed((), outputs, seconds={"measure": self._clock_s() - started_s})
 
     def idle(self, now_ms: int) -> list[Output]:
-        """Return what is to be told although nothing came: that time passes, and how fresh the online view is.
+        """Return the summaries due without input: that time passes, and how fresh the online view is.
 
         Only of a stream whose event time is about that of the clock; what is replayed has a time of its own. A
         checkpoint must go along.
@@ -149,7 +149,7 @@ class MeasureStage(FoldStage):
         if self._log is not None and newest >= 0 and _BEHIND_SLOTS <= slot - newest <= _LIVE_SLOTS:
             lag = self._log.lag()
             if all(lag.get((SCORED, p)) == 0 for p in self._counts):
-                # At least once, what is counted is told where the events say so alone: the same at each repetition.
+                # At least once, counts are reported only when events close their slot: the same at each repetition.
                 summaries += [
                     Summary(p, slot, {}, {}) if p in self._seen else self._counts[p].tell(slot)
                     for p in sorted(self._counts)
@@ -172,7 +172,7 @@ class MeasureStage(FoldStage):
         return max(0, min(clock_ms // SLOT_MS, latest))
 
     def _idle(self, summaries: Sequence[Summary]) -> list[Summary]:
-        """Return what idle partitions tell when others have closed slots.
+        """Return the summaries of idle partitions when others have closed slots.
 
         Idle is who has been behind the others for a while, with nothing left to read. Having nothing to read just now
         is not enough: neither has a partition that a publisher, or a fetch, is about to reach.

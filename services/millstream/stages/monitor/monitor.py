@@ -1,4 +1,4 @@
-"""The one monitor: what partitions tell and what becomes known in, alerts out, each exactly once.
+"""The monitor stage: summaries of partitions and labelled examples in, alerts out, each exactly once.
 
 Measures and examples are two folds that know nothing of each other, so that the state after a replay does not depend on
 how the two topics were interleaved. Within each kind of alert the order is that of the input; across kinds it is the
@@ -46,7 +46,7 @@ class MonitorStage(FoldStage):
     Parameters
     ----------
     watch, concept : callable
-        Make the two folds anew.
+        Create the two folds.
     examples : callable
         Records of examples to sound rows.
     references : References
@@ -116,7 +116,7 @@ class MonitorStage(FoldStage):
             self.watch.load(raw["watch"])
             self.concept.load(raw["concept"])
         except ValueError as error:
-            logger.warning("%s; the monitor's state is made anew from the retained measures", error)
+            logger.warning("%s; the monitor's state is rebuilt from the retained measures", error)
             self.watch, self.concept = self._new_watch(), self._new_concept()
             return {}
         return {topic: int(offset) for topic, offset in raw["offsets"].items()}
@@ -146,7 +146,7 @@ class MonitorStage(FoldStage):
                 )  # fmt: skip
             keys = [alert.id.encode() for alert in alerts]
             outputs.append(Output(ALERTS, keys, self._alerts.encode(as_batch(alerts)), 0))
-        # Rows without rejections are nobody's concern: how old an example is says nothing of how fast it was scored.
+        # Rows without rejections are not counted: the age of an example is unrelated to the latency of scoring.
         flows = tuple(replace(each, rows=each.rows[:0], batch=Batch(0, {})) for each in refused)
         return Processed(flows, outputs, seconds={"monitor": self._clock_s() - started_s})
 

@@ -46,7 +46,7 @@ class References:
             self._read(self._log)
             if self._known.setdefault(version, None) is None:
                 logger.warning(
-                    "model %s version %s brings no reference, so its events are not watched: train it anew",
+                    "model %s version %s brings no reference, so its events are not monitored: train it again",
                     self._model,
                     version,
                 )

@@ -13,7 +13,7 @@ from millstream.core.quality.report import SlotFigures
 
 
 class QualityMetrics:
-    """Tells the metrics what was published.
+    """Sets the metrics from published figures.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class QualityMetrics:
     def __call__(
         self, reported: Sequence[SlotFigures], ledger_reports: Mapping[int, LedgerReport], as_of_ms: int
     ) -> None:
-        """Take figures as published, what the join's partitions told of themselves, and as of when."""
+        """Set the metrics from published figures and the join's reports by partition, as of a time."""
         telemetry = self._telemetry
         telemetry.gauge("millstream_quality_as_of_seconds", max(0, as_of_ms) / 1000)
         total = counters(sum((each.tally for each in ledger_reports.values()), np.zeros(SIZE, dtype=np.int64)))

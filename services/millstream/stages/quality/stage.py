@@ -1,6 +1,6 @@
-"""Quality as a stage: examples in, figures out, again whenever labels come, change or go.
+"""The quality stage: examples in, quality figures out, updated whenever labels arrive, change or are retracted.
 
-Both inputs have one partition. `examples` says what became known of whom; `join.changelog` how many predictions there
+Both inputs have one partition. `examples` holds labelled predictions; `join.changelog` how many predictions there
 are in all, per day and per who answered, as absolutes. What is published depends on the newest of both alone, so dying
 anywhere ends with the same figures: state, figures and offsets are one transaction.
 """
@@ -54,14 +54,14 @@ class QualityStage(FoldStage):
     figures : RecordWriter
         Of the quality topic.
     set_predicted : callable
-        Given what was published, what the join's partitions told of themselves, and as of when; for metrics.
+        Called with published figures, the join's reports by partition and the time they are as of; for metrics.
     dead_letters : callable
         Makes the dead letters of what was rejected.
 
     Attributes
     ----------
     state : QualityState or None
-        None while the one partition of `examples` is somebody else's.
+        None while the one partition of `examples` is assigned to another worker.
     """
 
     name = QUALITY

@@ -1,4 +1,4 @@
-"""What the quality stage knows, kept in a compacted topic: what changed, and the offsets it is then valid for."""
+"""State of the quality stage in a compacted changelog topic: changed rows, and the offsets they are valid for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_BYTES: Final = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class MeasuredConfiguration:
-    """What figures are of; a change of it needs all examples anew.
+    """What figures are of; a change of it reads all examples again.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class QualityState:
     ----------
     declared : MeasuredConfiguration
     ledger_reports : dict of int to LedgerReport
-        By partition of the join, what its ledger last told of itself.
+        Newest report of the join's ledger, by partition.
     newest_label_ms : int
         When the newest label of an example became known.
     offsets : dict of str to int
@@ -151,6 +151,6 @@ class QualityState:
         return {**written, MARKER: json.dumps(marker).encode()}
 
     def mark_stored(self) -> None:
-        """Tell that the last `changes` are committed."""
+        """Mark the last `changes` as committed."""
         self.stored, self._cut_off = self._storing, {}
         self.board.mark_clean()

@@ -1,4 +1,4 @@
-"""From replayed features and labels to a model with its papers: split in time, fit, measure, describe."""
+"""From replayed features and labels to a model and its manifest: split in time, fit, evaluate, describe."""
 
 from __future__ import annotations
 

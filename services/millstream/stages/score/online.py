@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OnlineAnswer:
-    """What the online model says of a micro-batch.
+    """The online model's scores of a micro-batch.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ class Champion:
         digest = sha256(offered.body)
         found = [] if digest == offered.sha256 else [f"its body has sha256 {digest}, announced was {offered.sha256}"]
         if digest != manifest.body_sha256:
-            found.append(f"its body has sha256 {digest}, its manifest says {manifest.body_sha256}")
+            found.append(f"its body has sha256 {digest}, its manifest has {manifest.body_sha256}")
         trained_for = objective(offered.body)
         if offered.body.startswith("tree\n") and trained_for != OBJECTIVE:
             found.append(
@@ -111,17 +111,17 @@ class Champion:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is said of each row of a micro-batch.
+    """The answers to a micro-batch.
 
     Parameters
     ----------
     columns : dict
         Each of shape (n,). The answer: ``score`` float64 in [0, 1]; ``arm`` ("champion", "online", "blend" or
         "baseline"), ``model`` (name; "baseline") and ``decision``, objects of str; ``model_version`` int64, 0 for the
-        baseline. What each model said: ``champion_score`` and ``online_score`` float64, ``champion_version`` and
+        baseline. Scores by model: ``champion_score`` and ``online_score`` float64, ``champion_version`` and
         ``online_version`` int64.
     nulls : dict
-        Where what a model said, or its version, is null.
+        Where a model's score or version is null.
     counts : mapping of str to int
         As `OnlineAnswer.counts`.
     """
@@ -176,7 +176,7 @@ class Scorer:
         )
 
     def score(self, batch: Batch) -> Answer:
-        """Return the answer to each row, and what each contender said."""
+        """Return the answer to each row, and each model's score."""
         champion, champions = self.champion, self._champion_scores(batch)
         present = ~np.isnan(champions)
         opinion = self.online.score(batch.with_columns({CHAMPION_SCORE: champions}, {CHAMPION_SCORE: ~present}))

@@ -17,7 +17,7 @@ from millstream.stages.score.policy import SHADOW, AnswerPolicy
 from millstream.stages.score.scorer import Champion, Scorer
 
 Carried = Callable[[Batch], tuple[dict[str, Array], dict[str, Mask]]]
-"""Reads features that somebody else materialised for these rows (columns and null masks); must not raise or wait."""
+"""Reads batch features of these rows (columns and null masks); must not raise or wait."""
 
 
 class Score:

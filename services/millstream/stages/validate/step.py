@@ -1,4 +1,4 @@
-"""Decode a micro-batch and hold it against its contract."""
+"""Decode a micro-batch and validate it against its contract."""
 
 from __future__ import annotations
 
