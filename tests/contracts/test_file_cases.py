@@ -16,7 +16,7 @@ from millstream.adapters.files.ingest import BadRow, Progress, columns_for, inge
 from millstream.adapters.files.tabular import Declared, open_table
 from millstream.adapters.kafka.paced_publisher import PacedPublisher
 from millstream.adapters.kafka.producer import drain
-from millstream.app.lateness import first_event_ms, unit_warning
+from millstream.app.publish_warnings import first_event_ms, unit_warning
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.reading import Reading

@@ -14,7 +14,7 @@ from cards import TRANSACTIONS, events, published
 from millstream.adapters.kafka.schema_registry import SchemaRegistry, connect, registry_prefix
 from millstream.adapters.kafka.schema_topic import schema_resolver
 from millstream.app.consuming import decoded
-from millstream.app.lateness import newest_event_ms
+from millstream.app.publish_warnings import newest_event_ms
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.avro.schema import Schema, SchemaError, SchemaId
@@ -65,7 +65,7 @@ def test_ingest_reads_the_newest_event_in_the_registry_s_framing(
     schema_id = registry(server).register("transactions", TRANSACTIONS.schema)
     value = published(events(1), registry_prefix(schema_id)).values[0]
     records = [(0, SimpleNamespace(value=lambda: value))]
-    monkeypatch.setattr("millstream.app.lateness.newest", lambda *_given: records)
+    monkeypatch.setattr("millstream.app.publish_warnings.newest", lambda *_given: records)
     monkeypatch.setattr("millstream.adapters.kafka.schema_topic.read_schemas", lambda _kafka: {})
     settings = load_settings({}, schema_registry_url=server.url)
     assert newest_event_ms(settings, {}, "transactions", TRANSACTIONS) == events(1).columns["event_time_ms"][0]

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from cards import DAY_MS, START_MS, declaration, view
-from millstream.app.lateness import late_warning
+from millstream.app.publish_warnings import late_warning
 from millstream.cli.screen import humane, print_rows, steps
 from millstream.settings import load_settings
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.core.declaration import KeyType
-from millstream.core.windows.clock import CONFIRMING_EVENTS
 from millstream.core.windows.store import LATE, Sources, UpdateResult, Upstream, WindowStore
+from millstream.core.windows.watermark import CONFIRMING_EVENTS
 from window_oracle import OK, Entry, Oracle
 from window_streams import Event, busy_stream, columns, feed, two_views
 

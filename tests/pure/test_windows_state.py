@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.core.declaration import Function, KeyType
-from millstream.core.windows.clock import CONFIRMING_EVENTS
 from millstream.core.windows.store import DUPLICATE, LATE, WindowStore
+from millstream.core.windows.watermark import CONFIRMING_EVENTS
 from window_oracle import OK
 from window_streams import (
     EXAMPLES,

@@ -18,7 +18,7 @@ from millstream.adapters.kafka.producer import drain, open_producer
 from millstream.adapters.kafka.schema_registry import connect, registry_prefix
 from millstream.adapters.kafka.topic_names import plain_name, topic_names
 from millstream.adapters.kafka.topics import partition_counts
-from millstream.app.lateness import first_event_ms, late_warning, newest_event_ms, unit_warning
+from millstream.app.publish_warnings import first_event_ms, late_warning, newest_event_ms, unit_warning
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.contracts import Contract
 from millstream.core.label_rows import LabelShape

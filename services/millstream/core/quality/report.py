@@ -5,30 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from millstream.core.metrics import DAY_MS
 from millstream.core.quality.board import Board, Key, PredictionGroup, Series
 from millstream.core.quality.cohort import Cohort
 from millstream.core.quality.figures import Figure, figures
+from millstream.core.quality.maturity import Slot, mature, pooled
 from millstream.core.quality.part import Part, PredictionCounts
-
-
-class Slot(NamedTuple):
-    """What figures are about, besides the day.
-
-    Parameters
-    ----------
-    series : Series
-    maturity_days : int
-        Labels known so long after their events, or sooner, count.
-    group : str
-        ``column=value``; "" for everybody.
-    """
-
-    series: Series
-    maturity_days: int
-    group: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +175,6 @@ class Reporter:
             part.cohort.counts[1],
             figures(part, self._k),
         )
-
-
-def mature(slot: Slot, day: int, as_of_ms: int) -> bool:
-    """Return whether every label that counts has had time to arrive."""
-    return as_of_ms >= (day + 1 + slot.maturity_days) * DAY_MS
-
-
-def pooled(slot: Slot, day: int, as_of_ms: int) -> bool:
-    """Return whether a day is part of all days together."""
-    waits_days = slot.maturity_days if slot.series.protocol == "delayed" else 0
-    return as_of_ms >= (day + 1 + waits_days) * DAY_MS
 
 
 def gaps(reported: Iterable[SlotFigures]) -> dict[str, float]:

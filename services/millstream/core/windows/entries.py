@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from millstream.core.batch import Array, Rows
 from millstream.core.declaration import View
-from millstream.core.windows.clock import new_clocks
 from millstream.core.windows.exact_sum import WORDS
 from millstream.core.windows.id_table import new_table, roomy
 from millstream.core.windows.kernel import size_for
@@ -38,6 +37,7 @@ from millstream.core.windows.state import (
 from millstream.core.windows.upgrade import upgraded
 from millstream.core.windows.upkeep import drop, restore, untouch
 from millstream.core.windows.values import Layout
+from millstream.core.windows.watermark import new_clocks
 
 
 class KeyedEntries:

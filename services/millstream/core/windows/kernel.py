@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream.core.jit import fused, inline, kernel
-from millstream.core.windows.clock import advance_by, confirmed_ms, own_clock_lag, reached_ms
 from millstream.core.windows.duplicates import is_duplicate
 from millstream.core.windows.exact_sum import NEGATED, WORDS, accumulate
 from millstream.core.windows.functions import answer
@@ -36,6 +35,7 @@ from millstream.core.windows.state import (
     Results,
     State,
 )
+from millstream.core.windows.watermark import advance_by, confirmed_ms, own_clock_lag, reached_ms
 
 ENTER, LEAVE = cast("int", np.int64(1)), cast("int", np.int64(-1))  # typed: numba compiles again for each literal
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from millstream.core.batch import Array, Rows
 from millstream.core.declaration import View
-from millstream.core.windows.clock import new_clocks
 from millstream.core.windows.entries import KeyedEntries
 from millstream.core.windows.exact_sum import representable
 from millstream.core.windows.kernel import fold
@@ -46,6 +45,7 @@ from millstream.core.windows.state import (
 )
 from millstream.core.windows.upkeep import answer_slots, idle, restore_clocks
 from millstream.core.windows.values import Layout, Words
+from millstream.core.windows.watermark import new_clocks
 
 __all__ = ["DUPLICATE", "LATE", "OK", "Sources", "UpdateResult", "Upstream", "WindowStore", "representable"]
 

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream.core.jit import kernel
-from millstream.core.windows.clock import advance, set_watermark
 from millstream.core.windows.duplicates import duplicate_horizon_ms
 from millstream.core.windows.exact_sum import WORDS
 from millstream.core.windows.functions import answer
@@ -29,6 +28,7 @@ from millstream.core.windows.state import (
     Results,
     State,
 )
+from millstream.core.windows.watermark import advance, set_watermark
 
 
 @kernel

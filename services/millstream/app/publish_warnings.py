@@ -1,4 +1,4 @@
-"""Whether a file's events come too late for the stages: told before they are published, not by their dead letters."""
+"""What publishing warns of before it begins: events that are late, and times that seem to have another unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far event time has come in a partition, so that no single key decides it.
+"""Stream time and watermark of a partition, so that no single key decides them.
 
 The *stream time* is the newest time that two keys have reached: the second largest of all keys' newest event times. One
 key whose clock is ahead, by an hour or by years, moves it no further than the next key. It is a function of the set of
