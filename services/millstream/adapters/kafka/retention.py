@@ -34,8 +34,8 @@ def needed_ms(topology: Topology, label_horizon_days: int) -> dict[str, int]:
     Windows are rebuilt from the input of their stage when their declaration changes or their changelog is lost, the
     label ledger from `SCORED` and `LABELS`. The first stage needs what an event that is just not late looks up. A later
     stage retains the longest window before its watermark, and that may be two horizons of the first stage behind: see
-    `watermark.py`. A label counts up to the horizon after its event, so that windows over labels reach
-    back by as much more.
+    `millstream.core.windows.watermark`. A label counts up to the horizon after its event, so that windows over labels
+    reach back by as much more.
     """
     label_horizon_ms = label_horizon_days * DAY_MS
     first = topology.stages[0]
