@@ -1,4 +1,4 @@
-"""``millstream bench``: how fast, how late, how large, against whom; each part with its method and checked answers."""
+"""``millstream bench``: throughput, latency and memory, beside stock Faust, with methods and checked answers."""
 
 from __future__ import annotations
 

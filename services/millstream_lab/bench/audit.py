@@ -1,4 +1,4 @@
-"""Answers of a Millstream job held against the plain way of computing them: counts, features, scores."""
+"""Answers of a Millstream job compared with a direct computation: counts, features, scores."""
 
 from __future__ import annotations
 

@@ -78,14 +78,14 @@ def scored_and_labels(job: Job, count: int, seed: int, track: Track) -> tuple[Ba
     random = np.random.default_rng(seed)
     order = random.permutation(count)
     ids = np.array([key.decode() for key in as_text(scored.columns[contract.event_id])], dtype=object)
-    said = {
+    columns = {
         "event_id": ids[order],
         "label": (random.random(count) < 0.01).astype(np.float64),
         "known_at_ms": scored.columns[contract.event_time][order] + _DELAY_MS,
         "source": np.full(count, "bank", dtype=object),
         "kind": np.full(count, "new", dtype=object),
     }
-    return scored, Batch(count, said)
+    return scored, Batch(count, columns)
 
 
 def wrong_examples(job: Job, scored: Batch, labels: Batch, kept: dict[int, bytes]) -> list[str]:

@@ -25,7 +25,7 @@ from millstream.stages.join.step import Join
 
 _FEATURES = 25
 _EVENT_GAP_MS = 1_000
-_SCRAMBLE = 0x9E3779B97F4A7C15  # odd: distinct numbers stay distinct modulo 2**63, in an order nobody can cache
+_SCRAMBLE = 0x9E3779B97F4A7C15  # odd: distinct numbers stay distinct modulo 2**63, in an order that defeats caches
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,7 +235,7 @@ def _cpu_s(pids: Collection[int]) -> float:
 def publish_paced(
     kafka: Mapping[str, str], topic: str, workload: Workload, start: int, due_s: NDArray[np.float64]
 ) -> None:
-    """Publish events ``start`` onwards, each when the monotonic clock says it is due."""
+    """Publish events ``start`` onwards, each at its time on the monotonic clock."""
     producer = open_producer({**kafka, **_PLAIN, "linger.ms": "1"}, paced=True)
     sent = 0
     while sent < len(due_s):

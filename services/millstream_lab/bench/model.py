@@ -23,7 +23,7 @@ def train_model(seed: int, names: tuple[str, ...] = FEATURES) -> Any:
     Raises
     ------
     AssertionError
-        If a tree came out smaller than the method says.
+        If a tree came out smaller than declared.
     """
     import lightgbm
 

@@ -28,7 +28,7 @@ HARNESS = "the measuring harness alone"
 
 @dataclass
 class SideResult:
-    """One side, measured; ``checked`` outputs were compared with the oracle, ``wrong`` says which differed."""
+    """One side, measured; ``checked`` outputs were compared with the oracle, ``wrong`` lists those that differed."""
 
     name: str
     guarantee: str

@@ -37,8 +37,8 @@ def phases(scraped: Mapping[str, float], events_per_s: float) -> dict[str, float
 
     Examples
     --------
-    >>> told = {"millstream_events_total": 1e6, "millstream_batch_seconds_sum:score": 2.0}
-    >>> {name: us for name, us in phases(told, 100_000).items() if us}
+    >>> scraped = {"millstream_events_total": 1e6, "millstream_batch_seconds_sum:score": 2.0}
+    >>> {name: us for name, us in phases(scraped, 100_000).items() if us}
     {'score': 2.0, 'rest': 8.0}
     """
     events = scraped["millstream_events_total"]

@@ -69,7 +69,7 @@ class Part:
     measure : callable
         Runs it on an otherwise idle stack.
     method : callable
-        Says in sentences how the plan has it measured.
+        Returns the method of measurement for a plan, in sentences.
     tables : callable
         Shows its figures.
     servers : bool

@@ -115,7 +115,7 @@ def measure_keys(plan: BenchPlan, stack: Stack, track: Track) -> Measured:
 def keys_method(plan: BenchPlan) -> list[str]:
     """Say how."""
     return [
-        f"The one-stage job, one worker; as many customers as said, each with an event at least; "
+        f"The one-stage job, one worker; as many customers as stated, each with an event at least; "
         f"{plan.keys_events:,} events, or as many as there are keys. Windows of 1, 7 and 30 days.",
         "State: the windows' own memory (millstream_state_bytes) per key and per entry. Grown: resident memory of the "
         "worker after the backlog less that before, per key: state and buffers.",

@@ -171,9 +171,9 @@ def view_method(plan: BenchPlan) -> list[str]:
         "Staleness: the whole path, a worker per stage, at steady rates; 50 events a second, of customers and "
         "terminals that occur once in that time, are looked for by raw reads of their row's time, every 5 ms or so, "
         "from the moment each was due to be published; the first second left out. Feast's get_online_features "
-        "takes the time told besides on top.",
+        "takes the time stated besides on top.",
         "Answers: every field of every hash equals Feast's, byte for byte (Feast's writer adds the key to each row as "
-        "one more feature, which nobody reads); 200 rows, and 100 of those looked for, read through Feast.",
+        "one more feature, which is never read); 200 rows, and 100 of those looked for, read through Feast.",
     ]
 
 

@@ -41,7 +41,7 @@ def run(
     keep: Keep = None,
     json_file: Json = None,
 ) -> None:
-    """Publish, let the nemesis loose, and check every invariant: an hour or more as it stands.
+    """Publish, inject faults, and check every invariant: an hour or more with the default options.
 
     A broker, a Valkey and workers of its own are started; nothing else is touched. The checker reads only topics and
     Redis, and compares with an undisturbed run over the same input. Exit code 1: an invariant is broken.

@@ -17,7 +17,7 @@ from millstream.topology import PREDICTIONS, SCORED, StagePlan
 from millstream_lab.chaos.history import History, Ids, Table, place_ids
 from millstream_lab.chaos.oracle import ANSWER, ReferenceRun
 
-# What each model said, and the threshold, hang on when it was swapped in.
+# Each model's scores and the threshold depend on when it was swapped in.
 _CONTENDERS = ("champion_score", "champion_version", "online_score", "online_version", "threshold")
 _STAMPS = frozenset({"scored_at_ms", *ANSWER})
 _SHOWN = 5

@@ -1,4 +1,4 @@
-"""What the nemesis works on: a broker, a Valkey and workers of its own, behind links that can be made bad.
+"""The cluster of a chaos run: a broker, a Valkey and workers of its own, behind links in which faults are injected.
 
 Workers that end are started again, as an orchestrator would; each ending is kept with its exit code.
 """
@@ -34,7 +34,7 @@ _LEAVE_S = 40.0
 
 
 class AdvertisedKafka(EmbeddedKafka):
-    """A broker that clients reach through a link: it tells them the link's port."""
+    """A broker that clients reach through a link: it advertises the link's port."""
 
     def _configure(self, file: str, data: Path) -> None:
         super()._configure(file, data)
@@ -50,7 +50,7 @@ class AdvertisedKafka(EmbeddedKafka):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A worker process that ended: which, with what code (negative: by that signal), and the last lines it said."""
+    """A worker process that ended: which, with what code (negative: by that signal), and the last lines of its log."""
 
     worker: str
     code: int
@@ -161,7 +161,7 @@ class Cluster:
             return [name for name in self.workers if self.pid(name) is not None]
 
     def signal(self, name: str, number: int) -> bool:
-        """Send a worker a signal; tell whether it was there."""
+        """Send a worker a signal; return whether it was running."""
         with self._lock:
             pid = self.pid(name)
             if pid is None:
@@ -171,7 +171,7 @@ class Cluster:
             return True
 
     def kill(self, name: str, crash: str | None = None) -> bool:
-        """Kill -9; start it again, perhaps with a crash ahead. Tell whether it was there."""
+        """Kill -9; start it again, perhaps with a crash point. Return whether it was running."""
         with self._lock:
             was_there = self._end(name, signal.SIGKILL)
             self._spawn(self.workers[name], crash)
@@ -209,11 +209,11 @@ class Cluster:
         return sum(each.worker == name and each.code == -signal.SIGKILL for each in self.exits)
 
     def count_in_logs(self, words: str) -> int:
-        """Return how often workers' logs say something."""
+        """Return how often a text occurs in the workers' logs."""
         return sum(log.read_text(errors="replace").count(words) for log in self.directory.glob("*.log"))
 
     def ready(self, name: str) -> bool:
-        """Tell whether a worker has joined and recovered, as its own probe says."""
+        """Return whether a worker's readiness probe reports that it has joined and recovered."""
         pid = self.pid(name)
         return pid is not None and is_ready(self.directory / "state", name, pid, timeout_s=1)
 

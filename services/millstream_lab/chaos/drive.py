@@ -39,7 +39,7 @@ class Interrupt:
         self._console.print("no more faults after this one, then the checks; Ctrl-C again leaves at once")
 
     def until(self, names: Iterable[str]) -> Iterable[str]:
-        """Yield names until somebody interrupts."""
+        """Yield names until interrupted."""
         return itertools.takewhile(lambda _name: not self._asked, names)
 
     def close(self) -> None:
@@ -75,11 +75,11 @@ def drive(
     console.print(f"seed {plan.seed}", highlight=False)
     directory = Path(tempfile.mkdtemp(prefix="millstream-chaos-")) if keep is None else keep.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    told: list[InjectedFault] = []
+    shown: list[InjectedFault] = []
 
     def done(deed: InjectedFault) -> None:
-        told.append(deed)
-        console.print(deed_line(deed, len(told), count), highlight=False, soft_wrap=True)
+        shown.append(deed)
+        console.print(deed_line(deed, len(shown), count), highlight=False, soft_wrap=True)
 
     interrupted = Interrupt(console)
     try:

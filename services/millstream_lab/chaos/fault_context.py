@@ -1,4 +1,4 @@
-"""What faults may touch, and how they tell whether they did any harm."""
+"""What faults act on, and how they record that they had an effect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FaultContext:
     redis_url : str
         Of the server itself, not its link.
     harmed : bool
-        Whether the present fault did what its name says.
+        Whether the present fault had its effect.
     """
 
     cluster: Cluster
@@ -46,7 +46,7 @@ class FaultContext:
     harmed: bool = True
 
     def harm(self, was_done: bool) -> None:
-        """Tell whether there is a sign of harm; one that is missing counts."""
+        """Return whether there is a sign of an effect; one that is missing counts."""
         self.harmed = self.harmed and was_done
 
     def target(self) -> str:
@@ -63,7 +63,7 @@ class FaultContext:
 
 
 def awaited(condition: Callable[[], bool], limit_s: float) -> bool:
-    """Wait until something is so, and tell whether it came to be within the limit."""
+    """Wait for a condition; return whether it was met within the limit."""
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:

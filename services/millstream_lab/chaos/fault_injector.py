@@ -37,9 +37,9 @@ class InjectedFault:
     exits : int
         Worker processes that ended meanwhile.
     harmed : bool
-        Whether there is evidence that it did what its name says.
+        Whether there is evidence that it had its effect.
     wrong : str
-        What the fault saw go wrong by itself; empty if nothing.
+        A failure found by the fault itself; empty if none.
     """
 
     fault: str

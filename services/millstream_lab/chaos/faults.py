@@ -1,7 +1,7 @@
-"""Everything the nemesis can do: a fault by its name.
+"""The faults that can be injected, by name.
 
 A fault does its harm, undoes what would not undo itself, and returns what it did in words; where there is no sign that
-it did any, it says so to `FaultContext.harm`. The nemesis waits for the cluster to be well again afterwards.
+it did any, it calls `FaultContext.harm`. The injector waits for the cluster to be well again afterwards.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def variant(schema: Schema, doc: str) -> str:
     return json.dumps({**json.loads(schema.to_json()), "doc": doc})
 
 
-WRONG_CONFIGURATION = 78  # as `millstream --help` says
+WRONG_CONFIGURATION = 78  # as in `millstream --help`
 WRONG = (
     ({"MILLSTREAM_BATCH_RECORDS": "0"}, "MILLSTREAM_BATCH_RECORDS"),
     ({"MILLSTREAM_GUARANTEE": "twice"}, "MILLSTREAM_GUARANTEE"),
@@ -99,7 +99,7 @@ def wrong_configuration(context: FaultContext) -> str:
         timeout=90,
         check=False,
     )
-    said = done.stdout + done.stderr
-    if done.returncode != WRONG_CONFIGURATION or named not in said or "Traceback" in said:
-        raise Stop(f"{environ}: left with {done.returncode} and did not name {named}:\n{said[-1500:]}")
+    output = done.stdout + done.stderr
+    if done.returncode != WRONG_CONFIGURATION or named not in output or "Traceback" in output:
+        raise Stop(f"{environ}: left with {done.returncode} and did not name {named}:\n{output[-1500:]}")
     return f"{next(iter(environ))}: exit {done.returncode}"

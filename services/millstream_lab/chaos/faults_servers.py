@@ -47,7 +47,7 @@ def no_coordinator(context: FaultContext) -> str:
 
 
 def broker_cut(context: FaultContext) -> str:
-    """Nobody reaches the broker, which itself is well."""
+    """The broker runs but cannot be reached."""
     return _bad_link(context, KAFKA, "cut", 3.0, 12.0)
 
 
@@ -105,7 +105,7 @@ def redis_slow(context: FaultContext) -> str:
 
 
 def redis_cut(context: FaultContext) -> str:
-    """Nobody reaches Redis."""
+    """Redis cannot be reached."""
     return _bad_link(context, VALKEY, "cut", 2.0, 8.0)
 
 

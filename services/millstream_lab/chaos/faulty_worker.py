@@ -1,8 +1,8 @@
-"""``millstream run`` with the nemesis's hand inside: ``python -m millstream_lab.chaos.faulty_worker run ...``.
+"""``millstream run`` with fault injection: ``python -m millstream_lab.chaos.faulty_worker run ...``.
 
 ``MILLSTREAM_CHAOS_CRASH=point:n`` makes the process kill itself with SIGKILL when it comes by a point for the n-th
 time; ``before-commit@topic`` is that point in the stage that reads the topic, at least once only.
-``MILLSTREAM_CHAOS_CLOCK=file`` adds the seconds in that file to the process's wall clock, read anew each time,
+``MILLSTREAM_CHAOS_CLOCK=file`` adds the seconds in that file to the process's wall clock, read again each time,
 and writes every change that the process lived to see to ``file.seen``.
 Without them it is the ordinary command. Nothing of the engine knows of this module.
 """
@@ -33,7 +33,7 @@ class CrashPoint:
         self._left = int(number)
 
     def passing(self, point: str) -> None:
-        """Tell that the process is at a point, or at ``point@topic``."""
+        """Count a pass of a point, or of ``point@topic``."""
         if self._point in {point, point.partition("@")[0]}:
             self._left -= 1
             if self._left <= 0:
@@ -83,7 +83,7 @@ def arm(bomb: CrashPoint) -> None:
 
 
 def step_clock(file: Path) -> None:
-    """Shift ``time.time`` and ``time.time_ns`` by the seconds that the file says."""
+    """Shift ``time.time`` and ``time.time_ns`` by the seconds in the file."""
     real_s, real_ns = time.time, time.time_ns
 
     known = [0]
@@ -101,7 +101,7 @@ def step_clock(file: Path) -> None:
 
 
 def main() -> None:
-    """Arm what the environment says, then be the ordinary command."""
+    """Install the faults named in the environment, then run the ordinary command."""
     armed, clock = os.environ.get(CRASH), os.environ.get(CLOCK)
     if armed:
         arm(CrashPoint(armed))

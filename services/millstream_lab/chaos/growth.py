@@ -1,7 +1,7 @@
 """Partitions added to a topic of keyed state: every worker must refuse, in words, and go on refusing.
 
 Nothing can take a partition away again, so this comes after everything else was checked: topics and groups are deleted
-and made anew each time.
+and created again each time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def grow(settings: Settings, cluster: Cluster, topology: Topology, workers: Sequ
     Raises
     ------
     Stop
-        A worker goes on, or says nothing of it.
+        A worker goes on, or reports nothing.
     """
     at_s = time.monotonic()
     _afresh(settings, topology)

@@ -40,7 +40,7 @@ class History:
         Each stage's output, by topic.
     predictions, dead_letters : Table
     unreadable : list of str
-        What the engine wrote and nobody can decode; it is in no table.
+        Records of the engine that cannot be decoded; it is in no table.
     """
 
     inputs: dict[str, Records]

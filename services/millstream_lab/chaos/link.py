@@ -3,7 +3,7 @@
 Each PORT gets a port of ours that forwards to it; they are printed as JSON. Commands are lines of JSON on standard
 input: ``{"link": 0, "mode": "slow", "delay_ms": 200}``. Modes: ``open``; ``cut`` (connections are closed and refused);
 ``slow`` (every piece waits); ``no-coordinator`` (a connection that asks a Kafka coordinator for anything is closed).
-The answer to a command says how often the mode before it did harm.
+The answer to a command holds how often the mode before it did harm.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Observer:
             now_s = time.time()
             for message in messages:
                 if message.error() is not None:
-                    continue  # the broker is away: librdkafka comes back by itself
+                    continue  # the broker is away: librdkafka reconnects
                 topic, partition, offset = (
                     inside(self.kafka, str(message.topic())),
                     int(message.partition() or 0),

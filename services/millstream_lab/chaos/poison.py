@@ -74,7 +74,7 @@ def print_report(report: PoisonReport, console: Console) -> None:
     console.print(
         f"worker memory: {rss[0]:.0f} MB after the first round, {max(rss):.0f} at most, {rss[-1]:.0f} at the end; "
         f"{report.slope_bytes:+.0f} bytes per message over the second half ({'flat' if flat(report) else 'GROWING'})\n"
-        f"mended: {report.fixed}; sent back: "
+        f"fixed: {report.fixed}; sent back: "
         + ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.redriven.items()))
         + f"\n{report.cut} dead letters were too large to hold the record whole and keep its beginning, digest and "
         f"place\n{report.seconds:.0f} s; dropped are duplicates; MILLSTREAM_DEAD_LETTER_SHARE was 1 for this run",

@@ -46,7 +46,7 @@ class EventMaker:
         self._most_id = (1 << 30) - 1 if kinds[self.event_id] == "int" else (1 << 60) - 1
 
     def __call__(self, key_number: int | None = None) -> Json:
-        """Return an event; ``key_number`` in [0, keys) says whose, else anybody's."""
+        """Return an event; ``key_number`` in [0, keys) selects the key, else any."""
         self._made += 1
         event = {field["name"]: self._value(field) for field in self._fields}
         # Scattered, so that an id with a few bits flipped is not another event's.

@@ -21,7 +21,7 @@ _DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is published; ``kind`` says what was done to it."""
+    """What is published; ``kind`` is the kind of damage."""
 
     kind: str
     key: bytes | None

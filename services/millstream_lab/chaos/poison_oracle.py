@@ -1,7 +1,7 @@
 """What must become of a message, worked out slowly: fastavro field by field, constraints in plain Python, no columns.
 
 Shares no code with the decoder, the contract check or the windows; it reads the same Avro JSON. Where fastavro is laxer
-than Millstream means to be, `STRICTER` says so by name.
+than Millstream means to be, `STRICTER` names it.
 
 References
 ----------
@@ -49,7 +49,7 @@ class Fault:
 
 
 class _Wrong(Exception):
-    """The bytes are not of this type; says which of `STRICTER`, or fastavro's own words."""
+    """The bytes are not of this type; the text is one of `STRICTER`, or fastavro's."""
 
 
 def read_fields(fields: list[dict[str, Any]], body: bytes) -> dict[str, Any] | Fault:
@@ -75,7 +75,7 @@ def read_fields(fields: list[dict[str, Any]], body: bytes) -> dict[str, Any] | F
 
 
 def _inlined(kind: Any, enums: dict[str, Any]) -> Any:
-    """Return the type by itself: named enums spelt out, logical types as what is on the wire."""
+    """Return the type alone: named enums spelt out, logical types as what is on the wire."""
     if isinstance(kind, list):
         return [_inlined(each, enums) for each in kind]
     if isinstance(kind, dict) and kind["type"] in {"enum", "record"}:

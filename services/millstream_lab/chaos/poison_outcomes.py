@@ -1,4 +1,4 @@
-"""What the topics say became of each message, held against what should have."""
+"""The outcome of each message as the topics show it, compared with the expected one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Expected:
     digest : bytes
         Of key and value.
     key_is_null, value_is_null : bool
-        Which the digest does not tell from empty.
+        Which the digest does not distinguish from empty.
     outcomes : frozenset of Fault
         `ANSWERED`, `DUPLICATE`, or a dead letter's reason and field.
     event_id : object
@@ -226,9 +226,9 @@ def _problem(message: Expected, outcomes: frozenset[Fault], answers: int, dead_l
         return f"{answers} answers and {len(dead_letters)} dead letters"
     seen = ANSWERED if answers else dead_letters[0].fault if dead_letters else DUPLICATE
     if seen not in outcomes:
-        said = " or ".join(sorted(f"{each.reason} {each.field}".strip() for each in outcomes))
-        told = "no outcome" if seen == DUPLICATE else f"{seen.reason} {seen.field}".strip()
-        return f"{told} ({seen.detail}), should be {said}"
+        wanted_text = " or ".join(sorted(f"{each.reason} {each.field}".strip() for each in outcomes))
+        seen_text = "no outcome" if seen == DUPLICATE else f"{seen.reason} {seen.field}".strip()
+        return f"{seen_text} ({seen.detail}), should be {wanted_text}"
     if dead_letters:
         dead_letter = dead_letters[0]
         nulls = (dead_letter.key_is_null, dead_letter.value_is_null) == (message.key_is_null, message.value_is_null)

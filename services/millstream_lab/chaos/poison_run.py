@@ -1,4 +1,4 @@
-"""A stack of its own, a real worker, malformed messages by the thousand; then the contract is mended, and redrive."""
+"""``millstream chaos poison``: a real worker reads malformed messages; then the contract is fixed and redrive runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from millstream_lab.chaos.poison_schemas import Writers, writers_of
 
 _QUIET_S: Final = 2.0
 _STALLED_S: Final = 45.0
-_MENDED_MAX_BYTES: Final = 15_000_000
+_FIXED_MAX_BYTES: Final = 15_000_000
 Track = Callable[[str, int], Callable[[int], None]]
 
 
@@ -218,7 +218,7 @@ class _Run:
 def run_poison(
     plan: PoisonPlan, directory: Path, say: Callable[[str], None], track: Track, began_ms: int | None = None
 ) -> PoisonReport:
-    """Publish, check, mend, redrive, check again.
+    """Publish, check, fix the contract, redrive, check again.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def run_poison(
         run = _Run(plan, settings, repo, say)
         with closing(Outcomes(run.kafka, assembly)) as found:
             _poison(run, found, now_ms, track)
-            _mend(run, found, track)
+            _fix(run, found, track)
             run.report.rows, wrong = check(run.expected, found)
             run.report.wrong += wrong
             run.report.cut = sum(
@@ -267,15 +267,15 @@ def _poison(run: _Run, found: Outcomes, now_ms: int, track: Track) -> None:
         run.settle(found, worker, progress, _QUIET_S)
 
 
-def _mend(run: _Run, found: Outcomes, track: Track) -> None:
+def _fix(run: _Run, found: Outcomes, track: Track) -> None:
     """Relax the contract, publish the schema that was unknown, raise the size limit, and send those letters back."""
     report, repo = run.report, run.repo
     contract, what, reason = relaxed(repo.contract)
     fixed = {reason, "unknown-schema", "oversize"}
-    report.fixed = f"{what}; one schema published; up to {_MENDED_MAX_BYTES:,} bytes"
+    report.fixed = f"{what}; one schema published; up to {_FIXED_MAX_BYTES:,} bytes"
     repo.write(contract)
     run.publish_schema(run.writers.unpublished)
-    oracle = run.oracle(contract, run.writers.unpublished, max_bytes=_MENDED_MAX_BYTES)
+    oracle = run.oracle(contract, run.writers.unpublished, max_bytes=_FIXED_MAX_BYTES)
     meant = {
         dead_letter.id: (place, dead_letter)
         for place, dead_letters in found.dead_letters.items()
@@ -286,7 +286,7 @@ def _mend(run: _Run, found: Outcomes, track: Track) -> None:
         (run.expected[place].digest, dead_letter.value_is_null): run.expected[place].kind
         for place, dead_letter in meant.values()
     }
-    with _worker("mended", run.settings, MILLSTREAM_MAX_RECORD_BYTES=str(_MENDED_MAX_BYTES)) as worker:
+    with _worker("fixed", run.settings, MILLSTREAM_MAX_RECORD_BYTES=str(_FIXED_MAX_BYTES)) as worker:
         desk = DeadLetterAdmin(run.settings, report.wrong.append)
         selection = Selection(ids=frozenset(meant))
         progress = track("sending dead letters back", len(meant))

@@ -72,7 +72,7 @@ class Writers:
     Parameters
     ----------
     contract, known, unpublished : Writer
-        Of today; of a version with more fields; of another such version that nobody has published yet.
+        Of today; of a version with more fields; of another such version that is not published yet.
     foreign : Writer
         Of another topic's contract.
     nested_prefix : bytes

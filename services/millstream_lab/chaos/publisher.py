@@ -1,4 +1,4 @@
-"""Publishes the stream at a steady rate until told to stop; every record is acknowledged before it ends."""
+"""Publishes the stream at a steady rate until stopped; every record is acknowledged before it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One chaos run: cluster, stream, nemesis, then the checks."""
+"""One chaos run: cluster, stream, fault injection, then the checks."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class ChaosRun:
         Raises
         ------
         Stop
-            The cluster did not get well again, or a fault showed something wrong by itself.
+            The cluster did not get well again, or a fault itself found a failure.
         """
         started_s = time.monotonic()
         try:
@@ -204,7 +204,7 @@ class ChaosRun:
                 context, self.plan.faults, self.plan.names, self._healthy, done, self._lag_text
             )
         finally:
-            self._say("the nemesis is done; waiting until everything published is answered")
+            self._say("fault injection is done; waiting until everything published is answered")
             self.publisher.finish()
         self.result.find("every fault did harm", idle(self.result.deeds))
         self.result.find("faults went as they should", [deed.wrong for deed in self.result.deeds if deed.wrong])
@@ -234,7 +234,7 @@ class ChaosRun:
         return all(map(self.cluster.ready, self.cluster.workers)) and max(self._lags(since_s)) < self.plan.rate
 
     def _caught_up(self) -> bool:
-        # Nobody commits the markers that end transactions: each worker's last one may lie behind the last record.
+        # The markers that end transactions are never committed: each worker's last one may lie behind the last record.
         return max(self._lags(time.monotonic() - 3)) <= PARTITIONS * len(self.cluster.workers)
 
     def _until(self, condition: Callable[[], bool], failed: str) -> None:

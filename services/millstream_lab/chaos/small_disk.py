@@ -19,7 +19,7 @@ _BALLAST = "ballast"
 
 
 def available() -> bool:
-    """Tell whether this process may mount."""
+    """Return whether this process may mount."""
     return os.environ.get(INSIDE) == "1"
 
 
@@ -59,7 +59,7 @@ def fill(directory: Path) -> int:
     """
     if not directory.is_mount():
         raise Stop(f"{directory} is not a small disk of ours")
-    # Written, not only allocated: a kernel short of memory takes pages back that nobody has written to.
+    # Written, not only allocated: a kernel short of memory takes pages back that were never written.
     block = b"ballast." * (1 << 17)
     with (directory / _BALLAST).open("ab", buffering=0) as file:
         while block:

@@ -57,7 +57,7 @@ class Reading:
     rss_mb : dict of str to float
         Resident memory by worker.
     descriptors : dict of str to int
-        Open file descriptors by worker; empty where the system does not tell.
+        Open file descriptors by worker; empty where the system does not report them.
     p50_ms, p99_ms : float
         Of the predictions that came since the last reading: published to visible; NaN if there were none.
     changelog_mb : float
@@ -117,7 +117,7 @@ class Readings:
 
 
 def descriptors(pid: int) -> int | None:
-    """Return how many files a process has open, None if the system does not tell or it is gone."""
+    """Return how many files a process has open, None if the system does not report it or the process has ended."""
     try:
         return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""The nemesis's input: numbered events without end, with duplicates, disorder, late ones and poison, from one seed."""
+"""The input of a chaos run: numbered events without end, duplicates, disorder, late and malformed ones, by seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = tuple[int, int, int, int, float]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record to publish; ``number`` is its event id, -1 where nobody can read one."""
+    """One record to publish; ``number`` is its event id, -1 where there is no readable one."""
 
     number: int
     key: bytes

@@ -1,4 +1,4 @@
-"""``millstream drift bench``: what the monitors are worth, with the yardsticks beside them."""
+"""``millstream drift bench``: how well the monitors detect, with baselines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bench(
     markdown: Annotated[Path | None, typer.Option(help="Write all figures of the file into this page.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Measure nothing: show the figures of the file.")] = False,
 ) -> None:
-    """Measure delays, misses and false alarms of the monitors, with the method and the yardsticks beside them.
+    """Measure delays, misses and false alarms of the monitors, with the method and baselines.
 
     What was found is on a page beside this command's code, MONITORS.md.
     """

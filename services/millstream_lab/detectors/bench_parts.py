@@ -179,7 +179,7 @@ def _power(effort: BenchSize, step: Step) -> list[dict[str, Any]]:
 
 
 def _power_tables(found: list[dict[str, Any]]) -> list[Table]:
-    columns = "change", "budget", "told within 4 weeks", "median events", "median days"
+    columns = "change", "budget", "detected within 4 weeks", "median events", "median days"
     rows = [
         (
             each["change"],
@@ -190,7 +190,7 @@ def _power_tables(found: list[dict[str, Any]]) -> list[Table]:
         )
         for each in found
     ]
-    return [Table("How soon a change is told", columns, rows)]
+    return [Table("Detection delay", columns, rows)]
 
 
 def _cost(_effort: BenchSize, step: Step) -> dict[str, Any]:
@@ -229,10 +229,10 @@ PARTS: Final[Mapping[str, Part]] = {
     ),
     "streams": Part(
         "Published drift streams",
-        "SINE1 and CIRCLES with 10 % label noise: errors of a Gaussian naive Bayes learner that begins anew at each "
+        "SINE1 and CIRCLES with 10 % label noise: errors of a Gaussian naive Bayes learner that restarts at each "
         "detection; two levels: the values themselves. Calibrated: to one false alarm in 100,000 events on streams "
-        "without drift. Delays in events. What is told again of one change counts as false: a CUSUM of values goes by "
-        "the level before, and does not stop until somebody gives it another.",
+        "without drift. Delays in events. A second detection of one change counts as false: a CUSUM of values goes by "
+        "the level before, and continues until it is given another.",
         lambda _effort: 3,
         _streams,
         _streams_tables,

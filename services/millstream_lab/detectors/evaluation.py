@@ -1,7 +1,7 @@
 """Detectors on published drift streams, each at the same false-alarm rate: how late, how many missed, how many false.
 
-The learner and the detector run in one loop (prequential): predict, tell the detector, learn; on drift the learner
-begins anew. A detector's one setting is chosen by the same loop on streams without drift.
+The learner and the detector run in one loop (prequential): predict, update the detector, learn; on drift the learner
+restarts. A detector's one setting is chosen by the same loop on streams without drift.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def fed(stream: DriftStream, chances: Floats, rows: slice, feed: Feed) -> Floats
 
 
 def detections(stream: DriftStream, contender: DetectorCandidate, setting: float) -> list[int]:
-    """Return the rows at which the detector found drift; the learner begins anew after each."""
+    """Return the rows at which the detector found drift; the learner restarts after each."""
     detector, state, start, found = contender.make(setting), np.zeros(BLANK), 0, []
     while start < len(stream.labels):
         rows = slice(start, min(start + _CHUNK, len(stream.labels)))

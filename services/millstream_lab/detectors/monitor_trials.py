@@ -1,4 +1,4 @@
-"""Monitors put to the test on traffic whose truth is known: false alarms of a year, and how soon a change is told.
+"""Monitors on simulated traffic with known changes: false alarms in a year, and detection delays.
 
 The whole path is run, from scored events and examples to alerts: what is counted is what a subscriber would have seen.
 """
@@ -116,7 +116,7 @@ def calm(
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """How soon a change is told.
+    """Detection delays of a change.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def power(
     reference_days: int = 56,
     progress: Callable[[], None] = lambda: None,
 ) -> Power:
-    """Measure how soon a change is told, by an incident of the right kind that opens after it.
+    """Measure the detection delay of changes, by an incident of the right kind that opens after it.
 
     The change begins at a random hour of the week, once longest windows are full and the online model has a past.
     """
@@ -190,7 +190,7 @@ def meaning(
     reference_days: int = 56,
     progress: Callable[[], None] = lambda: None,
 ) -> list[OpenedIncidents]:
-    """Tell covariate shift from concept change: what opens within two weeks of either, and of no change at all.
+    """Distinguish covariate shift from concept change: what opens within two weeks of either, and of no change at all.
 
     Each run has a reference of its own.
     """

@@ -1,4 +1,4 @@
-"""What River's own documentation says its detectors find in its example streams (river.drift, version 0.26.1)."""
+"""The detections that River's documentation states for its example streams (river.drift, version 0.26.1)."""
 
 from __future__ import annotations
 

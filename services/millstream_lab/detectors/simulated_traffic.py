@@ -1,4 +1,4 @@
-"""Traffic whose truth is known, to put monitors to the test on."""
+"""Simulated traffic with known changes, for testing monitors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEATURES: Final = ("a", "b", "c", "d", "e", "f")
 
 @dataclass(frozen=True, slots=True)
 class TrafficSettings:
-    """How drill traffic is made.
+    """Parameters of the simulated traffic.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Change:
 
     @property
     def told_as(self) -> str:
-        """By which `name` of an incident it has to be told."""
+        """The `name` of the incident that must report it."""
         return f"score {ONLINE}" if self.online_logit else "data" if self.shift_std else "concept"
 
 

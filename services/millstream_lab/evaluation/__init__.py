@@ -40,7 +40,7 @@ def book(fresh: _Fresh = False, picture: _Picture = None, as_json: _Json = False
 def prequential(
     start: Annotated[str, typer.Option("--from", help="First event to answer (ISO, UTC).")] = "2018-08-01",
     warm_up: Annotated[str, typer.Option(help="The online model learns for so long before.")] = "31d",
-    every: Annotated[str, typer.Option(help="Champions are trained anew this often.")] = "7d",
+    every: Annotated[str, typer.Option(help="Champions are retrained this often.")] = "7d",
     history: Annotated[str, typer.Option(help="Champions are trained on so much.")] = "60d",
     label_delay: Annotated[str, typer.Option(help="How long after an event its label is known.")] = "7d",
     online_share: Annotated[float, typer.Option(min=0, max=1, help="The online model's weight in the blend.")] = 0.5,
@@ -52,7 +52,7 @@ def prequential(
     """Answer every event as it would have been live, then hold champion, online model and blend against the labels.
 
     Nothing is known before its time: champions are trained on labels known by then, the online model learns each one
-    when it is. Once with a champion that is trained once, once with one that is trained anew every week.
+    when it is. Once with a champion that is trained once, once with one that is retrained every week.
     """
     from millstream.cli.replay import day_ms
     from millstream.cli.train import duration_ms
@@ -79,7 +79,7 @@ def online(
     start: Annotated[str, typer.Option("--from", help="First event to answer (ISO, UTC).")] = "2018-07-01",
     days: Annotated[int, typer.Option(min=1, help="How many days to answer.")] = 31,
     warm_up: Annotated[str, typer.Option(help="The models learn for so long before.")] = "31d",
-    every: Annotated[str, typer.Option(help="The champion is trained anew this often.")] = "7d",
+    every: Annotated[str, typer.Option(help="The champion is retrained this often.")] = "7d",
     history: Annotated[str, typer.Option(help="Champions are trained on so much.")] = "60d",
     label_delay: Annotated[str, typer.Option(help="How long after an event its label is known.")] = "7d",
     share: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the cards whose events are taken.")] = 0.2,

@@ -19,7 +19,7 @@ def by_day(
     """Return the metrics of each day with events, by days since 1970-01-01 UTC, rising.
 
     Names: ``auc``, ``average_precision``, ``log_loss``, ``card_precision_at_{k}``; each day's investigation is its own:
-    nobody is left out for having been detected on an earlier one. What is not defined on a day is left out.
+    a card detected on an earlier one is not left out. What is not defined on a day is left out.
 
     Parameters
     ----------

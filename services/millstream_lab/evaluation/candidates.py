@@ -1,4 +1,4 @@
-"""River pipelines that an online model might be, to be held against each other on one's own events."""
+"""River pipelines that an online model might be, for comparison on one's own events."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Plan:
     warm_up_ms : int
         So long before, a first champion answers, and the online model begins to learn from its examples.
     every_ms : int
-        How often the retrained champion is trained anew, from ``from_ms`` on.
+        How often the retrained champion is retrained, from ``from_ms`` on.
     history_ms : int
         How much each training sees.
     label_delay_ms : int
@@ -124,7 +124,7 @@ def events_from(assembly: Assembly, history: pl.DataFrame, plan: Plan) -> Events
 
 
 def moments(plan: Plan, to_ms: int) -> list[int]:
-    """Return when a champion is trained that is trained anew; the first is the one that warms up."""
+    """Return the training times of a retrained champion; the first is the one that warms up."""
     return [plan.began_ms, *range(plan.from_ms, to_ms, plan.every_ms)]
 
 

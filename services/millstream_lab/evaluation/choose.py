@@ -65,11 +65,11 @@ def choose(
         curves = []
         for number, (train, test) in enumerate(folds):
 
-            def tell(grown: Progress, place: int = place, number: int = number) -> None:
+            def report(grown: Progress, place: int = place, number: int = number) -> None:
                 if progress is not None:
                     progress(place, number, grown)
 
-            curves.append(fit(names, matrix, labels, train, test, patient, tell).curve)
+            curves.append(fit(names, matrix, labels, train, test, patient, report).curve)
         mean = np.mean(curves, axis=0)
         rounds = int(np.argmax(mean)) + 1
         tried.append((replace(candidate, rounds=rounds), float(mean[rounds - 1])))

@@ -1,4 +1,4 @@
-"""Online models held against each other on replayed history, with labels as late as they would be live."""
+"""Comparison of online models on replayed history, with labels as late as they would be live."""
 
 from __future__ import annotations
 

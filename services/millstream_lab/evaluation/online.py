@@ -70,8 +70,8 @@ def run_online(
             rows[name] = Row(found.metrics, found.learn_us, found.score_us, found.snapshot_bytes)
     _show(rows, of, plan, to_ms, share, assembly.contract.key, console)
     if as_json:
-        said = {"events": len(of.labels), "positives": int(of.labels.sum()), "from_ms": plan.from_ms, "to_ms": to_ms}
-        typer.echo(json.dumps({**said, "share": share, "models": {name: asdict(row) for name, row in rows.items()}}))
+        summary = {"events": len(of.labels), "positives": int(of.labels.sum()), "from_ms": plan.from_ms, "to_ms": to_ms}
+        typer.echo(json.dumps({**summary, "share": share, "models": {name: asdict(row) for name, row in rows.items()}}))
 
 
 def _declared(assembly: Assembly, wanted: Sequence[str]) -> dict[str, OnlineModel]:

@@ -29,7 +29,7 @@ def reference_history(assembly: Assembly, console: Console, fresh: bool) -> pl.D
     Parameters
     ----------
     fresh : bool
-        Replay anew.
+        Replay again.
 
     Raises
     ------

@@ -63,8 +63,8 @@ def simulate_command(
     with progress(console) as bars:
         bar = bars.add_task("simulating customers", total=customers)
         stream = simulate(simulation, lambda done, _total: bars.update(bar, completed=done))
-    told: dict[str, object] = {"transactions": stream.length, "frauds": int(stream.columns["is_fraud"].sum())}
-    console.print(f"{stream.length:,} transactions, {told['frauds']:,} of them fraudulent")
+    summary: dict[str, object] = {"transactions": stream.length, "frauds": int(stream.columns["is_fraud"].sum())}
+    console.print(f"{stream.length:,} transactions, {summary['frauds']:,} of them fraudulent")
     if out is not None:
         write_table(out, stream)
         console.print(f"wrote {out}")
@@ -74,11 +74,11 @@ def simulate_command(
     if topic is not None or labels_topic is not None:
         from millstream_lab.simulation.publish import publish_simulation
 
-        told |= publish_simulation(settings, console, stream, topic, labels_topic, pace)
+        summary |= publish_simulation(settings, console, stream, topic, labels_topic, pace)
     code = 0
     if compare is not None:
         found = _compared(stream, compare)
-        told |= found
+        summary |= found
         console.print(
             f"against {compare.name} ({found['theirs']:,} rows): {found['by_position']:,} rows differ row by row; "
             f"leaving aside the order within one second, {found['only_ours']:,} are only here and "
@@ -87,7 +87,7 @@ def simulate_command(
         )
         code = int(bool(found["only_ours"] or found["only_theirs"]))
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(summary))
     if code:
         raise typer.Exit(code)
 
