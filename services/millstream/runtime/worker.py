@@ -241,6 +241,7 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             running.add_signal_handler(number, leave)
     app = app or App(name)
+    app.sealed = True  # that of a project without agents.py as well: Faust itself streams from here on
     app.conf.datadir = directory
     threads = {loop.name: ThreadPoolExecutor(1, f"stage-{loop.name}") for loop in loops}
     feeders = []
