@@ -58,11 +58,11 @@ def list_alerts(
     if everything:
         _list_silences(actions, at_ms, console, as_json)
     if follow:
-        for told in topic.follow(None):
-            if told is not None and as_json:
-                typer.echo(json_line(told))
-            elif told is not None:
-                print_rows(console, [standing_row(with_actions(told, topic.actions(), now_ms()), everything)])
+        for alert in topic.follow(None):
+            if alert is not None and as_json:
+                typer.echo(json_line(alert))
+            elif alert is not None:
+                print_rows(console, [standing_row(with_actions(alert, topic.actions(), now_ms()), everything)])
 
 
 def _list_silences(actions: list[Action], at_ms: int, console: Console, as_json: bool) -> None:
@@ -141,8 +141,8 @@ def silence(
         f"silence [bold]{action.id}[/] holds until {until} UTC; end it with `millstream alerts unsilence {action.id}`"
     )
     if feature and not any(row["feature"] == feature for row in topic.history()):
-        told = f"note: no alert was led by {feature!r} so far; the silence applies to later ones"
-        Console().print(told, markup=False, soft_wrap=True)
+        note_text = f"note: no alert was led by {feature!r} so far; the silence applies to later ones"
+        Console().print(note_text, markup=False, soft_wrap=True)
 
 
 def unsilence(action_id: Annotated[str, typer.Argument(metavar="ID", help="Of the silence.")]) -> None:

@@ -86,8 +86,8 @@ def list_command(
 ) -> None:
     """List dead letters, the newest last."""
     desk, console = _desk()
-    letters = sorted(desk.letters(_selection(reason, topic, stage, since)), key=lambda letter: letter.failed_at_ms)
-    shown = letters[-limit:]
+    found = sorted(desk.letters(_selection(reason, topic, stage, since)), key=lambda letter: letter.failed_at_ms)
+    shown = found[-limit:]
     done = desk.redriven()
     if as_json:
         for letter in shown:
@@ -110,7 +110,7 @@ def list_command(
         for letter in shown
     ]
     print_rows(console, rows)
-    console.print(f"{len(shown):,} of {len(letters):,}; `millstream dead-letters show ID` shows all of one")
+    console.print(f"{len(shown):,} of {len(found):,}; `millstream dead-letters show ID` shows all of one")
 
 
 def show(
@@ -158,9 +158,9 @@ def show(
 def summary(since: Since = None, as_json: AsJson = False) -> None:
     """Count dead letters by topic and reason."""
     desk, console = _desk()
-    letters = list(desk.letters(_selection(None, None, None, since)))
+    found = list(desk.letters(_selection(None, None, None, since)))
     done = desk.redriven()
-    _print_counts(console, letters, done, as_json=as_json)
+    _print_counts(console, found, done, as_json=as_json)
 
 
 def redrive_command(
@@ -234,9 +234,9 @@ def _selection(
     return Selection(reason, topic, stage, since_ms(since, time.time_ns() // 1_000_000), frozenset(ids))
 
 
-def _print_counts(console: Console, letters: list[DeadLetter], done: set[str], *, as_json: bool) -> None:
-    counts = Counter((letter.topic, letter.reason) for letter in letters)
-    sent = Counter((letter.topic, letter.reason) for letter in letters if letter.id in done)
+def _print_counts(console: Console, found: list[DeadLetter], done: set[str], *, as_json: bool) -> None:
+    counts = Counter((letter.topic, letter.reason) for letter in found)
+    sent = Counter((letter.topic, letter.reason) for letter in found if letter.id in done)
     if as_json:
         rows: list[dict[str, Any]] = [
             {"topic": topic, "reason": reason, "count": count, "redriven": sent[topic, reason]}
@@ -244,19 +244,19 @@ def _print_counts(console: Console, letters: list[DeadLetter], done: set[str], *
         ]
         typer.echo(json.dumps(rows))
         return
-    if not letters:
+    if not found:
         console.print("no dead letters")
         return
     table = Table("topic", "reason", "not redriven", "redriven")
     for (topic, reason), count in sorted(counts.items()):
         table.add_row(escape(topic), escape(reason), f"{count - sent[topic, reason]:,}", f"{sent[topic, reason]:,}")
     console.print(table)
-    waiting = len(letters) - sent.total()
+    waiting = len(found) - sent.total()
     console.print(
-        f"{len(letters):,} dead letters; {waiting:,} can be published again with `millstream dead-letters redrive`, "
+        f"{len(found):,} dead letters; {waiting:,} can be published again with `millstream dead-letters redrive`, "
         "once the cause is fixed. One that fails again is a new dead letter."
         if waiting
-        else f"{len(letters):,} dead letters, all redriven",
+        else f"{len(found):,} dead letters, all redriven",
         highlight=False,
         soft_wrap=True,
     )

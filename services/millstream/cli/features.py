@@ -166,10 +166,10 @@ def rebuild() -> None:
     with progress(console, transient=False) as bars:
         task = bars.add_task("online rows", total=None)
 
-        def told(words: str, done: int, total: int) -> None:
+        def show_progress(words: str, done: int, total: int) -> None:
             bars.update(task, description=words, completed=done, total=total)
 
-        written = rebuild_view(assembly, told)
+        written = rebuild_view(assembly, show_progress)
     console.print(f"{written} rows written; all others were there, or newer ones")
 
 

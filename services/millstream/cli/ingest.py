@@ -101,8 +101,8 @@ def ingest_command(
     if failure is not None:
         console.print(f"stopped; go on with --resume-from {resume}", highlight=False)
     if as_json:
-        told = {"acked": acked, "bad_rows": progress.bad_rows, "reasons": progress.reasons, "resume_from": resume}
-        typer.echo(json.dumps(told))
+        result = {"acked": acked, "bad_rows": progress.bad_rows, "reasons": progress.reasons, "resume_from": resume}
+        typer.echo(json.dumps(result))
     if failure is not None:
         raise failure
     if progress.bad_rows:

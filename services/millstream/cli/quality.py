@@ -94,15 +94,15 @@ def _tables(console: Console, shown: Sequence[QualityRecord], days: int) -> None
     if first.protocol == "prequential":
         known = f"by day of the label, {known}"
     known = f"{known}; as of {as_of} UTC"
-    everybody = [each for each in shown if not each.group_column]
-    pooled = _rows([each for each in everybody if each.day_start_ms is None], [])
+    overall = [each for each in shown if not each.group_column]
+    pooled = _rows([each for each in overall if each.day_start_ms is None], [])
     if pooled:
         which = "All days that are over" if first.protocol == "prequential" else "All mature days"
         print_rows(console, pooled, f"{which}, {known}")
     else:
         console.print(f"no day is mature yet ({known}): all figures below may still change")
-    listed = sorted({each.day for each in everybody if each.day})[-days:] if days else []
-    by_day = _rows([each for each in everybody if each.day in listed], ["day", "state"])
+    listed = sorted({each.day for each in overall if each.day})[-days:] if days else []
+    by_day = _rows([each for each in overall if each.day in listed], ["day", "state"])
     if by_day:
         print_rows(console, by_day, "By day, with 95 % intervals; an open day is not final")
     groups = _group_rows([each for each in shown if each.group_column and each.day_start_ms is None])

@@ -123,7 +123,7 @@ class Bookmark:
         return json.loads(self._path.read_text()) if self._path.is_file() else None
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self._path.unlink(missing_ok=True)
 
     def write(self, next_row: int) -> None:
