@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes_online_view import FakeOnlineView
-from millstream.adapters.redis.view_writer import ViewWriter, newest
+from millstream.adapters.redis.newest_rows import newest
+from millstream.adapters.redis.view_writer import ViewWriter
 from millstream.errors import Stop
 from millstream.ports import ViewRows
 

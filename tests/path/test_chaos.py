@@ -20,7 +20,8 @@ from millstream.runtime.recovery import MARKER_KEY
 from millstream_lab.chaos.drive import drive
 from millstream_lab.chaos.fault_context import FaultContext
 from millstream_lab.chaos.faults import FAULTS, KILLS
-from millstream_lab.chaos.run import ChaosPlan, ChaosRun
+from millstream_lab.chaos.plan import ChaosPlan
+from millstream_lab.chaos.run import ChaosRun
 from millstream_lab.chaos.stream import START_MS
 from running import committed
 

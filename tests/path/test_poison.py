@@ -13,7 +13,8 @@ from millstream_lab.chaos.poison_ledger import ANSWERED, DUPLICATE
 from millstream_lab.chaos.poison_messages import GOOD
 from millstream_lab.chaos.poison_oracle import Fault
 from millstream_lab.chaos.poison_outcomes import DeadLetterRow, Expected, Observed, check
-from millstream_lab.chaos.poison_run import PoisonPlan, run_poison
+from millstream_lab.chaos.poison_plan import PoisonPlan
+from millstream_lab.chaos.poison_run import run_poison
 
 COUNT = 3_000
 RANGE = Fault("range", "amount")

@@ -1,1 +1,1 @@
-"""One module per outside system. Nothing here decides; it translates."""
+"""One package per outside system; adapters translate and decide nothing."""

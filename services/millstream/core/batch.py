@@ -1,4 +1,4 @@
-"""A columnar micro-batch, and the value that stands for a row that was turned away."""
+"""Columnar micro-batches, and rejections of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a contract allows in one field, judged over a whole column at once."""
+"""Constraints of a contract's fields, checked on whole columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels as tables have them: which fields they are read with, by every command that reads labels.
+"""Labels as tables: the fields with which every command reads them.
 
 An id is read as the events' contract has it: as a whole number where that says so, then written as the text that keys
 the event. A label of two classes is 0 or 1, true or false, of any type.

@@ -1,4 +1,4 @@
-"""How good scores are, on labels that are known: ranking, calibration, and what an investigator would meet.
+"""Metrics of scores on known labels: ranking, calibration and daily precision.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""When to send which row, so that a stored stream flows again as it once did, or as fast as asked."""
+"""Pacing of a stored stream: when to send each row, at the original pace, faster, or unlimited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which partition a key belongs to: murmur2, as the Java client's default partitioner has it.
+"""Partition of a key: murmur2, as the Java client's default partitioner.
 
 References
 ----------

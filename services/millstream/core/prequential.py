@@ -1,4 +1,4 @@
-"""How good scores were that were given before their labels were learnt: running sums that do not depend on batching.
+"""Prequential metrics of scores: running sums independent of batching.
 
 Prequential ("predictive sequential") evaluation [1]_: each example first tests, then teaches.
 

@@ -1,4 +1,4 @@
-"""Records that came before: what a stage must not count again where topics are written at least once.
+"""Deduplication by recent keys, for topics that are written at least once.
 
 A record is written again when a worker died after writing it and before its offset was committed. That is soon after
 the first time, so the newest keys of a topic's partition suffice: memory is bounded, and what is known follows from the

@@ -1,4 +1,4 @@
-"""URLs of servers: whether one is well formed, how it is shown, and the passwords in it."""
+"""URLs of servers: validation, display, and the passwords in them."""
 
 from __future__ import annotations
 

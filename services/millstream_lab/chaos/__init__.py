@@ -50,8 +50,8 @@ def run(
     from millstream_lab.chaos.drive import drive
     from millstream_lab.chaos.fault_injector import plan
     from millstream_lab.chaos.faults import DISK_FAULTS, FAULTS, KILLS
+    from millstream_lab.chaos.plan import ChaosPlan
     from millstream_lab.chaos.report import as_json
-    from millstream_lab.chaos.run import ChaosPlan
 
     small_disk.enter()
     console = Console()
@@ -93,8 +93,8 @@ def soak(
     """
     from millstream_lab.chaos.drive import drive
     from millstream_lab.chaos.faults import FAULTS, KILLS
+    from millstream_lab.chaos.plan import ChaosPlan
     from millstream_lab.chaos.report import as_json
-    from millstream_lab.chaos.run import ChaosPlan
     from millstream_lab.chaos.soak import STEP_MS, Readings, draw, names_for, print_readings, readings_json
 
     console = Console()

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from millstream_lab.bench.sides import own_environment
 from millstream_lab.chaos.fault_injector import InjectedFault
+from millstream_lab.chaos.plan import ChaosPlan, ChaosResult
 from millstream_lab.chaos.report import deed_line, print_result
-from millstream_lab.chaos.run import ChaosPlan, ChaosResult, ChaosRun
+from millstream_lab.chaos.run import ChaosRun
 
 
 class Interrupt:

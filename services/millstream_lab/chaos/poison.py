@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from millstream_lab.chaos.poison_run import PoisonReport
+    from millstream_lab.chaos.poison_plan import PoisonReport
 
 _SHOWN = 20
 _FLAT_BYTES = 1024.0
@@ -32,7 +32,8 @@ def poison(
     doubled, or the worker's memory grows.
     """
     from millstream.cli.replay import progress_bar
-    from millstream_lab.chaos.poison_run import PoisonPlan, run_poison
+    from millstream_lab.chaos.poison_plan import PoisonPlan
+    from millstream_lab.chaos.poison_run import run_poison
 
     console = Console(stderr=True)
     with (

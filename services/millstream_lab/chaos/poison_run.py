@@ -7,11 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
 
 from millstream.adapters.embedded import endpoints
@@ -30,7 +28,8 @@ from millstream_lab.chaos.poison_ledger import DUPLICATE, Ledger
 from millstream_lab.chaos.poison_messages import Message as Poison
 from millstream_lab.chaos.poison_messages import Poisoner
 from millstream_lab.chaos.poison_oracle import Fault, Oracle
-from millstream_lab.chaos.poison_outcomes import Expected, Outcomes, Place, Row, check
+from millstream_lab.chaos.poison_outcomes import Expected, Outcomes, Place, check
+from millstream_lab.chaos.poison_plan import PoisonPlan, PoisonReport
 from millstream_lab.chaos.poison_repo import LATENESS_MS, LONGEST_MS, PoisonRepo, relaxed, write_repo
 from millstream_lab.chaos.poison_schemas import Writers, writers_of
 
@@ -38,49 +37,6 @@ _QUIET_S: Final = 2.0
 _STALLED_S: Final = 45.0
 _FIXED_MAX_BYTES: Final = 15_000_000
 Track = Callable[[str, int], Callable[[int], None]]
-
-
-@dataclass(frozen=True, slots=True)
-class PoisonPlan:
-    """What to do.
-
-    Parameters
-    ----------
-    count : int
-        Malformed messages; a quarter as many good events go among them.
-    rounds : int
-        Memory is looked at after each.
-    """
-
-    count: int
-    seed: int
-    contract: str = "transactions"
-    rounds: int = 20
-    partitions: int = 4
-
-
-@dataclass
-class PoisonReport:
-    """What came of it; ``wrong`` is empty when everything is right."""
-
-    plan: PoisonPlan
-    rows: dict[str, Row] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
-    rss_bytes: list[int] = field(default_factory=list)
-    messages: int = 0
-    fixed: str = ""
-    redriven: Counter[str] = field(default_factory=Counter)
-    cut: int = 0
-    seconds: float = 0.0
-
-    @property
-    def slope_bytes(self) -> float:
-        """Growth of the worker's memory over the second half, bytes per message."""
-        late = self.rss_bytes[len(self.rss_bytes) // 2 :]
-        if len(late) < 3:
-            return 0.0
-        per_round = self.messages / len(self.rss_bytes)
-        return float(np.polyfit(np.arange(len(late)) * per_round, np.array(late, dtype=np.float64), 1)[0])
 
 
 @contextmanager

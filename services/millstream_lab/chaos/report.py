@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from millstream_lab.chaos.fault_injector import InjectedFault
-from millstream_lab.chaos.run import ChaosResult
+from millstream_lab.chaos.plan import ChaosResult
 
 _SHOWN = 5
 

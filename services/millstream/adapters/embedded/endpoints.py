@@ -1,4 +1,4 @@
-"""Where Kafka and Redis are: what the settings name, else the embedded servers of the state directory.
+"""Endpoints of Kafka and Redis: from the settings, else the embedded servers of the state directory.
 
 The embedded servers' ports are chosen once and kept in ``{state_dir}/endpoints.json``.
 """

@@ -1,4 +1,4 @@
-"""What aggregated columns hold, by the contract, and whether the declared feature types can hold what comes of it."""
+"""Types of aggregated columns from the contract, checked against the declared feature types."""
 
 from __future__ import annotations
 

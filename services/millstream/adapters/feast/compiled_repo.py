@@ -1,4 +1,4 @@
-"""The feature repo as it was compiled last, kept in the state directory: workers start without Feast.
+"""Cache of the compiled feature repo in the state directory: workers start without Feast.
 
 Feast costs a process seconds and a hundred megabytes or two, and all that a worker wants of it is the declaration, and
 to know that our codec writes what Feast would. Both stay the same while the repo's files, the environment variables

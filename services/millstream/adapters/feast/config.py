@@ -1,4 +1,4 @@
-"""``feature_store.yaml``, and what the engine makes of its keys."""
+"""``feature_store.yaml``: its keys as the engine reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feast objects, one at a time, as the engine's own values; what the engine cannot compute is refused by name."""
+"""Feast objects converted to the engine's declarations; unsupported ones are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a repo declares is distinct: objects, and the columns, topics and stages that are made of them."""
+"""Uniqueness of declared objects, and of the columns, topics and stages derived from them."""
 
 from __future__ import annotations
 

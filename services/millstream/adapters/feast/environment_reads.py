@@ -1,4 +1,4 @@
-"""Which environment variables are read while something runs: definitions depend on them besides their files."""
+"""Records which environment variables definitions read: a compiled repo depends on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was served, kept for training: rolling Parquet below ``{state_dir}/offline/{view}/``, Feast's batch source.
+"""The offline log of served features: rolling Parquet below ``{state_dir}/offline/{view}/``, Feast's batch source.
 
 Files hold the join key, the features, ``event_timestamp`` (the row's feature time) and ``created`` (when it could be
 read first), in microseconds: Feast's point-in-time join with ``filter_by_created_timestamp`` then sees what serving

@@ -1,4 +1,4 @@
-"""From `scored` to the offline log: a consumer group of its own, files first, offsets after."""
+"""Writes `scored` to the offline log: a consumer group of its own, files first, offsets after."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from millstream.adapters.feast.offline_log import OfflineLog, view_table, with_entity
 from millstream.adapters.kafka.client import PASSING, client_logger, raise_for
 from millstream.adapters.kafka.cluster import named
-from millstream.adapters.kafka.topic_registry import topic_ids
+from millstream.adapters.kafka.topic_ids import topic_ids
 from millstream.core.avro.decode import RecordReader
 from millstream.core.declaration import View
 from millstream.errors import Stop

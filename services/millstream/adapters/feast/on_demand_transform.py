@@ -1,4 +1,4 @@
-"""A team's row-level function as the engine calls it, in Feast's modes ``python`` and ``pandas``."""
+"""On-demand feature views: calls the user's function in Feast's modes ``python`` and ``pandas``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feast's types, as the engine's own."""
+"""Feast's types as the engine's types."""
 
 from __future__ import annotations
 

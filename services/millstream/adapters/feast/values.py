@@ -1,4 +1,4 @@
-"""Feast's stored values read back: serialized ``feast.types.Value`` messages as columns."""
+"""Decodes Feast's stored ``feast.types.Value`` messages to columns."""
 
 from __future__ import annotations
 

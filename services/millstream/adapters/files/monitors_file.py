@@ -1,4 +1,4 @@
-"""``monitors.toml`` of the feature repo: what is watched and how often it may be wrong. Everything has a default.
+"""``monitors.toml`` of the feature repo: monitored columns and the false-alarm budget; everything has a default.
 
 ::
 

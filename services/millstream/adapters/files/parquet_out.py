@@ -1,4 +1,4 @@
-"""Batches to one Parquet file, chunk by chunk; it appears under its name only when it is whole."""
+"""Writes batches to one Parquet file, which appears under its name only when complete."""
 
 from __future__ import annotations
 

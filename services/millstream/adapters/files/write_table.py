@@ -1,4 +1,4 @@
-"""A batch as a Parquet, CSV or JSON-lines file, there whole or not at all."""
+"""Writes a batch as a Parquet, CSV or JSON-lines file, atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a project reaches its cluster: librdkafka's settings, and the names that its topics have there.
+"""Connection settings of a project's cluster, and the names of its topics there.
 
 Inside, every topic has the name of `millstream.topology`; where a client needs it, `named` returns what it is called on
 the cluster. So two projects share a cluster, and no stage knows.

@@ -1,4 +1,4 @@
-"""Projects whose internal topics were made before those carried the project's name."""
+"""Refuses projects whose internal topics still have the names of earlier versions."""
 
 from __future__ import annotations
 

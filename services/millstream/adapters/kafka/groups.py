@@ -1,4 +1,4 @@
-"""Consumer groups from outside, while their members are stopped."""
+"""Offsets of stopped consumer groups: read and set by commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a project's topics may hold records repeatedly, as the cluster keeps it.
+"""Whether a project's topics may hold duplicates, as recorded on the cluster.
 
 What is written at least once may be there twice, and stays so when the project writes exactly once afterwards. So the
 project records that it has written at least once; from then on all of its stages look for repeated records.

@@ -1,4 +1,4 @@
-"""The newest record of one key of a compacted topic: as of now, or followed in a thread outside any consumer group.
+"""The newest record of one key of a compacted topic: read once, or followed in a thread.
 
 Every worker hears every record. A record that turns out to be unusable does not count: the one before it does.
 """

@@ -1,4 +1,4 @@
-"""Which log the offsets of a topic are of: its topic id (KIP-516), and its generation in this project."""
+"""Identity of a topic's log: its topic id (KIP-516), and its generation in this project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches to topics, each row at its time."""
+"""Publishes batches to topics, each row at its time."""
 
 from __future__ import annotations
 

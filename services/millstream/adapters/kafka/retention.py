@@ -1,4 +1,4 @@
-"""How long topics keep their records, and how long they must so that state can be rebuilt from them."""
+"""Retention of topics: what is configured, and what rebuilding state requires."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on with topics that were deleted and created again, or truncated: offline, by an operator's decision.
+"""Adoption of topics that were recreated or truncated: offline, by an operator's command.
 
 The new log of an input is read from its beginning. State is kept: its stored offsets are of an earlier generation and
 below every offset of the new one, so nothing is folded twice and nothing is skipped. A changelog that was recreated
@@ -19,14 +19,8 @@ from millstream.adapters.kafka.cluster import inside, named
 from millstream.adapters.kafka.groups import committed_offsets, require_stopped, set_offsets
 from millstream.adapters.kafka.origins import Origin
 from millstream.adapters.kafka.producer import write_rows
-from millstream.adapters.kafka.topic_registry import (
-    PresentTopics,
-    Record,
-    is_state,
-    read_registry,
-    tracked,
-    write_registry,
-)
+from millstream.adapters.kafka.topic_ids import PresentTopics
+from millstream.adapters.kafka.topic_registry import Record, is_state, read_registry, tracked, write_registry
 from millstream.adapters.kafka.topics import partition_counts
 from millstream.errors import Misconfigured
 from millstream.topology import Topic, Topology

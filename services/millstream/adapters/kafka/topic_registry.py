@@ -1,4 +1,4 @@
-"""What the projects on a cluster have recorded of their topics: who owns them, and of which logs stored offsets are.
+"""Registry of topics on a cluster: the project that owns each, and the topic ids that stored offsets belong to.
 
 One compacted topic of the whole cluster, `REGISTRY`, holds a record per project and topic. A project records a topic
 when it first works on it; from then on its stages refuse to work on another log of that name until an operator has
@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
-
-from millstream.adapters.kafka.client import client_logger, raise_for, read_committed, result_of
-from millstream.adapters.kafka.cluster import inside, named
+from millstream.adapters.kafka.client import read_committed
+from millstream.adapters.kafka.cluster import named
 from millstream.adapters.kafka.origins import Origin, Origins
 from millstream.adapters.kafka.producer import write_rows
+from millstream.adapters.kafka.topic_ids import PresentTopics
 from millstream.adapters.kafka.topics import create_topics, partition_counts
-from millstream.errors import Misconfigured, Retry
+from millstream.errors import Misconfigured
 from millstream.topology import MODELS, SNAPSHOTS, Topic, Topology
 
 logger = logging.getLogger(__name__)
@@ -31,10 +28,6 @@ logger = logging.getLogger(__name__)
 REGISTRY: Final = "millstream.topics"
 _TOPIC: Final = Topic(REGISTRY, "project/topic", "every project", ("every project",), "compact", 1)
 _JOURNAL: Final = b"#rescale/"
-_NO_ID: Final = "0" * 32
-_TIMEOUT_S: Final = 30.0
-_LOOK_S: Final = 4.0
-_QUICK_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,67 +65,6 @@ class Record:
             return cls(project, topic, origin, bool(raw["owner"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no record of a topic: {value!r}") from error
-
-
-class PresentTopics:
-    """Asks the broker for topic ids, at most every few seconds however many stages ask.
-
-    Parameters
-    ----------
-    kafka : mapping
-        librdkafka settings.
-    """
-
-    def __init__(self, kafka: Mapping[str, str]) -> None:
-        self._kafka = kafka
-        self._admin = AdminClient({**kafka, "logger": client_logger})  # type: ignore[dict-item]
-        self._found: dict[str, str] = {}
-        self._asked_at_s = float("-inf")
-
-    def __call__(self, topics: Iterable[str]) -> Mapping[str, str]:
-        """Return the ids of those topics that exist and have one; what was found last where the broker is away."""
-        if time.monotonic() - self._asked_at_s >= _LOOK_S:
-            try:
-                self.ask(topics, _QUICK_S)
-            except Retry as error:
-                logger.debug("%s", error)  # the broker is away, which is reported elsewhere
-                self._asked_at_s = time.monotonic()
-        return self._found
-
-    def ask(self, topics: Iterable[str], timeout_s: float = _TIMEOUT_S) -> Mapping[str, str]:
-        """Return the ids of those topics that exist and have one, as of now.
-
-        Raises
-        ------
-        Retry, Stop
-            The broker does not say.
-        """
-        names = sorted(topics)
-        found = topic_ids(self._admin, [named(self._kafka, name) for name in names], timeout_s) if names else {}
-        self._found = {inside(self._kafka, name): topic_id for name, topic_id in found.items()}
-        self._asked_at_s = time.monotonic()
-        return self._found
-
-
-def topic_ids(admin: AdminClient, names: Sequence[str], timeout_s: float = _TIMEOUT_S) -> dict[str, str]:
-    """Return the ids of those of the topics that exist, hexadecimal; brokers before Kafka 2.8 have none.
-
-    Raises
-    ------
-    Retry, Stop
-        The broker does not say.
-    """
-    found = {}
-    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():
-        try:
-            described = result_of(future, timeout_s)
-        except KafkaException as failure:
-            if failure.args[0].code() in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}:
-                continue
-            raise_for(failure.args[0], f"asking for the id of {name}")
-        halves = described.topic_id.get_most_significant_bits(), described.topic_id.get_least_significant_bits()
-        found[name] = "".join(f"{half % 2**64:016x}" for half in halves)
-    return {name: topic_id for name, topic_id in found.items() if topic_id != _NO_ID}
 
 
 def read_registry(kafka: Mapping[str, str]) -> dict[tuple[str, str], Record]:

@@ -1,4 +1,4 @@
-"""Which classes the state of a declared River pipeline may hold: found by rehearsal, and by what they can turn into.
+"""The classes allowed in snapshots of a declared River pipeline, found by a trial run.
 
 No prefix such as ``river.*``: a snapshot must not be able to name a data set that downloads, or a transformer that
 calls any function. A rehearsal of the declared pipeline shows what it is made of; trees, which change the class of

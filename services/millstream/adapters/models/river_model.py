@@ -1,4 +1,4 @@
-"""River models behind columns: rows for River, scores from River, and linear ones compiled to be scored as columns."""
+"""River models on columns: batches in, scores out; linear models compiled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The online model as a team declares it: a Python file of the feature repo with ordinary River in it.
+"""The online model as a team declares it: a Python file of the feature repo with a River pipeline.
 
 ``online_model.py`` defines ``model``, a fresh River classifier or a pipeline ending in one. It may define ``features``,
 the names of what the model reads (default: the numbers that the feature service serves, and ``champion__logit``,

@@ -1,4 +1,4 @@
-"""The one script that writes feature rows: compare event times and set, in one step that nothing can come between."""
+"""The Lua script that writes feature rows: compares event times and sets, atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What time the rows of the online store are of, read as any reader of features would."""
+"""Event timestamps of online rows, read as Feast reads features."""
 
 from __future__ import annotations
 

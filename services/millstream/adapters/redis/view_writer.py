@@ -1,4 +1,4 @@
-"""The online view, written behind the stages: they hand rows over and go on; a thread of its own writes the newest.
+"""Writes the online view asynchronously: stages enqueue rows, a thread writes the newest of each key.
 
 Nothing here is the source of truth. Rows that wait are conflated (per view and key the newest wins), so a store that
 is away costs memory per key, not per event; what a store lost is asked for again.
@@ -13,13 +13,11 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
-
 from millstream.adapters.feast.codec import ViewCodec
 from millstream.adapters.feast.codec_check import check_codecs
 from millstream.adapters.feast.compiled_repo import compiled_repo
+from millstream.adapters.redis.newest_rows import newest
 from millstream.adapters.redis.online_view import RedisOnlineView
-from millstream.core.batch import Array, Rows
 from millstream.core.declaration import Declaration
 from millstream.errors import Retry, Stop
 from millstream.ports import OnlineView, ViewRows
@@ -31,37 +29,6 @@ _ROWS_PER_WRITE = 4096
 _LINGER_S = 0.005
 _BACK_OFF_S = (0.05, 2.0)
 _CLOSE_S = 5.0
-
-
-def newest(rows: Sequence[ViewRows]) -> ViewRows:
-    """Return one `ViewRows` of one view with, per key, the row of the largest feature time."""
-    keys = np.concatenate([each.keys for each in rows])
-    features = np.concatenate([each.features for each in rows])
-    times_us = np.concatenate([each.feature_time_us for each in rows])
-    kept = _newest_integers(keys, times_us) if keys.dtype == np.int64 else _newest_texts(keys, times_us)
-    wholes = [each.wholes for each in rows if each.wholes is not None]
-    return ViewRows(
-        rows[0].view,
-        keys[kept],
-        features[kept],
-        times_us[kept],
-        np.concatenate(wholes)[kept] if len(wholes) == len(rows) else None,
-    )
-
-
-def _newest_integers(keys: Array, times_us: Rows) -> Rows:
-    order = np.lexsort((times_us, keys))
-    ordered = keys[order]
-    last = np.ones(len(order), dtype=np.bool_)
-    last[:-1] = ordered[1:] != ordered[:-1]
-    return order[last]
-
-
-def _newest_texts(keys: Array, times_us: Rows) -> Rows:
-    # By time, so that a dict's last entry per key is the newest: comparing texts to sort them costs more.
-    order = np.argsort(times_us, kind="stable")
-    last = dict(zip(keys[order].tolist(), order.tolist(), strict=True))
-    return np.fromiter(last.values(), dtype=np.int64, count=len(last))
 
 
 class ViewWriter:

@@ -1,4 +1,4 @@
-"""Alerts handed on over HTTP: as they are to a webhook, and as Prometheus' Alertmanager takes them (API v2)."""
+"""Delivery of alerts over HTTP: to a webhook as they are, and to Prometheus' Alertmanager (API v2)."""
 
 from __future__ import annotations
 

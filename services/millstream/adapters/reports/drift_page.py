@@ -1,4 +1,4 @@
-"""A drift report as one HTML file that needs nothing else: figures, and a picture of every column then and now."""
+"""A drift report as one self-contained HTML file: figures, and a plot of every column in both periods."""
 
 from __future__ import annotations
 

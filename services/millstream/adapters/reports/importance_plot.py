@@ -1,4 +1,4 @@
-"""A picture of which features a model leans on, for people who browse the registry."""
+"""A plot of feature importances, for the model registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every metric Millstream exposes, by name: kind, labels, help, buckets. Nothing else may invent one."""
+"""The catalogue of metrics: name, kind, labels, help, buckets; no other metric can be set."""
 
 from __future__ import annotations
 

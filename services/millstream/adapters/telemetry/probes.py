@@ -1,4 +1,4 @@
-"""Look at Kafka, Redis and the schema registry as an operator would, and say in plain words what was found."""
+"""Health checks of Kafka, Redis and the schema registry, for ``millstream doctor``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether two versions of a contract can live on one topic, and if not, by which rule.
+"""Compatibility of two versions of a contract on one topic, and the rule that is broken if they are not.
 
 Beyond Avro's own schema resolution: constraints count (a stricter bound dead-letters records that were fine), and so do
 units, logical types, and the fields that key and identify records, which resolution passes over in silence.

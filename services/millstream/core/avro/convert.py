@@ -1,4 +1,4 @@
-"""Columns of any table into the columns a contract's batch has, losing nothing in silence."""
+"""Conversion of a table's columns to those of a contract, without silent loss."""
 
 from __future__ import annotations
 

@@ -37,8 +37,9 @@ from millstream.core.avro.faults import (
     UNKNOWN,
     UTF8,
 )
+from millstream.core.avro.framing_kernel import find_schema, frame, little_endian
 from millstream.core.avro.skip_kernel import skip, utf8, varint
-from millstream.core.jit import inline, kernel
+from millstream.core.jit import kernel
 
 READ_INT, READ_LONG, READ_FLOAT, READ_DOUBLE, READ_BOOLEAN, READ_STRING, READ_BYTES, READ_ENUM = range(8)
 READ_DEFAULT, READ_FIXED, READ_SKIP, READ_MISFIT = range(8, 12)
@@ -49,35 +50,6 @@ NO_UNION, WIDE_UNION = -1, -2
 
 _I32 = 1 << 31
 _MOST = (1 << 63) - 1
-
-
-@inline
-def _little_endian(data: NDArray[np.uint8], at: int, count: int) -> int:
-    value = np.int64(0)
-    for k in range(count):
-        value |= np.int64(data[at + k]) << np.int64(8 * k)
-    return int(value)
-
-
-@inline
-def _frame(data: NDArray[np.uint8], at: int, length: int) -> tuple[int, int, int]:
-    """Return (0 fingerprint or 1 registry id, number, where the body begins); the kind is -1 for neither framing."""
-    if length >= 10 and data[at] == 0xC3 and data[at + 1] == 0x01:
-        return 0, _little_endian(data, at + 2, 8), at + 10
-    if length >= 5 and data[at] == 0:
-        number = 0
-        for k in range(1, 5):
-            number = (number << 8) | int(data[at + k])
-        return 1, number, at + 5
-    return -1, 0, at
-
-
-@inline
-def _find(known: NDArray[np.int64], kind: int, number: int) -> int:
-    for k in range(len(known)):
-        if known[k, 0] == kind and known[k, 1] == number:
-            return k
-    return -1
 
 
 @kernel
@@ -129,7 +101,7 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
     for i in range(len(lengths)):
         length = lengths[i]
         end = start + max(length, 0)
-        kind, number, at = _frame(data, start, length)
+        kind, number, at = frame(data, start, length)
         start = end
         where[i] = length
         if length < 0:
@@ -142,7 +114,7 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
             codes[i] = FRAMING
             continue
         if last < 0 or known[last, 0] != kind or known[last, 1] != number:
-            last = _find(known, kind, number)
+            last = find_schema(known, kind, number)
         if last < 0:
             codes[i] = UNKNOWN
             where[i] = number
@@ -201,14 +173,14 @@ def decode(  # noqa: PLR0912, PLR0915 - split up it is 2.5 times slower: numba h
                     fault = TRUNCATED
                     break
                 if target == TO_REAL:
-                    words[slot, row] = _little_endian(data, at, 8)
+                    words[slot, row] = little_endian(data, at, 8)
                 at += 8
             elif read == READ_FLOAT:
                 if at + 4 > end:
                     fault = TRUNCATED
                     break
                 if target == TO_REAL:
-                    bits32[0] = np.int32(_little_endian(data, at, 4))
+                    bits32[0] = np.int32(little_endian(data, at, 4))
                     reals[slot, row] = float(real32[0])
                 at += 4
             elif read == READ_BOOLEAN:

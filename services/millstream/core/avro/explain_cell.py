@@ -1,4 +1,4 @@
-"""Why a cell of a table is not what a field holds: one sentence with what was found, what is allowed and what to do."""
+"""Messages for cells that do not fit a field: what was found, what is allowed and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logical types: which are known, whether one is well used, and how a writer's becomes a reader's.
+"""Avro logical types: which are supported, their validation, and conversion from writer to reader.
 
 Avro's schema resolution compares the underlying types only [1]_, so that microseconds would be read as milliseconds.
 Here units are converted where that is exact, and what means something else is refused. As the specification asks, a

@@ -1,4 +1,4 @@
-"""Which column of a table holds which field of a contract."""
+"""Matching of a table's columns to the fields of a contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a record cannot be read, as a reason and a sentence."""
+"""Reasons and messages for records that cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Avro schema resolution: which writer's records a reader can read, and what keeps it from reading them.
+"""Avro schema resolution: which writer schemas a reader can read, and why not the others.
 
 Fields match by name, else by the reader's aliases; a field the writer lacks takes the reader's default; what the reader
 lacks is skipped, whatever its type; numbers widen (int, long, float, double) where the value stays exact; string and

@@ -1,4 +1,4 @@
-"""Actions on alerts (acknowledge, mute, close), and which alerts they suppress."""
+"""Actions on alerts (acknowledge, silence), and which alerts they suppress."""
 
 from __future__ import annotations
 

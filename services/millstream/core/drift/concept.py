@@ -1,4 +1,4 @@
-"""Whether scores still mean what they meant: concept drift apart from covariate shift.
+"""Concept drift: whether scores still mean what they meant, apart from covariate shift.
 
 A calibrated score is the chance of the positive class *given the features*. As long as that holds, labels scatter
 around scores as chance has it, wherever the features go; so a shift of features alone raises nothing here, and a change

@@ -1,4 +1,4 @@
-"""The fold from examples to alerts about what models' scores mean, and about labels that come late.
+"""The fold from examples to alerts about concept drift and late labels.
 
 The champion's scores are compared with its reference, over all events and in each segment; the online model's, which
 has none, with the labels so far of such scores.

@@ -1,4 +1,4 @@
-"""What a team declares of its monitors, and the defaults that need no tuning."""
+"""The monitors that a team declares, and their defaults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much more than by chance labels scatter about scores: positives come in clusters.
+"""Overdispersion of labels given scores: positives come in clusters.
 
 One stolen card or one compromised terminal makes many positives at once, so their number scatters more than independent
 labels would, from day to day and week to week, although nothing has changed. Evidence that takes labels for independent

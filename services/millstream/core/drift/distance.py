@@ -1,4 +1,4 @@
-"""How far observed counts are from expected ones, and how surprising that is.
+"""Distances of observed from expected counts, with their significance.
 
 Counts are over the last axis (bins); leading axes are worked on at once. Half an event is added to every bin of both
 sides, so that an empty bin costs much and not infinitely much (Jeffreys' prior).

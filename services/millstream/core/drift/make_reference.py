@@ -1,4 +1,4 @@
-"""A model's reference made: events described, monitors calibrated on them, and the achieved rate measured."""
+"""Computes a model's reference: describes events, calibrates monitors on them, and measures the achieved alarm rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's monitors need to know of the history it was made from: kept in its manifest, replaced with it.
+"""A model's reference for monitoring, kept in its manifest.
 
 Made of events the model was not fitted to, so that its scores look as they will when it serves.
 """

@@ -1,4 +1,4 @@
-"""Which windows are watched, and how."""
+"""The windows and statistics that are monitored."""
 
 from __future__ import annotations
 

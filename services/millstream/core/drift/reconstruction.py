@@ -1,4 +1,4 @@
-"""Whether features still go together as they did: the error of a reconstruction from principal components.
+"""Multivariate drift: the reconstruction error of features from principal components.
 
 Each feature may look as ever while what ties them together is gone. The components learnt from the reference rebuild
 events of the same kind well and others badly; the error per event is a column like any other, with a profile and the

@@ -1,4 +1,4 @@
-"""Hours of the week: what a column looks like at this hour, on this weekday, while nothing has changed."""
+"""Seasonality: the reference of a column by hour and weekday."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a reading of the windows to what monitors say of each column."""
+"""Signals of each column from the statistics of its windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events counted by slot of event time, column and bin: all that the windowed monitors need to keep."""
+"""Counts of events by slot of event time, column and bin: the state of the windowed monitors."""
 
 from __future__ import annotations
 

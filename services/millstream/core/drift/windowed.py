@@ -1,4 +1,4 @@
-"""The windowed monitors: the last day and week of every column against what was expected at those hours.
+"""Windowed monitors: the last day and week of every column compared with the reference of those hours.
 
 An event is expected to look as events of the same hour of the week did in the reference. Volume is not compared:
 expected counts are the observed number of events in each slot times the expected shares, so that neither a rhythm nor a

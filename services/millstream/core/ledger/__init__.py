@@ -1,1 +1,1 @@
-"""The label ledger's arithmetic: label sets joined in any order, what they come to, what to publish."""
+"""The label ledger: label sets, their resolution, and the examples to publish."""

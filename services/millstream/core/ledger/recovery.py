@@ -1,4 +1,4 @@
-"""Where a ledger must be replayed from, so that it is valid for exactly what its group has committed.
+"""Recovery of a ledger: the offsets to replay from, so that it is valid for the committed ones.
 
 The store is written *after* the transaction whose outputs follow from it, so it is at or behind the committed
 offsets: a crash between the two leaves it behind, and replaying from its own offsets to the committed ones, silently,

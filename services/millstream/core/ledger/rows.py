@@ -1,4 +1,4 @@
-"""What the ledger store holds, as keys and values.
+"""Keys and values of the ledger store.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A boosted forest answered for many rows at once: what LightGBM computes, in its order, without a jump per node.
+"""Scoring of a boosted forest for many rows at once, bit for bit as LightGBM, without branches per node.
 
 A tree's leaves are the bits of a word, from left to right. Each node whose test sends a row to the right strikes out
 the leaves on its left; the first leaf that stands is the row's. Nodes are taken one after the other, each for a block

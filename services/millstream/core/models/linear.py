@@ -1,4 +1,4 @@
-"""Linear models as columns: what River's scaler and linear classifier answer row by row, for a micro-batch at once."""
+"""Scoring of River's scaler and linear classifier for a micro-batch at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a LightGBM text model is whole: the library reads past the end of one that is not, and kills the process.
+"""Validation of LightGBM text models: the library reads past the end of a truncated one, and crashes the process.
 
 It trusts the sizes in the header and the lengths of the arrays. A text that was cut short, or in which an array is too
 short, makes it read whatever lies behind in memory, on several threads at once; an exception there cannot be caught.

@@ -1,1 +1,1 @@
-"""How good scores were on labels that come, change and go: figures that depend only on what is known, never on how."""
+"""Quality figures of scores from labelled examples, independent of order, batching and repetition."""

@@ -1,4 +1,4 @@
-"""Figures of a cohort, with intervals: what they are, and what the labels still missing could make of them.
+"""Quality figures of a cohort with confidence intervals and bounds for missing labels.
 
 References
 ----------

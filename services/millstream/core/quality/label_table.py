@@ -1,4 +1,4 @@
-"""What the newest examples of each event say it counts for at each maturity: some words and a place in a hash table."""
+"""Hash table of events: the label at each maturity, revisions and times of the newest examples."""
 
 from __future__ import annotations
 

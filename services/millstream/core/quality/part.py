@@ -1,4 +1,4 @@
-"""What figures are of: the sums of one day or of several, what they are a share of, and whom an investigator meets."""
+"""Inputs of quality figures: sums of examples of some days, and how many predictions they come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values too large for one record, in pieces and back."""
+"""Values too large for one record, split into pieces and joined."""
 
 from __future__ import annotations
 

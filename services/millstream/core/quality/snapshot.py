@@ -1,4 +1,4 @@
-"""A board as rows and back, so that only what changed is stored; equal boards give equal rows.
+"""Snapshot and restore of a board as rows, of which only changed ones are stored; equal boards give equal rows.
 
 ::
 

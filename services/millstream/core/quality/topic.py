@@ -1,4 +1,4 @@
-"""What is reported, as records of the quality topic."""
+"""Quality figures as records of the quality topic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store of entries per key is: an index of keys, segments of a slab, and rows for a changelog."""
+"""Base of the keyed stores: an index of keys, segments of a slab of entries, and changelog rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arithmetic on whole numbers that is exact until the one rounding of its result.
+"""Exact integer sums, means and variances, rounded once.
 
 Beyond 64 bits a number is a row of digits to the base 2**32, least first, each in a uint64 of its own.
 """

@@ -1,4 +1,4 @@
-"""Features over columns of whole numbers: integers from end to end, rounded at most once and refused if beyond."""
+"""Aggregations over integer columns: exact, rounded at most once, rejected when out of range."""
 
 from __future__ import annotations
 

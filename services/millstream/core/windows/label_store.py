@@ -1,4 +1,4 @@
-"""Exact windows over what became known: labels, timed by when they became known, asked about at events' own times.
+"""Exact windows over labels by the time each became known, looked up as of the times of events.
 
 A window is (t - w, t], as `WindowStore`'s, of the times at which labels became known; the event that looks them up is
 not part of it. An entry is one event's newest statement: a correction *replaces* the label, at the time when the

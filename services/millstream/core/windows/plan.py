@@ -1,4 +1,4 @@
-"""What the views of one entity ask of its windows, compiled to arrays for the kernels.
+"""The windows and aggregations of one entity's views, compiled to arrays for the kernels.
 
 A *cell* is a distinct pair of window and column over which something is counted, summed or averaged: those keep a
 running count and sum per key. All other functions look through the window's entries.

@@ -1,4 +1,4 @@
-"""What a window store holds, as a few large arrays.
+"""State of a window store, as a few large arrays.
 
 An entry is a row of the slab: time (ms), event id, then the bits of its values. A key's entries lie together, ordered
 by time and, of equal times, of arrival, in a segment of 2**k rows: ``base + head`` to before ``base + head + length``.

@@ -1,4 +1,4 @@
-"""Changelog rows of the version that kept every column as doubles, in the layout of today.
+"""Migration of changelog rows of an earlier version, which stored every column as doubles.
 
 Only columns of 64-bit integers are kept in another way now. Their doubles are exact below 2**53 in size; where one is
 larger, the integer is not known any more and the rows cannot be used.

@@ -1,4 +1,4 @@
-"""What is done to whole keys at a time: reading their newest features, restoring them, letting idle ones go."""
+"""Maintenance of whole keys: reading their newest features, restoring them, expiring idle ones."""
 
 from __future__ import annotations
 

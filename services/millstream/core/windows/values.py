@@ -1,4 +1,4 @@
-"""Event columns as the words that entries keep: real numbers as doubles, whole numbers as they are.
+"""Columns of events as words of entries: doubles for real numbers, integers for whole numbers.
 
 A word holds a double's bits (NaN is null) or an int64. Integers have no bit pattern to spare for null, so where there
 are any, words of null bits follow the columns' words.

@@ -1,4 +1,4 @@
-"""Features as a window store gives them, as columns of the flow and as rows of the online view."""
+"""Features of a window store as columns of the flow and rows of the online view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a later stage's events come from, which decides how long it keeps them."""
+"""The source of a later stage's events, which decides how long it keeps them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from millstream.runtime.fold_stage import replay
 from millstream.runtime.log.protocol import LogReader
 from millstream.runtime.log.records import Output, Records, empty_records
 from millstream.runtime.work import Processed, Progress, Recovered, StateSize
-from millstream.stages.join.step import Join, JoinOutput
+from millstream.stages.join.outputs import JoinOutput
+from millstream.stages.join.step import Join
 from millstream.topology import EXAMPLES, JOIN, JOIN_CHANGELOG, LABELS, SCORED
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The learner: the one writer of an online model, on one total order of examples, predict-then-learn."""
+"""The learner: the single writer of an online model; predicts, then learns each example in one total order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether online features can be read that were scored with: asked of a few events, now and then.
+"""Freshness of the online view: samples events and checks that their rows can be read.
 
 An event's row counts as there once the store has one at least as new. What is not there yet is asked for again, so that
 a store that stands still is seen to fall behind, and not to be always just a moment late.

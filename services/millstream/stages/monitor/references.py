@@ -1,4 +1,4 @@
-"""References of promoted model versions, from the `models` topic: those of earlier versions stay there as well."""
+"""References of promoted model versions, from the `models` topic."""
 
 from __future__ import annotations
 

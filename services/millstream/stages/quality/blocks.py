@@ -1,4 +1,4 @@
-"""State rows in blocks: a checkpoint that was cut off in the middle of writing counts for nothing.
+"""State rows in blocks: an incomplete block of an interrupted checkpoint is ignored.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Headline figures as metrics: everybody's, over all mature days, and how complete the labels are."""
+"""Headline quality figures as metrics: over all groups and mature days, and label completeness."""
 
 from __future__ import annotations
 

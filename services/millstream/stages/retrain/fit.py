@@ -1,4 +1,4 @@
-"""Growing trees: LightGBM with early stopping, the same trees for the same data wherever it runs."""
+"""Fits trees: LightGBM with early stopping, deterministic across machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows a model may learn from, and which part of history each of them belongs to."""
+"""Temporal split of history into training, validation and holdout rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The declared rule that answers while no model can."""
+"""The declared rule that answers without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row-level transforms a team declares as Feast on-demand views, run on a micro-batch's columns."""
+"""On-demand feature views, run on a micro-batch's columns."""
 
 from __future__ import annotations
 

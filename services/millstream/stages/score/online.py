@@ -1,4 +1,4 @@
-"""The online model beside the champion: the newest snapshot's opinion, and how long having it may take."""
+"""The online model's scores beside the champion's, within a time budget."""
 
 from __future__ import annotations
 

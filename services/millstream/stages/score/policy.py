@@ -1,4 +1,4 @@
-"""Who answers where there are several contenders: the champion, the online model, or a declared mix of both."""
+"""The answer policy: champion, online model, or a declared mix of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The champion model, and the answer to a micro-batch with it, beside it or without it."""
+"""The champion model, and the answers to a micro-batch from champion, online model and rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Complete the features, then answer with the champion, the online model or both; without any, with the rule."""
+"""The scoring step: completes the features, then answers with champion, online model, both, or the rule."""
 
 from __future__ import annotations
 
