@@ -123,6 +123,13 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_files_of_the_code_map_exist() -> None:
+    page = ROOT / "infra" / "docs" / "code-map.md"
+    named = {code for code in inline_code(prose(page)) if code.endswith(".py")}
+    assert len(named) > 50
+    assert {name for name in named if not (ROOT / "services" / "millstream" / name).is_file()} == set()
+
+
 def test_what_does_not_exist_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("`millstream.core.windows.state` `millstream.core.window_state` `tests/none.py` `tests/guide.py`")
