@@ -18,6 +18,9 @@ from millstream.core.contracts import Contract
 Mode = Literal["BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"]
 MODES: tuple[str, ...] = get_args(Mode)
 
+_EXACT_TO = {("int", "float"): 1 << 24, ("long", "float"): 1 << 24, ("long", "double"): 1 << 53}
+"""By writer's and reader's type: the largest magnitude of an integer up to which all are exact."""
+
 
 @dataclass(frozen=True, slots=True)
 class Incompatibility:
@@ -82,6 +85,14 @@ def _refused(writer: Contract, reader: Contract, whose: str) -> Iterator[Incompa
         target = pairs.get(source.name)
         if target is not None:
             yield from _tightened(given[source.name], held[target.name], whose)
+            most = _EXACT_TO.get((source.kind, target.kind))
+            if most is not None and not _within(given[source.name], most):
+                yield Incompatibility(
+                    "type",
+                    target.name,
+                    f"{target.kind} holds integers exactly only from -{most} to {most}; {whose} with others would be "
+                    f"dead letters. Keep {source.kind}, or bound the values with minimum and maximum",
+                )
             real = source.kind in {"float", "double"}
             if real and held[target.name].finite and not given[source.name].finite:
                 yield Incompatibility("finite", target.name, f"NaN and infinities are no longer allowed of {whose}")
@@ -89,6 +100,11 @@ def _refused(writer: Contract, reader: Contract, whose: str) -> Iterator[Incompa
         if item.default is not MISSING and item.name in {reader.key, reader.event_id, reader.event_time}:
             detail = f"{item.name!r} identifies records but {whose} would all get its default"
             yield Incompatibility("default-identity", item.name, detail)
+
+
+def _within(item: Constraint, most: int) -> bool:
+    lower, upper = _lower(item), _upper(item)
+    return lower is not None and upper is not None and lower[0] >= -most and upper[0] <= most
 
 
 def _tightened(old: Constraint, new: Constraint, whose: str) -> Iterator[Incompatibility]:
