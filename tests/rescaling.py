@@ -16,14 +16,6 @@ from millstream.runtime.rescale.state import move_measures, move_rows
 from millstream.topology import MEASURE_CHANGELOG, SCORED, Topology
 
 
-def broker_for(topology: Topology, partitions: int) -> MemoryBroker:
-    """Return a log in memory with the topics of a topology."""
-    broker = MemoryBroker(partitions)
-    for topic in topology.topics:
-        broker.topics[topic.name] = [Partition() for _ in range(topic.partitions or partitions)]
-    return broker
-
-
 def rescaled(topology: Topology, before: MemoryBroker, count: int, monkeypatch: pytest.MonkeyPatch) -> MemoryBroker:
     """Return what `Rescale` makes of it once everything was read and is stopped; groups are called as the stages are.
 

@@ -7,7 +7,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cards import CONTRACTS, DAY_MS, START_MS, TRANSACTIONS, events, first_stage, published, topology, view
-from crashing import crash
 from millstream.adapters.kafka.topics import TIMESTAMP_AFTER_MS
 from millstream.app.stage_registry import clock_bound
 from millstream.core.avro.decode import RecordReader
@@ -20,6 +19,7 @@ from millstream.runtime.loop import LoopLimits, StageLoop
 from millstream.runtime.observer import Unobserved
 from millstream.runtime.stage import Stage
 from millstream.settings import load_settings
+from millstream.testing.faults import crash
 from millstream.topology import DEAD_LETTERS
 
 BOUND_MS = 3_600_000

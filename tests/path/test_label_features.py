@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from cards import DAY_MS, events, published, topology, view
-from crashing import crash
 from fakes_ledger_store import FakeLedgerStore
 from fakes_online_view import FakeOnlineView
 from millstream.adapters.kafka.topics import BIG_RECORD_BYTES
@@ -38,6 +37,7 @@ from millstream.runtime.observer import Unobserved
 from millstream.runtime.work import Work
 from millstream.settings import load_settings
 from millstream.stages.featurize.labels import LabelFeatures, LabelLookup
+from millstream.testing.faults import crash
 from millstream.topology import LABELS, SCORED
 
 NEVER_MS = 1 << 60

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cards import CONTRACTS, DAY_MS, TRANSACTIONS, events, first_stage, published, topology, view
-from crashing import crash
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
@@ -21,6 +20,7 @@ from millstream.runtime.stage import Stage
 from millstream.stages.featurize.step import Featurize
 from millstream.stages.featurize.upstream import upstream_of
 from millstream.stages.validate.step import Validate
+from millstream.testing.faults import crash
 from millstream.topology import DEAD_LETTERS
 
 VIEWS = view("activity", "customer"), view("terminal_activity", "terminal")

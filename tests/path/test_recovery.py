@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cards import DAY_MS, events, first_stage, published, view
-from crashing import crash
 from millstream.core.declaration import Aggregate, ColumnType, View
 from millstream.core.windows.store import WindowStore
 from millstream.errors import Rebalanced
@@ -23,6 +22,7 @@ from millstream.runtime.log.records import Output, Place
 from millstream.runtime.loop import LoopLimits, StageLoop
 from millstream.runtime.observer import Unobserved
 from millstream.runtime.stage import Stage
+from millstream.testing.faults import crash
 
 CUSTOMER = view("activity", "customer")
 NEVER_MS = 1 << 60

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cards import events, first_stage, published, view
-from crashing import crash
 from millstream.adapters.kafka.origins import Origin, Origins, out_of_range
 from millstream.core.batch import Batch
 from millstream.core.generations import GENERATION, generation_of
@@ -19,6 +18,7 @@ from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
 from millstream.runtime.loop import LoopLimits, StageLoop
 from millstream.runtime.observer import Unobserved
 from millstream.runtime.stage import Stage
+from millstream.testing.faults import crash
 
 CUSTOMER = view("activity", "customer")
 TOPIC, CHANGELOG, OUT = "transactions", "customer.changelog", "transactions.terminal"

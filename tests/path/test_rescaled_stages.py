@@ -26,6 +26,7 @@ from millstream.runtime.observer import Unobserved
 from millstream.runtime.work import Work
 from millstream.settings import load_settings
 from millstream.stages.monitor.monitor import MonitorStage
+from millstream.testing.workers import broker_for
 from millstream.topology import (
     ALERTS,
     DEAD_LETTERS,
@@ -44,7 +45,7 @@ from millstream.topology import (
     Topology,
 )
 from quality_oracle import by_key
-from rescaling import broker_for, rescaled
+from rescaling import rescaled
 from statements import PRECEDENCE, label_records, statements
 from watched import DAY_MS, HOUR_MS, START_MS, examples, scored, traffic
 from watching import EXAMPLE_SCHEMA, MODEL, NAMES, SCHEMA, alerts_of, measure, models, monitor_of

@@ -13,7 +13,6 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from cards import CONTRACTS
-from crashing import crash
 from millstream.core.avro.decode import RecordReader
 from millstream.core.avro.encode import RecordWriter
 from millstream.core.batch import Batch
@@ -26,6 +25,7 @@ from millstream.core.drift.watch import Watch
 from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
 from millstream.runtime.log.records import Output
 from millstream.runtime.work import Work
+from millstream.testing.faults import crash
 from millstream.topology import DEAD_LETTERS, EXAMPLES, MEASURES, SCORED
 from watched import DAY_MS, HOUR_MS, START_MS, WEEK_MS, examples, scored, traffic
 from watching import (

@@ -14,6 +14,7 @@ from millstream.core.ledger.label_timeline import LabelTimeline
 from millstream.core.text import as_text
 from millstream.runtime.log.records import Output
 from millstream.runtime.replay import Replay
+from millstream.runtime.stage import Stage
 from millstream.stages.score.scorer import Champion
 from millstream.stages.score.step import Score
 from millstream.topology import DEAD_LETTERS
@@ -40,6 +41,23 @@ class Replayed:
     read: int
 
 
+def replay_stages(assembly: Assembly, champion: Champion | None, partitions: int) -> list[Stage]:
+    """Return the stages on the way to the prediction, in path order, as they run without servers.
+
+    Batch views are read from their offline sources, as of the time of each event.
+    """
+    resolve = assembly.resolver()
+    carried = open_batch_history(assembly.settings, assembly.declaration, assembly.contract.event_time)
+    stages = [
+        assembly.stage(plan, resolve, carried if plan.last else None, partitions=partitions)
+        for plan in assembly.topology.stages
+    ]
+    score = stages[-1].score
+    if champion is not None and isinstance(score, Score):
+        score.swap(champion)
+    return stages
+
+
 class History:
     """A replay of an assembly's stages, fed with columns of the event topic.
 
@@ -51,16 +69,8 @@ class History:
 
     def __init__(self, assembly: Assembly, champion: Champion | None = None) -> None:
         resolve = assembly.resolver()
-        carried = open_batch_history(assembly.settings, assembly.declaration, assembly.contract.event_time)
-        stages = [
-            assembly.stage(plan, resolve, carried if plan.last else None, partitions=1)
-            for plan in assembly.topology.stages
-        ]
-        score = stages[-1].score
-        if champion is not None and isinstance(score, Score):
-            score.swap(champion)
         self._assembly = assembly
-        self.replay = Replay(stages)
+        self.replay = Replay(replay_stages(assembly, champion, partitions=1))
         self._writer = RecordWriter(assembly.contract.schema)
         self._scored = RecordReader(assembly.topology.stages[-1].output_schema, resolve)
         self._dead = RecordReader(assembly.contracts[DEAD_LETTERS].schema, resolve)

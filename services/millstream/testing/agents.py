@@ -21,36 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.errors import Misconfigured
 from millstream.runtime.dead_letters import DeadLetterLimit
-from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
-from millstream.runtime.log.records import Output, Place
+from millstream.runtime.log.memory_log import MemoryBroker
+from millstream.runtime.log.records import Output
 from millstream.runtime.loop import LoopLimits, StageLoop
 from millstream.runtime.observer import Unobserved
+from millstream.testing.faults import Crash, Faults, FaultyLog
 from millstream.topology import DEAD_LETTERS
 
 if TYPE_CHECKING:
     from millstream.runtime.agents.stage import AgentStage
 
 Row = dict[str, Any]
-
-
-class _Crash(Exception):
-    pass
-
-
-class _CrashingLog(MemoryLog):
-    """A log whose transaction number ``at`` ends the stage, before or after it is committed."""
-
-    def __init__(self, broker: MemoryBroker, group: str, at: int | None, committed: bool) -> None:
-        super().__init__(broker, group)
-        self._at, self._committed, self._count = at, committed, 0
-
-    def commit(self, next_offsets: Mapping[Place, int]) -> None:
-        self._count += 1
-        if self._count == self._at and not self._committed:
-            raise _Crash
-        super().commit(next_offsets)
-        if self._count == self._at:
-            raise _Crash
 
 
 def run_agent(
@@ -111,10 +92,12 @@ def run_agent(
     transactions = max(1, len(rows) // batch_records)
     with asyncio.Runner() as runner:
         for life in range(crashes + 1):
-            at = random_.randint(1, max(1, 2 * transactions // (crashes + 1))) if life < crashes else None
+            at = random_.randint(1, max(1, 2 * transactions // (crashes + 1))) if life < crashes else 0
             fresh = replace(assembly, agents=load_app(assembly.settings))  # a process of its own
             stage = agent_stage(fresh, plan, assembly.resolver(), run=runner.run)
-            if _ended(stage, _CrashingLog(broker, name, at, random_.random() < 0.5), batch_records, partitions):
+            faults = Faults({at: "killed after" if random_.random() < 0.5 else "killed before"})
+            log = FaultyLog(broker, name, faults, set(range(partitions)), batch_records)
+            if _ended(stage, log, batch_records, partitions):
                 break
     found: dict[str, list[Row]] = {DEAD_LETTERS: []}
     for topic in {*assembly.agents.topics_by_name, DEAD_LETTERS} - {plan.input}:
@@ -126,7 +109,7 @@ def run_agent(
     return found
 
 
-def _ended(stage: AgentStage, log: MemoryLog, batch_records: int, partitions: int) -> bool:
+def _ended(stage: AgentStage, log: FaultyLog, batch_records: int, partitions: int) -> bool:
     """Run a stage until nothing is left to read; return False if it crashed."""
     limits, limit = LoopLimits(batch_records, 1 << 60), DeadLetterLimit(1.0, 1)
     loop = StageLoop(stage, log, limits, limit, None, Unobserved(), now_ms=lambda: 0)
@@ -135,7 +118,7 @@ def _ended(stage: AgentStage, log: MemoryLog, batch_records: int, partitions: in
         while polled := loop.poll(0.0):
             loop.handle(polled)
         loop.close()
-    except _Crash:
+    except Crash:
         return False
     finally:
         for partition in range(partitions):

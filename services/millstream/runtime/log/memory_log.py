@@ -108,11 +108,15 @@ class MemoryLog:
             return
         self._origins.check()
         for partition in range(len(self._broker.log(self._topics[0]))):
-            found = {topic: self._broker.committed.get((self._group, topic, partition)) for topic in self._topics}
-            committed = {t: None if at is None else at + self._origins.base(t) for t, at in found.items()}
-            for topic, offset in self._assignment.assigned(partition, committed).items():
-                self._positions[topic, partition] = offset - self._origins.base(topic)
+            self._recover(partition)
         self.member = True
+
+    def _recover(self, partition: int) -> None:
+        assert self._assignment is not None
+        found = {topic: self._broker.committed.get((self._group, topic, partition)) for topic in self._topics}
+        committed = {t: None if at is None else at + self._origins.base(t) for t, at in found.items()}
+        for topic, offset in self._assignment.assigned(partition, committed).items():
+            self._positions[topic, partition] = offset - self._origins.base(topic)
 
     def rewind(self) -> None:
         """See `StageLog.rewind`."""
