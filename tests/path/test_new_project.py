@@ -19,7 +19,7 @@ def test_a_template_s_own_tests_pass_and_its_events_are_replayed(template: str, 
     write_project(folder, template)
     found = runpy.run_path(str(folder / "tests" / "test_project.py"))
     tests = [value for name, value in found.items() if name.startswith("test_")]
-    assert len(tests) == 2
+    assert len(tests) == 3
     for test in tests:
         test()
     (events,) = folder.glob("*.csv")
@@ -34,5 +34,5 @@ def test_rows_are_read_as_events_or_refused_by_name(tmp_path: Path, monkeypatch:
     assert replay([row]).scored[0]["event_time_ms"] == 1_767_225_600_000
     with pytest.raises(Misconfigured, match=r"rows cannot be read as events:\n  row 1, value: "):
         replay([row, {**row, "value": "much"}])
-    with pytest.raises(Misconfigured, match=r"table 'events' does not fit the contract:\n  .*'value'"):
+    with pytest.raises(Misconfigured, match=r"table 'rows' does not fit the contract:\n  .*'value'"):
         replay([{name: value for name, value in row.items() if name != "value"}])

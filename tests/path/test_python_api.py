@@ -8,6 +8,8 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +22,7 @@ from millstream.app.file_format import FileFormat
 from millstream.app.project import live, offline
 from millstream.app.tables import in_python
 from millstream.errors import Misconfigured
+from millstream.settings import Settings
 from millstream.topology import PREDICTIONS
 
 START_MS = 1_533_081_600_000  # 2018-08-01T00:00:00Z
@@ -175,3 +178,38 @@ def test_a_folder_is_opened_by_name_or_from_below(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"is no project.*millstream new"):
         millstream.open(tmp_path)
     assert millstream.open("tests").name == "millstream_cards"
+
+
+def test_other_servers_are_used_within_the_block_only(
+    project: millstream.Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Settings] = []
+
+    @contextmanager
+    def nothing_started(settings: Settings, *_: object) -> Iterator[None]:
+        seen.append(settings)
+        yield
+
+    monkeypatch.setattr("millstream.app.serve_block.serve_block", nothing_started)
+    before = project.settings
+    with project.serve(kafka="host:9092", redis="redis://:secret@host/1") as same:
+        assert same is project
+        assert seen == [project.settings] == [project.assembly.settings]
+    assert seen[0].kafka == {"bootstrap.servers": "host:9092"}
+    assert seen[0].redis_url is not None
+    assert seen[0].redis_url.get_secret_value() == "redis://:secret@host/1"
+    assert seen[0].state_dir == before.state_dir
+    assert (project.settings, project.assembly.settings) == (before, before)
+    with pytest.raises(Misconfigured, match="MILLSTREAM_REDIS_URL"), project.serve(redis="host"):
+        pass
+    assert project.settings == before
+
+
+def test_arguments_of_training_are_checked(project: millstream.Project, events: pl.DataFrame) -> None:
+    replayed = project.replay(events, label_column="none")
+    with pytest.raises(Misconfigured, match=r"^holdout is 0\.9; allowed: 0\.01 to 0\.5$"):
+        project.train(replayed, events.with_columns(is_fraud=0), holdout=0.9)
+    with pytest.raises(Misconfigured, match=r"^the labels have no column is_fraud.*with label_column$"):
+        project.train(replayed)
+    with pytest.raises(Misconfigured, match=r"^no label is known by \d+ ms: move as_of later or lower label_delay$"):
+        project.train(replayed, events.head(3).with_columns(is_fraud=0), as_of="2018-01-01")

@@ -35,14 +35,18 @@ def read_online(
     Retry
         The online store cannot be reached.
     """
-    from millstream.adapters.feast.repo import open_store, quiet_feast
+    from millstream.adapters.feast.repo import close_store, open_store, quiet_feast
 
     names = _reached(declaration, _keys(declaration, rows))
     if features is not None:
         _require_known(features, names)
         names = {name: column for name, column in names.items() if column in features}
     with quiet_feast():
-        answer = _read(open_store(settings), list(names), rows)
+        store = open_store(settings)
+        try:
+            answer = _read(store, list(names), rows)
+        finally:
+            close_store(store)
     return {column: answer[column] for column in names.values()}
 
 

@@ -10,6 +10,7 @@ from millstream.adapters.embedded import endpoints as servers
 from millstream.app.project_workers import start_workers
 from millstream.app.running import stages_in_thread
 from millstream.app.setup import initialise
+from millstream.app.training import promote
 
 if TYPE_CHECKING:
     from millstream.app.assembly import Assembly
@@ -17,10 +18,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def serve_block(settings: Settings, assembly: Assembly, stages: Sequence[str], in_process: bool) -> Iterator[None]:
+def serve_block(
+    settings: Settings, assembly: Assembly, version: int | None, stages: Sequence[str], in_process: bool
+) -> Iterator[None]:
     """Start what is needed, run the stages until the block ends, and stop what was started.
 
     Servers that ran before go on.
+
+    Parameters
+    ----------
+    version : int or None
+        Of the model to promote before the stages start.
 
     Raises
     ------
@@ -31,8 +39,10 @@ def serve_block(settings: Settings, assembly: Assembly, stages: Sequence[str], i
     with ExitStack() as stack:
         if not running:
             stack.callback(servers.stop, settings)
-        servers.start(settings, lambda _step: None)
+        endpoints = servers.start(settings, lambda _step: None)
         initialise(settings, lambda _words: None)
+        if version is not None:
+            promote(assembly, endpoints.kafka, version)
         if in_process:
             stack.enter_context(stages_in_thread(settings, stages))
             yield

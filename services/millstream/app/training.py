@@ -243,6 +243,14 @@ def put_into_service(
     return offered
 
 
+def promote(assembly: Assembly, kafka: Mapping[str, str], version: int) -> None:
+    """Put a version of the service's model into service; raises as `put_into_service` does."""
+    from millstream.adapters.models.registry import open_registry
+
+    declaration = assembly.declaration
+    put_into_service(open_registry(assembly.settings), kafka, declaration, declaration.service.name, version)
+
+
 def _commit(folder: Path) -> str | None:
     """Return the commit of the feature repo, marked if it has changes; None if it is not under git."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

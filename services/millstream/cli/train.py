@@ -110,7 +110,7 @@ def train(
     if kafka is None:
         console.print(f"Serve it with `millstream models promote {made.version}`.")
     else:
-        _promote(settings, assembly, kafka, made, console)
+        _promote(assembly, kafka, made, console)
 
 
 def train_and_promote(
@@ -127,7 +127,7 @@ def train_and_promote(
     with _bar(console, features.height, None) as show:
         made = train_and_register(assembly, features, label, progress=show)
     _print_model(made, assembly, console)
-    _promote(settings, assembly, kafka, made, console)
+    _promote(assembly, kafka, made, console)
     return made
 
 
@@ -186,9 +186,8 @@ def _budgeted(reference: ModelReference) -> float:
     return reference.held_out_days * reference.alarms_per_day * WINDOWED_SHARE
 
 
-def _promote(settings: Settings, assembly: Assembly, kafka: Mapping[str, str], made: Model, console: Console) -> None:
-    from millstream.adapters.models.registry import open_registry
-    from millstream.app.training import put_into_service
+def _promote(assembly: Assembly, kafka: Mapping[str, str], made: Model, console: Console) -> None:
+    from millstream.app.training import promote
 
-    put_into_service(open_registry(settings), kafka, assembly.declaration, made.name, made.version)
+    promote(assembly, kafka, made.version)
     console.print(f"model [bold]{made.name}[/] version [bold]{made.version}[/] is champion")

@@ -230,6 +230,13 @@ def open_store(settings: Settings) -> FeatureStore:
     return store
 
 
+def close_store(store: FeatureStore) -> None:
+    """Close a client's connection to the online store; Feast leaves that to the garbage collector."""
+    client = getattr(store._get_provider().online_store, "_client", None)
+    if client is not None:
+        client.close()
+
+
 def apply(settings: Settings) -> None:
     """Apply the repo to its registry, as ``feast apply`` does: what the repo no longer has goes; safe to repeat."""
     objects = objects_of(settings)

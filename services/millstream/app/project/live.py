@@ -36,12 +36,9 @@ class LiveProject(OfflineProject):
             Kafka cannot be reached.
         """
         from millstream.adapters.embedded.endpoints import resolve
-        from millstream.adapters.models.registry import open_registry
-        from millstream.app.training import put_into_service
+        from millstream.app.training import promote
 
-        declaration, version = self.assembly.declaration, int(version_text(model))
-        kafka = resolve(self.settings, redis=False).kafka
-        put_into_service(open_registry(self.settings), kafka, declaration, declaration.service.name, version)
+        promote(self.assembly, resolve(self.settings, redis=False).kafka, int(version_text(model)))
 
     def publish(
         self,
@@ -211,6 +208,7 @@ class LiveProject(OfflineProject):
         *,
         kafka: str | Mapping[str, str] | None = None,
         redis: str | None = None,
+        model: Model | int | None = None,
         stages: Sequence[str] = (),
         in_process: bool = False,
     ) -> Iterator[Self]:
@@ -226,6 +224,8 @@ class LiveProject(OfflineProject):
             say, else an embedded broker.
         redis : str, optional
             URL of the online store to use within the block; default: as the settings say, else an embedded Valkey.
+        model : Model or int, optional
+            Make this version champion before the stages start.
         stages : sequence of str
             Default: all.
         in_process : bool
@@ -251,7 +251,8 @@ class LiveProject(OfflineProject):
             self.settings = load_settings({}, **given)
             self.assembly = assemble(self.settings)
         try:
-            with serve_block(self.settings, self.assembly, stages, in_process):
+            version = None if model is None else int(version_text(model))
+            with serve_block(self.settings, self.assembly, version, stages, in_process):
                 yield self
         finally:
             self.settings, self.assembly = before

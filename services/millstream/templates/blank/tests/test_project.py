@@ -26,3 +26,9 @@ def test_an_event_far_above_the_mean_of_its_device_is_reviewed() -> None:
 def test_an_event_that_does_not_fit_the_contract_is_dead_lettered() -> None:
     run = replay([event("e1", 0, float("nan"))], PROJECT)
     assert [row["reason"] for row in run.dead_letters] == ["not-finite"]
+
+
+def test_crashes_and_rebalances_change_nothing() -> None:
+    rows = [event(f"e{n}", n, float(n)) for n in range(40)]
+    run = replay(rows, PROJECT, batch_records=7)
+    assert replay(rows, PROJECT, batch_records=7, seed=1, crashes=3, rebalances=2) == run

@@ -22,3 +22,9 @@ def test_the_mean_of_a_customer_s_payments_and_the_decision() -> None:
 def test_a_payment_that_does_not_fit_the_contract_is_dead_lettered() -> None:
     run = replay([payment(1, 1, -10.0)], PROJECT)
     assert [row["reason"] for row in run.dead_letters] == ["range"]
+
+
+def test_crashes_and_rebalances_change_nothing() -> None:
+    rows = [payment(n, n, 5.0 * n) for n in range(1, 40)]
+    run = replay(rows, PROJECT, batch_records=7)
+    assert replay(rows, PROJECT, batch_records=7, seed=1, crashes=3, rebalances=2) == run
