@@ -213,3 +213,14 @@ def test_arguments_of_training_are_checked(project: millstream.Project, events: 
         project.train(replayed)
     with pytest.raises(Misconfigured, match=r"^no label is known by \d+ ms: move as_of later or lower label_delay$"):
         project.train(replayed, events.head(3).with_columns(is_fraud=0), as_of="2018-01-01")
+
+
+def test_entities_and_features_that_there_are_not_are_named(project: millstream.Project) -> None:
+    with pytest.raises(Misconfigured, match=r"^row 1: customer_id is '8', and must be a whole number$"):
+        project.online_features([{"customer_id": 7}, {"customer_id": "8"}])
+    with pytest.raises(Misconfigured, match=r"^row 0: 'age' is no join key; join keys are: customer_id, terminal_id$"):
+        project.online_features([{"age": 7}])
+    with pytest.raises(Misconfigured, match=r"no entity is given; join keys are: customer_id, terminal_id$"):
+        project.online_features([])
+    with pytest.raises(Misconfigured, match=r"named .*age.*; there are: customer_activity__"):
+        project.online_features([{"customer_id": 7}], ["age"])
