@@ -1,4 +1,4 @@
-"""What a rescale requires before it begins: no originals of cut dead letters are lost, and all state is written."""
+"""What a rescale requires before it begins: no truncated dead letter is lost, all state is written, and no agents."""
 
 from __future__ import annotations
 
@@ -119,3 +119,18 @@ def _no_checkpoint(changelog: str, partition: int, at: int, topic: str, stage: s
         f"{changelog}[{partition}] holds no checkpoint of the committed offset {at} of {topic}: start stage {stage} "
         "and stop it with SIGTERM, so that it writes one"
     )
+
+
+def refuse_agents(topology: Topology) -> None:
+    """Refuse projects with agents, whose tables are not moved.
+
+    Raises
+    ------
+    Misconfigured
+        Naming the agents.
+    """
+    if topology.agents:
+        raise Misconfigured(
+            "the tables of agents belong to partitions of what they read, and a rescale does not move them; it is "
+            f"not available in a project with agents ({', '.join(each.name for each in topology.agents)})"
+        )

@@ -34,19 +34,13 @@ from millstream.adapters.kafka.topic_registry import (
 from millstream.adapters.kafka.topics import partition_counts, require_topics
 from millstream.core.partitioner import partition_of
 from millstream.errors import Misconfigured, Retry, Stop
-from millstream.runtime.rescale.checks import (
-    refuse_truncated_dead_letters,
-    require_checkpoint,
-    require_growth,
-    require_measured,
-)
+from millstream.runtime.rescale import checks
 from millstream.runtime.rescale.state import move_measures, move_rows, refused_offsets
 from millstream.topology import MEASURE_CHANGELOG, SCORED, Topology
 
 _HEADER: Final = "millstream.rescale"
 _TIMEOUT_S: Final = 60.0
 Offsets = dict[tuple[str, int], int]
-Say = Callable[[str], None]
 
 
 class Rescale:
@@ -72,7 +66,7 @@ class Rescale:
         topology: Topology,
         count: int,
         replication: int,
-        say: Say,
+        say: Callable[[str], None],
         truncated_dead_letters: Callable[[Collection[str]], Sequence[str]] = lambda _topics: (),
     ) -> None:
         self._kafka = kafka
@@ -129,14 +123,10 @@ class Rescale:
             move_measures(self._kafka, read[SCORED])
 
     def _begin(self) -> dict[str, Any]:
-        if self._topology.agents:
-            raise Misconfigured(
-                "the tables of agents belong to partitions of what they read, and a rescale does not move them; it is "
-                f"not available in a project with agents ({', '.join(each.name for each in self._topology.agents)})"
-            )
+        checks.refuse_agents(self._topology)
         now = require_topics(self._kafka, self._topology.topics)
-        require_growth(now, self._count)
-        refuse_truncated_dead_letters(self._cut_letters(set(self._logs)))
+        checks.require_growth(now, self._count)
+        checks.refuse_truncated_dead_letters(self._cut_letters(set(self._logs)))
         origins = claim(self._kafka, self._topology, self._replication)
         origins.check()
         bases = {name: origins.base(name) for name in self._names}
@@ -144,9 +134,9 @@ class Rescale:
         drained = {n: [ends[named(self._kafka, n), p] for p in range(now)] for n in self._logs}
         groups = self._drained(ends)
         for stage in self._topology.stages:
-            require_checkpoint(self._kafka, self._admin, self._topology, stage, now, bases)
+            checks.require_checkpoint(self._kafka, self._admin, self._topology, stage, now, bases)
         if MEASURE_CHANGELOG in self._names:
-            require_measured(self._kafka, self._admin, self._topology, now, bases[SCORED])
+            checks.require_measured(self._kafka, self._admin, self._topology, now, bases[SCORED])
         journal = {"to": self._count, "drained": drained, "copied": {}, "groups": groups, "bases": bases}
         write_journal(self._kafka, self._topology.project, journal)
         return journal
