@@ -27,17 +27,16 @@ def consume(
     from millstream.app.consuming import Consumption
 
     records = Consumption(load_settings(), topic)
-    console = Console()
     rows = records.newest(last)
-    if as_json:
+    if not rows:
+        Console(stderr=as_json).print(f"{records.topic} has no committed records yet")
+    elif as_json:
         for row in rows:
             typer.echo(json.dumps(row, default=_jsonable))
-    elif rows:
+    else:
         every = dict.fromkeys(name for row in reversed(rows) for name in row)
         names = [name for name in every if not name.endswith(("manifest", "body"))]
-        print_rows(console, [{name: humane(name, row.get(name)) for name in names} for row in rows], records.topic)
-    else:
-        console.print(f"{records.topic} has no records yet")
+        print_rows(Console(), [{name: humane(name, row.get(name)) for name in names} for row in rows], records.topic)
     if follow:
         for row in records.rest(follow=True):
             typer.echo(json.dumps(row, default=_jsonable))

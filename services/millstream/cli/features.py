@@ -52,10 +52,12 @@ def show(as_json: JsonOption = False) -> None:
     console = Console()
     settings = load_settings()
     with console.status("compiling the feature repo"):
-        declaration = assemble_runnable(settings).declaration
+        assembly = assemble_runnable(settings)
+    declaration, stages = assembly.declaration, assembly.topology.names
     rows = described(declaration)
     if as_json:
-        typer.echo(json.dumps({"project": declaration.project, "topic": declaration.topic, "features": rows}, indent=2))
+        found = {"project": declaration.project, "topic": declaration.topic, "stages": stages, "features": rows}
+        typer.echo(json.dumps(found, indent=2))
         return
     shown = [{name.replace("_", " "): value for name, value in row.items()} for row in rows]
     print_rows(console, shown, f"{declaration.project}: features from topic {declaration.topic}")
@@ -64,6 +66,7 @@ def show(as_json: JsonOption = False) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    console.print(f"stages: {', '.join(stages)}", soft_wrap=True, highlight=False)
     _say_what_answers(console, settings, declaration)
 
 
