@@ -53,7 +53,7 @@ def test_a_project_of_one_s_own_from_the_wheel_alone(installed: Path, tmp_path: 
     assert Path(where).is_relative_to(installed.parent)
     assert "cd mine" in run(millstream, "new", "mine", "--template", "blank", cwd=tmp_path, **home)
     mine = tmp_path / "mine"
-    assert "2 passed" in run(python, "-m", "pytest", "-q", cwd=mine, **home)
+    assert "3 passed" in run(python, "-m", "pytest", "-q", cwd=mine, **home)
     shown = run(millstream, "features", "show", cwd=mine / "tests", **home)
     assert "mine: features from topic events" in shown
     assert "mean of value over 1:00:00" in shown
