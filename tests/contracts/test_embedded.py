@@ -122,7 +122,7 @@ def test_two_starts_at_once_make_one_server(tmp_path: Path) -> None:
 @pytest.mark.redis
 def test_a_server_outlives_its_starter_and_its_terminal_signals(tmp_path: Path) -> None:
     program = (
-        "import os; from millstream.adapters import endpoints; from millstream.settings import Settings\n"
+        "import os; from millstream.adapters.embedded import endpoints; from millstream.settings import Settings\n"
         f"endpoints.start(Settings(state_dir={str(tmp_path)!r}, kafka={NO_KAFKA!r}), lambda step: None)\n"
         "print(os.getsid(0), os.getpgid(0))"
     )

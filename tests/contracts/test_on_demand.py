@@ -111,6 +111,7 @@ def test_a_missing_value_becomes_what_feast_makes_of_it_beside_others(dtype: Fea
 @example("int64", [2.0**53, None, float("nan")])
 @example("int32", [True, 2**31])
 @example("float32", [0.1, 1e39, None])
+@example("float64", [np.timedelta64(5, "s")])
 def test_a_column_is_cast_value_by_value(dtype: FeatureType, values: list[Any]) -> None:
     column, nulls, problems = cast_column(values, dtype)
     for row, value in enumerate(values):
