@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from cards import DAY_MS, events, first_stage, published, view
 from millstream.core.declaration import Aggregate, ColumnType, View
 from millstream.core.windows.store import WindowStore
-from millstream.errors import Rebalanced
+from millstream.errors import Aborted, Rebalanced
 from millstream.ports import ViewRows
+from millstream.runtime.checkpoint_turns import CheckpointTurns
 from millstream.runtime.dead_letters import DeadLetterLimit
 from millstream.runtime.log.memory_log import MemoryBroker, MemoryLog
 from millstream.runtime.log.records import Output, Place
@@ -281,13 +282,34 @@ def test_a_failed_transaction_is_not_survived() -> None:
     assert _outputs(broker) == [[], []]
 
 
+def test_a_stage_whose_last_transaction_is_aborted_leaves_in_order() -> None:
+    broker = _broker(published(events(200)))
+    loop = _loop(broker, CUSTOMER, batch=10)
+    loop.handle(loop.poll(0.0))
+
+    def refuse(*_: object) -> None:
+        raise Aborted("the group has a newer generation")
+
+    loop.log.commit = refuse  # type: ignore[method-assign]
+    loop.handle(loop.poll(0.0))  # a full micro-batch: its transaction is written meanwhile
+    loop.close()
+    assert loop.partitions == ()
+    again = _loop(broker, CUSTOMER)
+    while polled := again.poll(0.0):
+        again.handle(polled)
+    again.close()
+    calm = _loop(calm_broker := _broker(published(events(200))), CUSTOMER)
+    while polled := calm.poll(0.0):
+        calm.handle(polled)
+    assert [len(each) for each in _outputs(broker)] == [len(each) for each in _outputs(calm_broker)]
+
+
 def test_partitions_are_checkpointed_in_turn_each_within_the_interval() -> None:
     broker = MemoryBroker(partitions=4)
     broker.append(published(events(4000, 1)))
     loop = _loop(broker, CUSTOMER, checkpoint_interval_ms=1000)
     now_s = [0.0]
-    loop._clock_s = lambda: now_s[0]
-    loop._turns._turn_at_s = 0.0
+    loop._turns = CheckpointTurns(1000, lambda: now_s[0])
     changelog = _stage(loop).plan.changelog
     written: dict[int, list[float]] = {partition: [] for partition in range(4)}
     while polled := loop.poll(0.0):

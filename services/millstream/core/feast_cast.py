@@ -211,6 +211,6 @@ _CASTS: dict[FeatureType, Callable[[Any], Any]] = {
 def _named(value: Any) -> str:
     """Return what kind of value it is, and a number itself; texts are not shown: they may be personal data, or long."""
     kind = type(value).__name__
-    if isinstance(value, int | np.integer) and not isinstance(value, np.timedelta64):  # which numpy takes for one
+    if isinstance(value, int | np.integer) and kind != "timedelta64":  # which numpy counts among the integers
         return f"{kind} {value}" if abs(int(value)) < 2**100 else kind
     return f"{kind} {value:.10g}" if isinstance(value, float | np.floating) else kind

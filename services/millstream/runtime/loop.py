@@ -287,8 +287,13 @@ class StageLoop:
         self._observer.revoked(self.name, partitions)
 
     def close(self) -> None:
-        """Checkpoint, hand the partitions back and leave."""
-        self._settle()
+        """Checkpoint, hand the partitions back and leave; what was not committed is processed by the next owner."""
+        try:
+            self._settle()
+        except Aborted as error:
+            logger.warning("%s: the last transaction was aborted: %s", self.name, error)
+            self._lost(self.partitions)
+            self._transactions.forget()
         self.log.close()
         self._transactions.close()
 

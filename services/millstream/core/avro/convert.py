@@ -118,7 +118,7 @@ def convert(series: pl.Series, field: Field, reading: Reading | None = None) -> 
     Examples
     --------
     >>> convert(pl.Series(["7", "x", None]), Field("a", "long", nullable=True))
-    Converted(values=array([7, 0, 0]), nulls=array([False, False,  True]), failed=array([False,  True, False]))
+    ConvertedColumn(values=array([7, 0, 0]), nulls=array([False, False,  True]), failed=array([False,  True, False]))
     """
     if series.dtype in (pl.Categorical, pl.Enum):
         series = series.cast(pl.String)
